@@ -1,0 +1,70 @@
+// Devices and contexts: where a computation runs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "bracket/memory.h"
+
+namespace bracket {
+
+class Ops;
+
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+/// A place to compute: the host, or one CUDA device.
+struct Device {
+  DeviceKind kind = DeviceKind::cpu;
+  int ordinal = 0;
+
+  /// "cpu", "cuda" (device 0), "cuda:N", or "auto" (the first usable GPU, else the CPU).
+  /// Throws InvalidArgument for other text and CudaError when a named GPU is not usable.
+  static Device parse(const std::string& text);
+  std::string name() const;  ///< "cpu" or "cuda:N"
+  friend bool operator==(const Device&, const Device&) = default;
+};
+
+/// Number of usable CUDA devices: 0 without a driver, without a GPU, or in a build without CUDA. `reason`, when given,
+/// receives one line that says why none is usable (empty if one is).
+int cuda_device_count(std::string* reason = nullptr);
+
+struct ContextOptions {
+  Device device;
+  /// A cudaStream_t of the caller on `device`, or null: the context makes a non-blocking stream of its own. Work is
+  /// ordered on this stream only; the library never touches the default stream and never synchronises the device.
+  void* stream = nullptr;
+  /// Where memory comes from; the default takes it from the device itself.
+  AllocatorCallbacks allocator;
+  /// Upper limit for the pool in bytes; 0: none.
+  std::int64_t memory_limit = 0;
+  /// Surround every buffer with canaries and fill fresh memory with NaN; checked when a buffer is released.
+  bool guard = false;
+  /// OpenMP threads of the CPU device; 0: OpenMP's default. Results do not depend on it.
+  int threads = 0;
+};
+
+/// One device, one stream, one memory pool and the arithmetic of that device. Everything made from a context must be
+/// destroyed before it. A context serves one thread at a time; several contexts may live side by side.
+class Context {
+ public:
+  explicit Context(const ContextOptions& options = {});
+  /// For tests and tools that bring their own arithmetic (the SIMT executor, the planner).
+  Context(const ContextOptions& options, std::unique_ptr<Ops> ops);
+  ~Context();
+  Context(Context&&) noexcept;
+  Context& operator=(Context&&) noexcept;
+
+  const Device& device() const noexcept;
+  Ops& ops() noexcept;
+  MemoryPool& pool() noexcept;
+  /// Waits until all work queued on the stream is done. The only place that waits.
+  void synchronize();
+
+ private:
+  Device device_;
+  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<MemoryPool> pool_;
+};
+
+}  // namespace bracket

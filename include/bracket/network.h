@@ -1,0 +1,203 @@
+// Networks: a specification that can be written as JSON, a structure made from it, and passes over stacked rows.
+//
+// A network holds no memory. Parameters and buffers are flat blocks (ParameterSet), so a training copy and an averaged
+// copy share one Network; what a pass computed lives in the arena that the pass was given.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "bracket/activation.h"
+#include "bracket/memory.h"
+#include "bracket/random.h"
+#include "bracket/tensor.h"
+
+namespace bracket {
+
+class Context;
+class Layer;
+class Ops;
+
+/// y = x W^T + b. Weights start uniform in +-weight_gain / sqrt(fan_in), biases in +-bias_bound (negative: the same
+/// 1 / sqrt(fan_in) as PyTorch's default), or W at the identity.
+struct LinearSpec {
+  std::int64_t features = 0;  ///< output columns
+  bool bias = true;
+  bool spectral_norm =
+      false;  ///< W / sigma_max(W) by one power iteration per training pass, as PyTorch's parametrization
+  double weight_gain = 1;
+  double bias_bound = -1;
+  bool identity_start = false;
+};
+
+struct ActivationSpec {
+  Activation function = Activation::silu;
+  double negative_slope = 0.01;  ///< leaky_relu
+  double initial_slope = 0.25;   ///< prelu: start of its one learnt slope
+};
+
+/// Batch statistics in training passes, running statistics in inference passes (PyTorch's BatchNorm1d).
+struct BatchNormSpec {
+  double momentum = 0.1;
+  double epsilon = 1e-5;
+};
+
+/// Fixed map x scale + shift per column; holds a data set's standardisation inside the network.
+struct AffineSpec {
+  std::vector<double> scale;
+  std::vector<double> shift;
+};
+
+/// [x, sin(B x), cos(B x)] with `frequencies` fixed rows of B drawn from N(0, deviation^2).
+struct FourierFeaturesSpec {
+  std::int64_t frequencies = 32;
+  double deviation = 3;
+};
+
+/// Maps columns [active_first, active_first + active_count) through strictly increasing staircases whose parameters an
+/// MLP reads off the remaining columns; injective by construction. Formula: `Staircase` in kernels/README.md. Starts
+/// close to the identity with knots spread over [-2, 2].
+struct MonotoneCouplingSpec {
+  std::int64_t active_first = 0;
+  std::int64_t active_count = 1;
+  std::int64_t knots = 12;
+  std::vector<std::int64_t> hidden = {48, 48};  ///< SiLU layers of the conditioner
+  double max_slope = 3;
+  double max_height = 2;
+};
+
+/// Adds quadratic/2 |u|^2 + wall relu(|u| - radius)^2 to a scalar output; u is the output of layer `input_layer`
+/// (-1: the network's input). Keeps exp(-E) normalisable.
+struct ConfinementSpec {
+  int input_layer = -1;
+  double quadratic = 1;
+  double wall = 0;
+  double radius = 0;
+};
+
+using LayerSpec = std::variant<LinearSpec, ActivationSpec, BatchNormSpec, AffineSpec, FourierFeaturesSpec,
+                               MonotoneCouplingSpec, ConfinementSpec>;
+
+struct NetworkSpec {
+  std::int64_t input_size = 0;
+  std::vector<LayerSpec> layers;
+};
+
+/// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}. Keys are the field names above.
+std::string to_json(const NetworkSpec& spec);
+/// Throws InvalidArgument for malformed JSON, a missing or unknown key or type (with the nearest name) or a bad value.
+NetworkSpec network_spec_from_json(const std::string& text);
+
+/// One named tensor inside a flat block.
+struct ParameterInfo {
+  std::string name;                 ///< PyTorch's name, e.g. "layers.0.weight"
+  std::vector<std::int64_t> shape;  ///< PyTorch's shape, e.g. (out, in)
+  std::int64_t offset = 0;          ///< elements from the start of the block
+  bool buffer = false;  ///< lives in the buffer block (running statistics, power-iteration vectors, constants)
+  std::int64_t size() const;
+};
+
+/// Two flat blocks with the layout of one Network: what the optimizer moves, and what it does not.
+struct ParameterSet {
+  Tensor values;
+  Tensor buffers;
+};
+
+enum class PassMode : std::uint8_t {
+  training,   ///< batch statistics, running statistics and power iterations move; primal rows only where BatchNorm is
+              ///< used
+  inference,  ///< everything fixed
+};
+
+/// Which primal rows of a pass carry how many tangents: tangent k of primal row first + i is tangent row i K + k.
+struct TangentLayout {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+  std::int64_t tangents = 0;  ///< K
+  std::int64_t rows() const noexcept { return count * tangents; }
+};
+
+/// What a forward saved. Valid until its arena is rewound.
+struct PrimalPass {
+  PassMode mode = PassMode::inference;
+  std::int64_t rows = 0;
+  ParameterSet parameters;
+  Tensor input;
+  std::vector<Tensor> slots;   ///< one per intermediate value, in layer order
+  std::vector<Tensor> extras;  ///< batch statistics, normalised weights
+  Tensor output() const { return slots.back(); }
+};
+
+/// Tangents sent through a primal pass.
+struct TangentPass {
+  TangentLayout layout;
+  Tensor input;
+  std::vector<Tensor> slots;
+  Tensor output() const { return slots.back(); }
+};
+
+/// What a reverse pass should return. Absent tensors are not computed.
+struct ReverseRequest {
+  Tensor grad_input;          ///< [rows, input_size], overwritten
+  Tensor grad_tangent_input;  ///< [layout.rows(), input_size], overwritten; needs a tangent pass
+  Tensor grad_parameters;     ///< flat block
+  bool accumulate_parameters = false;
+};
+
+class Network {
+ public:
+  /// Checks the specification; throws InvalidArgument naming the layer.
+  Network(NetworkSpec spec, DType dtype);
+  ~Network();
+  Network(Network&&) noexcept;
+  Network& operator=(Network&&) noexcept;
+
+  const NetworkSpec& spec() const noexcept { return spec_; }
+  DType dtype() const noexcept { return dtype_; }
+  std::int64_t input_size() const noexcept { return spec_.input_size; }
+  std::int64_t output_size() const noexcept { return output_size_; }
+  /// Every parameter and buffer, in layer order.
+  const std::vector<ParameterInfo>& parameters() const noexcept { return infos_; }
+  std::int64_t value_elements() const noexcept {
+    return value_elements_;
+  }  ///< size of ParameterSet::values, padding included
+  std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
+  std::int64_t parameter_count() const;                                       ///< learnable scalars
+  bool has_batch_norm() const noexcept { return has_batch_norm_; }
+  /// True when every layer is injective by construction (invertible start matrices assumed): a lower bound is a bound.
+  bool injective_by_construction() const;
+
+  /// Fills both blocks with starting values: a function of (seed, stream) alone, the same on every device.
+  void initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const;
+
+  /// Sends x [rows, input_size] through the network.
+  void forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode) const;
+  /// The fused call: primal rows and their tangents together. `x` and `tangents` may be one block (tangents behind x),
+  /// which halves the number of matrix products. Only inference mode where the network has BatchNorm.
+  void forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tangent_pass, const ParameterSet& parameters,
+               Tensor x, Tensor tangents, const TangentLayout& layout, PassMode mode) const;
+  /// Sends tangents [layout.rows(), input_size] through an existing primal pass.
+  void push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
+            const TangentLayout& layout) const;
+  /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
+  /// terms included. Either cotangent may be absent (zero). Cotangents may be overwritten.
+  void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
+               Tensor tangent_cotangent, const ReverseRequest& request) const;
+
+ private:
+  void run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const;
+
+  NetworkSpec spec_;
+  DType dtype_;
+  std::int64_t output_size_ = 0;
+  std::int64_t value_elements_ = 0;
+  std::int64_t buffer_elements_ = 0;
+  bool has_batch_norm_ = false;
+  std::vector<ParameterInfo> infos_;
+  std::vector<std::unique_ptr<Layer>> layers_;
+};
+
+}  // namespace bracket

@@ -1,0 +1,75 @@
+// What every CPU op family shares: dispatch on the dtype, matrix views, and the one way to run rows in parallel.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "bracket/tensor.h"
+
+namespace bracket {
+
+/// Calls f.template operator()<T>() with the element type of `dtype`.
+template <class F>
+void dispatch(DType dtype, F&& f) {
+  if (dtype == DType::f32) {
+    std::forward<F>(f).template operator()<float>();
+  } else {
+    std::forward<F>(f).template operator()<double>();
+  }
+}
+
+/// A matrix in memory: row i starts at data + i ld.
+template <class T>
+struct Matrix {
+  T* data = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t ld = 0;
+  T* row(std::int64_t i) const { return data + i * ld; }
+};
+
+/// A vector of n elements becomes n rows of one column; an absent tensor a matrix of no rows.
+template <class T>
+Matrix<T> matrix(const Tensor& tensor) {
+  if (tensor.absent()) return {};
+  return {tensor.as<T>(), tensor.rows(), tensor.cols(), tensor.row_stride()};
+}
+
+/// Below this many operations one thread is done (about 20 us at 8 flops per ns) before a second one has woken up.
+inline constexpr std::int64_t kSerialFlops = std::int64_t{160} * 1000;
+/// A panel is worth handing to a thread from about 4 us of work on.
+inline constexpr std::int64_t kPanelFlops = std::int64_t{32} * 1000;
+/// Enough panels for an even load on 16 threads.
+inline constexpr std::int64_t kMaxPanels = 64;
+/// Panels hold a multiple of this many rows, so that only the last one leaves a GEMM micro-kernel ragged.
+inline constexpr std::int64_t kPanelRowMultiple = 8;
+
+/// Rows per panel: a function of the problem alone, so that sums formed per panel have the same bits for any number
+/// of threads.
+inline std::int64_t panel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops) {
+  const std::int64_t cost = std::max<std::int64_t>(cost_per_row_in_flops, 1);
+  const std::int64_t wanted = std::max((rows + kMaxPanels - 1) / kMaxPanels, (kPanelFlops + cost - 1) / cost);
+  return (wanted + kPanelRowMultiple - 1) / kPanelRowMultiple * kPanelRowMultiple;
+}
+
+/// Calls f(first, last) for every panel of [0, rows). `threads` 0: OpenMP's default. f must not throw.
+template <class F>
+void parallel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops, int threads, F&& f) {
+  if (rows <= 0) return;
+  const std::int64_t step = panel_rows(rows, cost_per_row_in_flops);
+  const std::int64_t panels = (rows + step - 1) / step;
+  const std::int64_t wanted = threads > 0 ? threads : omp_get_max_threads();
+  const int team = static_cast<int>(std::min(wanted, panels));
+  const bool serial = team <= 1 || rows < kSerialFlops / std::max<std::int64_t>(cost_per_row_in_flops, 1);
+  if (serial) {
+    for (std::int64_t panel = 0; panel < panels; ++panel) f(panel * step, std::min(rows, (panel + 1) * step));
+    return;
+  }
+#pragma omp parallel for schedule(static) num_threads(team)
+  for (std::int64_t panel = 0; panel < panels; ++panel) f(panel * step, std::min(rows, (panel + 1) * step));
+}
+
+}  // namespace bracket

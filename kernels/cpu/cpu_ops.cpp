@@ -1,0 +1,46 @@
+#include "kernels/cpu/cpu_ops.h"
+
+#include <unistd.h>
+
+#include <cstring>
+#include <new>
+
+namespace bracket {
+
+CpuOps::CpuOps(const AllocatorCallbacks& allocator, int threads) : allocator_(allocator), threads_(threads) {}
+
+void* CpuOps::allocate_memory(std::int64_t bytes) {
+  if (allocator_.allocate) return allocator_.allocate(allocator_.user, bytes, nullptr);
+  return ::operator new (static_cast<std::size_t>(bytes), std::align_val_t{kMemoryAlignment}, std::nothrow);
+}
+
+void CpuOps::release_memory(void* address, std::int64_t bytes) noexcept {
+  if (allocator_.release) {
+    allocator_.release(allocator_.user, address, bytes, nullptr);
+  } else {
+    ::operator delete (address, std::align_val_t{kMemoryAlignment});
+  }
+}
+
+void CpuOps::memory_info(std::int64_t& free_bytes, std::int64_t& total_bytes) {
+  const std::int64_t page = sysconf(_SC_PAGESIZE);
+  const std::int64_t free_pages = sysconf(_SC_AVPHYS_PAGES);
+  const std::int64_t total_pages = sysconf(_SC_PHYS_PAGES);
+  const bool known = page > 0 && free_pages >= 0 && total_pages > 0;
+  free_bytes = known ? free_pages * page : 0;
+  total_bytes = known ? total_pages * page : 0;
+}
+
+void CpuOps::copy_bytes_to_device(void* device, const void* host, std::int64_t bytes) {
+  if (bytes > 0) std::memcpy(device, host, static_cast<std::size_t>(bytes));
+}
+
+void CpuOps::copy_bytes_to_host(void* host, const void* device, std::int64_t bytes) {
+  if (bytes > 0) std::memcpy(host, device, static_cast<std::size_t>(bytes));
+}
+
+void CpuOps::fill_bytes(void* device, int value, std::int64_t bytes) {
+  if (bytes > 0) std::memset(device, value, static_cast<std::size_t>(bytes));
+}
+
+}  // namespace bracket

@@ -1,0 +1,39 @@
+// Sums in double whose order is fixed by the number of terms, in a form compilers turn into SIMD registers.
+#pragma once
+
+#include <cstdint>
+
+namespace bracket {
+
+/// Four AVX2 registers of doubles: enough independent sums to hide the latency of an addition (a dot product of 2,048
+/// doubles runs at 20 GFLOP/s on one core, of one lane at 2).
+inline constexpr int kSumLanes = 16;
+
+/// Sum of term(i), i in [0, count). Fewer terms than lanes are added in order; else lane l takes the terms
+/// i = l mod kSumLanes in order and the lanes are added in halves.
+template <class Term>
+double lane_sum(std::int64_t count, Term&& term) {
+  std::int64_t i = 0;
+  if (count < kSumLanes) {
+    double sum = 0;
+    for (; i < count; ++i) sum += term(i);
+    return sum;
+  }
+  double lanes[kSumLanes] = {};
+  for (; i + kSumLanes <= count; i += kSumLanes) {
+    for (int lane = 0; lane < kSumLanes; ++lane) lanes[lane] += term(i + lane);
+  }
+  for (int lane = 0; i < count; ++i, ++lane) lanes[lane] += term(i);
+  for (int half = kSumLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
+}
+
+/// <a, b> in double.
+template <class A, class B>
+double inner_product(const A* a, const B* b, std::int64_t count) {
+  return lane_sum(count, [a, b](std::int64_t i) { return static_cast<double>(a[i]) * static_cast<double>(b[i]); });
+}
+
+}  // namespace bracket

@@ -1,0 +1,45 @@
+// The op list on a CUDA device. Compiled twice: by nvcc (namespace bracket::gpu) and, for tests without a GPU, by the
+// host compiler for the SIMT executor (namespace bracket::simt).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "bracket/memory.h"
+#include "kernels/cuda/common/portable.cuh"
+#include "kernels/ops.h"
+
+namespace bracket::BRACKET_TARGET {
+
+class CudaOps final : public Ops {
+ public:
+  /// `stream` null: a non-blocking stream of its own on device `ordinal`.
+  CudaOps(int ordinal, void* stream, const AllocatorCallbacks& allocator);
+  ~CudaOps() override;
+
+  void* allocate_memory(std::int64_t bytes) override;
+  void release_memory(void* address, std::int64_t bytes) noexcept override;
+  void memory_info(std::int64_t& free_bytes, std::int64_t& total_bytes) override;
+  void copy_bytes_to_device(void* device, const void* host, std::int64_t bytes) override;
+  void copy_bytes_to_host(void* host, const void* device, std::int64_t bytes) override;
+  void fill_bytes(void* device, int value, std::int64_t bytes) override;
+  void synchronize() override;
+  int enter_device() override;
+  void leave_device(int previous) noexcept override;
+
+ protected:
+#define BRACKET_OP(...) void do_##__VA_ARGS__ override;
+#include "kernels/ops_list.inc"
+#undef BRACKET_OP
+
+ private:
+  /// Throws CudaError naming the op and its main operand when `code` is not cudaSuccess.
+  static void check(cudaError_t code, const char* op, const Tensor& operand);
+
+  int ordinal_;
+  cudaStream_t stream_ = nullptr;
+  bool owns_stream_ = false;
+  AllocatorCallbacks allocator_;
+};
+
+}  // namespace bracket::BRACKET_TARGET

@@ -1,0 +1,207 @@
+// Device side of the monotone staircase of density.cu: one warp per row and active column, lanes over knots.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/common/stacked_rows.cuh"
+
+namespace bracket::BRACKET_TARGET {
+namespace {
+
+// Four warps: enough independent rows per block to hide latency, few enough that a batch of 128 rows fills 32 SMs.
+constexpr int kThreads = 128;
+constexpr int kWarpsPerBlock = kThreads / kWarpThreads;
+
+/// A squashed parameter: tau = tanh(x / m), q = e / (1 + e)^2 with e = exp(-2 |x| / m), so that (m tau)' = 4 q and
+/// (m tau)'' = -8 q tau / m. With m = 2 also sigmoid(x), sigmoid' = q and sigmoid'' = -q tau.
+template <class T>
+struct Squashed {
+  T tau;
+  T q;
+  T sigmoid;
+};
+template <class T>
+BRACKET_DEVICE Squashed<T> squash(T x, T m) {
+  const T e = exp(T{-2} / m * fabs(x));
+  const T inverse = T{1} / (T{1} + e);
+  return {tanh(x / m), e * inverse * inverse, x < T{0} ? e * inverse : inverse};
+}
+
+/// One knot at the point a.
+template <class T>
+struct Knot {
+  Squashed<T> h, b, c, z;
+  T argument;  ///< z = beta (a - c~)
+  T beta;
+
+  /// Parameters of a knot; a lane without one (`present` false) computes with zeros.
+  BRACKET_DEVICE Knot(const T* theta, std::int64_t knots, std::int64_t k, bool present, T a)
+      : h(squash(present ? theta[2 + k] : T{0}, T{2})),
+        b(squash(present ? theta[2 + knots + k] : T{0}, T{4})),
+        c(squash(present ? theta[2 + 2 * knots + k] : T{0}, T{8})) {
+    beta = exp(T{4} * b.tau);
+    argument = beta * (a - T{8} * c.tau);
+    z = squash(argument, T{2});
+  }
+  BRACKET_DEVICE T z_b() const { return T{4} * b.q * argument; }  ///< dz/db
+  BRACKET_DEVICE T z_c() const { return T{-4} * c.q * beta; }     ///< dz/dc
+  BRACKET_DEVICE T weight() const { return h.sigmoid * z.q; }     ///< dy/dz
+};
+
+/// Warp task `column` of a row: an active column, or, behind the last one, the copy of the passive columns.
+template <class T>
+BRACKET_DEVICE void copy_passive(const DeviceMatrix<T>& target, const DeviceMatrix<T>& source, bool zero,
+                                 std::int64_t row, const Staircase& map) {
+  for (std::int64_t j = lane_of_thread(); j < target.cols; j += kWarpThreads) {
+    if (j >= map.active_first && j < map.active_first + map.active_count) continue;
+    target.row(row)[j] = zero ? T{0} : source.row(row)[j];
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    monotone_staircase_forward_kernel(StackedMatrix<T> y, StackedMatrix<T> x, StackedMatrix<T> theta, Staircase map,
+                                      Rows rows) {
+  const int lane = lane_of_thread();
+  const T max_slope = static_cast<T>(map.max_slope), max_height = static_cast<T>(map.max_height);
+  const std::int64_t knots = map.knots, tasks = map.active_count + 1;
+  for (std::int64_t task = first_item() / kWarpThreads; task < rows.primal * tasks;
+       task += item_stride() / kWarpThreads) {
+    const std::int64_t i = task / tasks, column = task - i * tasks;
+    const TangentRange tangents = tangents_of(rows, i);
+    if (column == map.active_count) {
+      if (y.has_primal) copy_passive(y.primal, x.primal, false, i, map);
+      for (std::int64_t t = tangents.first; y.has_tangent && t < tangents.last; ++t) {
+        copy_passive(y.tangent, x.tangent, false, t, map);
+      }
+      continue;
+    }
+    const std::int64_t active = map.active_first + column, base = column * (2 + 3 * knots);
+    const T* const p = theta.primal.row(i) + base;
+    const T a = x.primal.row(i)[active];
+    const Squashed<T> s = squash(p[0], T{2}), t_bound = squash(p[1], T{8});
+    T value = lane == 0 ? max_slope * s.sigmoid * a + T{8} * t_bound.tau : T{0};
+    for (std::int64_t first = 0; first == 0 || first < knots; first += kWarpThreads) {
+      const std::int64_t k = first + lane;
+      T along_h = 0, along_b = 0, along_c = 0, along_a = 0;
+      if (k < knots) {
+        const Knot<T> knot(p, knots, k, true, a);
+        value += max_height * knot.h.sigmoid * knot.z.sigmoid;
+        const T weight = max_height * knot.weight();
+        along_h = max_height * knot.h.q * knot.z.sigmoid;
+        along_b = weight * knot.z_b();
+        along_c = weight * knot.z_c();
+        along_a = weight * knot.beta;
+      }
+      if (first == 0 && lane == 0) along_a += max_slope * s.sigmoid;
+      for (std::int64_t t = tangents.first; y.has_tangent && t < tangents.last; ++t) {
+        const T* const tan_p = theta.tangent.row(t) + base;
+        T push = along_a * x.tangent.row(t)[active];
+        if (k < knots) {
+          push += along_h * tan_p[2 + k] + along_b * tan_p[2 + knots + k] + along_c * tan_p[2 + 2 * knots + k];
+        }
+        if (first == 0 && lane == 0) push += max_slope * s.q * a * tan_p[0] + T{4} * t_bound.q * tan_p[1];
+        push = warp_sum(push);
+        if (lane == 0) update(y.tangent.row(t)[active], push, first == 0);
+      }
+    }
+    value = warp_sum(value);
+    if (lane == 0 && y.has_primal) y.primal.row(i)[active] = value;
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    monotone_staircase_reverse_kernel(StackedMatrix<T> grad_x, StackedMatrix<T> grad_theta, StackedMatrix<T> grad_y,
+                                      StackedMatrix<T> x, StackedMatrix<T> theta, Staircase map, Rows rows) {
+  const int lane = lane_of_thread();
+  const T max_slope = static_cast<T>(map.max_slope), max_height = static_cast<T>(map.max_height);
+  const std::int64_t knots = map.knots, tasks = map.active_count + 1;
+  const bool primal = grad_x.has_primal || grad_theta.has_primal;
+  for (std::int64_t task = first_item() / kWarpThreads; task < rows.primal * tasks;
+       task += item_stride() / kWarpThreads) {
+    const std::int64_t i = task / tasks, column = task - i * tasks;
+    TangentRange tangents = tangents_of(rows, i);
+    if (!grad_y.has_tangent) tangents.last = tangents.first;
+    if (column == map.active_count) {
+      if (grad_x.has_primal) copy_passive(grad_x.primal, grad_y.primal, !grad_y.has_primal, i, map);
+      for (std::int64_t t = tangents.first; grad_x.has_tangent && t < tangents.last; ++t) {
+        copy_passive(grad_x.tangent, grad_y.tangent, false, t, map);
+      }
+      continue;
+    }
+    const std::int64_t active = map.active_first + column, base = column * (2 + 3 * knots);
+    const T* const p = theta.primal.row(i) + base;
+    const T a = x.primal.row(i)[active];
+    const T seed = grad_y.has_primal ? grad_y.primal.row(i)[active] : T{0};
+    const Squashed<T> s = squash(p[0], T{2}), t_bound = squash(p[1], T{8});
+    T grad_a = 0;
+    for (std::int64_t first = 0; first == 0 || first < knots; first += kWarpThreads) {
+      const std::int64_t k = first + lane;
+      const bool active_lane = k < knots, start = first == 0;
+      const Knot<T> knot(p, knots, k, active_lane, a);
+      const T weight = active_lane ? max_height * knot.weight() : T{0};
+      const T height = active_lane ? max_height : T{0};
+      const T along_h = height * knot.h.q * knot.z.sigmoid, along_b = weight * knot.z_b(),
+              along_c = weight * knot.z_c();
+      const T along_s = max_slope * s.q * a, along_t = T{4} * t_bound.q;
+      const T slope = warp_sum(weight * knot.beta + (start && lane == 0 ? max_slope * s.sigmoid : T{0}));
+      // The weighted sum of the tangents, and the gradients of theirs.
+      T va = 0, vs = 0, vt = 0, vh = 0, vb = 0, vc = 0;
+      for (std::int64_t t = tangents.first; t < tangents.last; ++t) {
+        const T pull = grad_y.tangent.row(t)[active];
+        if (primal) {
+          const T* const tan_p = theta.tangent.row(t) + base;
+          va += pull * x.tangent.row(t)[active];
+          vs += pull * tan_p[0];
+          vt += pull * tan_p[1];
+          if (active_lane) {
+            vh += pull * tan_p[2 + k];
+            vb += pull * tan_p[2 + knots + k];
+            vc += pull * tan_p[2 + 2 * knots + k];
+          }
+        }
+        if (grad_theta.has_tangent) {
+          T* const target = grad_theta.tangent.row(t) + base;
+          if (active_lane) {
+            target[2 + k] = pull * along_h;
+            target[2 + knots + k] = pull * along_b;
+            target[2 + 2 * knots + k] = pull * along_c;
+          }
+          if (start && lane == 0) {
+            target[0] = pull * along_s;
+            target[1] = pull * along_t;
+          }
+        }
+        if (grad_x.has_tangent && lane == 0) update(grad_x.tangent.row(t)[active], pull * slope, start);
+      }
+      if (!primal) continue;
+      // Derivatives of q_h v_h sigmoid(z) + sigmoid_h z.q z_dot, z_dot = z_b v_b + z_c v_c + beta v_a.
+      const T z_dot = knot.z_b() * vb + knot.z_c() * vc + knot.beta * va;
+      const T along_z = height * knot.h.q * vh * knot.z.q - weight * knot.z.tau * z_dot;
+      const T slope_b = T{4} * knot.b.q;
+      const T second_a = warp_sum(along_z * knot.beta + weight * slope_b * knot.beta * vb);
+      if (grad_theta.has_primal) {
+        T* const target = grad_theta.primal.row(i) + base;
+        if (active_lane) {
+          const T z_bb = (slope_b - knot.b.tau / T{2}) * knot.z_b();
+          const T z_cc = knot.beta * knot.c.q * knot.c.tau;
+          target[2 + k] = seed * along_h + height * knot.h.q * (knot.z.q * z_dot - knot.h.tau * vh * knot.z.sigmoid);
+          target[2 + knots + k] = seed * along_b + along_z * knot.z_b() +
+                                  weight * (z_bb * vb + slope_b * knot.z_c() * vc + slope_b * knot.beta * va);
+          target[2 + 2 * knots + k] =
+              seed * along_c + along_z * knot.z_c() + weight * (slope_b * knot.z_c() * vb + z_cc * vc);
+        }
+        if (start && lane == 0) {
+          target[0] = seed * along_s + max_slope * s.q * (va - s.tau * vs * a);
+          target[1] = seed * along_t - t_bound.q * t_bound.tau * vt;
+        }
+      }
+      grad_a += seed * slope + second_a + (start ? max_slope * s.q * vs : T{0});
+    }
+    if (lane == 0 && grad_x.has_primal) grad_x.primal.row(i)[active] = grad_a;
+  }
+}
+
+}  // namespace
+}  // namespace bracket::BRACKET_TARGET

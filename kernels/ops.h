@@ -1,0 +1,262 @@
+// The op list: the only door between host/ and arithmetic. See kernels/README.md for the mathematics.
+//
+// Conventions
+// - Matrices are row-major, one sample or one tangent per row; a row stride may exceed the number of columns.
+// - Outputs first, then inputs, sizes, scalars, workspace. "Optional" operands may be absent tensors.
+// - Public methods check dtypes and shapes, throw InvalidArgument with the values, and then call the device's
+//   implementation. Work is queued on the device's stream; nothing here waits except `synchronize` and `download`.
+// - All operands of one call share one dtype (f32 or f64) unless the op says otherwise. Empty operands are allowed.
+// - Results are the same bits on every run and for every number of threads (fixed-order sums, no atomics on floats).
+//
+// Stacked rows: a pass carries n primal rows and, for the primal rows [first, first + count), K tangent rows each,
+// sample-major: tangent row i K + k is tangent k of primal row first + i.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "bracket/activation.h"
+#include "bracket/random.h"
+#include "bracket/tensor.h"
+#include "kernels/step_state.h"
+
+namespace bracket {
+
+enum class Update : std::uint8_t { overwrite, accumulate };
+
+/// A pointwise non-linearity. `negative_slope` is used by leaky_relu; prelu's slope is a tensor.
+struct ActivationKind {
+  Activation function = Activation::identity;
+  double negative_slope = 0.01;
+};
+
+/// Which primal rows carry tangents, and how many each.
+struct Rows {
+  std::int64_t primal = 0;
+  std::int64_t first = 0;     ///< first primal row with tangents
+  std::int64_t count = 0;     ///< primal rows with tangents
+  std::int64_t tangents = 0;  ///< K
+  std::int64_t tangent_rows() const noexcept { return count * tangents; }
+};
+
+/// One activation of a pass. Ops that take Stacked operands compute the primal part when `primal` of the output is
+/// present and the tangent part when `tangent` of the output is present; a tangent part reads the primal inputs.
+struct Stacked {
+  Tensor primal;   ///< [rows.primal, c]
+  Tensor tangent;  ///< [rows.tangent_rows(), c]
+};
+
+/// y = max_slope sigmoid(s) a + bound(t, 8) + sum_k max_height sigmoid(h_k) sigmoid(exp(bound(b_k, 4)) (a - bound(c_k,
+/// 8))) with bound(x, m) = m tanh(x / m): strictly increasing in a. One row of theta holds, for each active column in
+/// turn, [s, t, h_1..h_K, b_1..b_K, c_1..c_K].
+struct Staircase {
+  std::int64_t active_first = 0;  ///< columns [active_first, active_first + active_count) are mapped, others copied
+  std::int64_t active_count = 0;
+  std::int64_t knots = 0;
+  double max_slope = 0;
+  double max_height = 0;
+  std::int64_t parameters() const noexcept { return active_count * (2 + 3 * knots); }
+};
+
+/// Confinement of an energy: quadratic/2 |x|^2 + wall relu(|x| - radius)^2.
+struct Confinement {
+  double quadratic = 0;
+  double wall = 0;
+  double radius = 0;
+};
+
+struct Adam {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;  ///< decoupled (AdamW): parameter -= rate * weight_decay * parameter
+};
+
+/// The penalty term max(0, w P - threshold) of the energy update.
+struct PenaltyRule {
+  double threshold = 0;  ///< tau
+  bool data_gradient =
+      false;  ///< false: P = mean residual^2 / 2 (bidirectional bounds); true: zero_gp, P = mean e_tangent
+};
+
+enum class ToyData : std::int32_t {
+  gaussians25,
+  gaussians8,
+  swiss_roll,
+  two_moons,
+  rings,
+  circles,
+  pinwheel,
+  checkerboard,
+  two_spirals,
+  swiss_roll_thin
+};
+
+/// Workspace of the whole-tensor reductions: this many f64 elements.
+inline constexpr std::int64_t kReductionWorkspace = 1024;
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  Ops() = default;
+  Ops(const Ops&) = delete;
+  Ops& operator=(const Ops&) = delete;
+
+  // ---- memory and order ---------------------------------------------------------------------------------------
+  /// Raw memory, aligned to kMemoryAlignment; null when the device has none left. For the pool only.
+  virtual void* allocate_memory(std::int64_t bytes) = 0;
+  virtual void release_memory(void* address, std::int64_t bytes) noexcept = 0;
+  /// Free and total bytes of the device, 0 when unknown.
+  virtual void memory_info(std::int64_t& free_bytes, std::int64_t& total_bytes) = 0;
+  virtual void copy_bytes_to_device(void* device, const void* host,
+                                    std::int64_t bytes) = 0;  ///< host data is consumed on return
+  virtual void copy_bytes_to_host(void* host, const void* device, std::int64_t bytes) = 0;  ///< waits
+  virtual void fill_bytes(void* device, int value, std::int64_t bytes) = 0;
+  virtual void synchronize() = 0;
+  /// Makes the device current for the calling thread and returns what `leave_device` restores; only CUDA has such a
+  /// state. Every checked method below runs between the two, so a caller's current device never changes.
+  virtual int enter_device() { return 0; }
+  virtual void leave_device(int /*previous*/) noexcept {}
+  /// True for the dry run: addresses are fictitious, nothing may be read back.
+  virtual bool planning() const noexcept { return false; }
+
+  void upload(Tensor y, const void* host);  ///< contiguous y of the same dtype as the host elements
+  void download(void* host, Tensor x);      ///< contiguous x; waits
+  void fill(Tensor y, double value);
+  void copy(Tensor y, Tensor x);                ///< same shape; dtypes may differ (converted); strided matrices allowed
+  void axpy(Tensor y, double alpha, Tensor x);  ///< y += alpha x; strided matrices allowed
+
+  // ---- linear.{cpp,cu}: dense layers. x [r, in], w [out, in], y [r, out] --------------------------------------------
+  void linear_forward(Tensor y, Tensor x, Tensor w);                                   ///< y = x w^T
+  void linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update);     ///< grad_x (+)= grad_y w
+  void linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update);  ///< grad_w (+)= grad_y^T x
+
+  // ---- activation.{cpp,cu} ----------------------------------------------------------------------------------------
+  /// primal y = f(x + bias), tangent y' = f'(x + bias) x'. bias [c] optional; slope [1] or [c] for prelu, else absent.
+  /// y may alias x.  (With aliasing and a non-identity f the tangent part must be requested in the same call.)
+  void bias_activation_forward(Stacked y, Stacked x, Tensor bias, Tensor slope, ActivationKind kind, const Rows& rows);
+  /// x holds what forward read (before the bias). grad_x' = f' grad_y';
+  /// grad_x = f' grad_y + f'' sum_k x'_k grad_y'_k on rows that carry tangents; grad_bias (+)= column sums of the
+  /// primal grad_x; grad_slope (+)= derivative in the prelu slope over all rows. grad_bias, grad_slope, grad_y.primal
+  /// (absent: zero), and the tangent parts are optional. grad_x may alias grad_y; grad_x.primal absent: not wanted,
+  /// allowed only without grad_bias.
+  void bias_activation_reverse(Stacked grad_x, Tensor grad_bias, Tensor grad_slope, Stacked grad_y, Stacked x,
+                               Tensor bias, Tensor slope, ActivationKind kind, const Rows& rows, Update update);
+
+  // ---- normalization.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]
+  // -----------------------------------------------
+  /// y = gamma (x - mean) inv_std + beta with batch statistics (biased variance); running statistics move by
+  /// `momentum` towards the batch's (unbiased variance for n > 1), as PyTorch does. running_* optional.
+  void batch_norm_train_forward(Tensor y, Tensor mean, Tensor inv_std, Tensor running_mean, Tensor running_variance,
+                                Tensor x, Tensor gamma, Tensor beta, double momentum, double epsilon);
+  void batch_norm_train_reverse(Tensor grad_x, Tensor grad_gamma, Tensor grad_beta, Tensor grad_y, Tensor x,
+                                Tensor gamma, Tensor mean, Tensor inv_std, Update update);
+  /// Inference: the affine map of the running statistics, on stacked rows (no shift on tangents).
+  void batch_norm_infer_forward(Stacked y, Stacked x, Tensor gamma, Tensor beta, Tensor running_mean,
+                                Tensor running_variance, double epsilon, const Rows& rows);
+  void batch_norm_infer_reverse(Stacked grad_x, Tensor grad_gamma, Tensor grad_beta, Stacked grad_y, Stacked x,
+                                Tensor gamma, Tensor running_mean, Tensor running_variance, double epsilon,
+                                const Rows& rows, Update update);
+  /// `iterations` power iterations on (u [out], v [in]) in place, then sigma = u^T w v and w_normalized = w / sigma.
+  /// Normalisation is x / max(|x|, epsilon), PyTorch's order: u <- w v, then v <- w^T u per iteration.
+  void spectral_norm_forward(Tensor w_normalized, Tensor sigma, Tensor u, Tensor v, Tensor w, int iterations,
+                             double epsilon);
+  /// grad_w (+)= (grad_wn - <grad_wn, w_normalized> u v^T) / sigma, u and v held constant.
+  void spectral_norm_reverse(Tensor grad_w, Tensor grad_w_normalized, Tensor w_normalized, Tensor sigma, Tensor u,
+                             Tensor v, Update update);
+
+  // ---- reduction.{cpp,cu} ---------------------------------------------------------------------------------------
+  void row_dot(Tensor y, Tensor a, Tensor b);  ///< y[i] = <a_i, b_i>; y [n]
+  void row_norm(Tensor y, Tensor x);           ///< y[i] = |x_i|
+  /// sum f64[1] = sum of all elements (f64 accumulation, fixed order). workspace f64[kReductionWorkspace].
+  void sum(Tensor sum, Tensor x, Tensor workspace);
+  void squared_norm(Tensor sum, Tensor x, Tensor workspace);
+  /// If the state is clean and x holds a NaN or infinity: nonfinite_tensor = tag, nonfinite_element = lowest such
+  /// element. tag >= 1.
+  void finite_check(StepState* state, Tensor x, std::int64_t tag, Tensor workspace);
+
+  // ---- dense.{cpp,cu}: small dense algebra per sample. Tangent blocks t [n K, D], sample-major ----------------------
+  void gram(Tensor g, Tensor t);  ///< g f64[n, K, K] = T T^T per sample, f64 accumulation; t [n K, D]
+  void cholesky(Tensor g);        ///< lower factor in place, f64[n, K, K]; NaN where not positive definite
+  /// x = L^-1 b (transposed: L^-T b) per sample; l f64[n, K, K], b and x [n K, D], may alias.
+  void triangular_solve(Tensor x, Tensor l, Tensor b, bool transposed);
+  void log_diagonal_sum(Tensor h, Tensor l);  ///< h[i] = sum_k log l[i, k, k]
+  /// Cyclic Jacobi: values f64[n, K] ascending, vectors f64[n, K, K], row k the unit eigenvector of value k with its
+  /// largest component positive. `a` (symmetric, f64[n, K, K]) is overwritten.
+  void symmetric_eigen(Tensor values, Tensor vectors, Tensor a);
+  /// Of the smallest eigenvalue l of J^T J: h = d/2 log l, v = its vector, scale = d / l; d = K.
+  void min_singular(Tensor h, Tensor v, Tensor scale, Tensor values, Tensor vectors);
+  void combine_tangents(Tensor y, Tensor t, Tensor v);  ///< y_i = sum_k v_ik t_(i K + k); y [n, D], v [n, K]
+  void scale_rows(Tensor y, Tensor x, Tensor scale, double factor);  ///< y_i = factor scale_i x_i; may alias
+  void tile_identity(Tensor t, std::int64_t samples);                ///< t [samples K, K] = an identity per sample
+
+  // ---- density.{cpp,cu}: layers of calibrated densities, on stacked rows --------------------------------------------
+  /// y = [x, sin(x f^T), cos(x f^T)]; x [r, D], f [F, D], y [r, D + 2F].
+  void fourier_features_forward(Stacked y, Stacked x, Tensor frequencies, const Rows& rows);
+  void fourier_features_reverse(Stacked grad_x, Stacked grad_y, Stacked x, Tensor frequencies, const Rows& rows,
+                                Update update);
+  void monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const Staircase& map, const Rows& rows);
+  /// grad_x and grad_theta are overwritten.
+  void monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked x, Stacked theta,
+                                  const Staircase& map, const Rows& rows);
+  /// y = e + confinement(x): e, y [r, 1]; x [r, D]. y may alias e.
+  void confinement_forward(Stacked y, Stacked e, Stacked x, const Confinement& map, const Rows& rows);
+  void confinement_reverse(Stacked grad_x, Stacked grad_y, Stacked x, const Confinement& map, const Rows& rows,
+                           Update update);
+  /// y = x scale + shift per column (tangents: x' scale). scale, shift [c].
+  void affine_columns_forward(Stacked y, Stacked x, Tensor scale, Tensor shift, const Rows& rows);
+  void affine_columns_reverse(Stacked grad_x, Stacked grad_y, Tensor scale, const Rows& rows, Update update);
+
+  // ---- optimizer.{cpp,cu}: flat parameter blocks. `state` is a device address
+  // -------------------------------------------
+  /// Clears the record, sets rates (and w unless adaptive) for the step about to run.
+  void begin_step(StepState* state, const Schedule& schedule);
+  /// clip_scale = min(1, limit / sqrt(squared_norm)) (1 when limit is 0); records the norm. squared_norm f64[1].
+  void clip_gradient(StepState* state, Tensor squared_norm, double limit, Player player);
+  /// Adam with bias correction for update number updates[player] + 1 and the state's rate and clip scale. Does
+  /// nothing when the state holds a non-finite mark. With beta1 = 0 `first_moment` may be absent.
+  void adam(Tensor parameters, Tensor first_moment, Tensor second_moment, Tensor gradient, const Adam& rule,
+            const StepState* state, Player player);
+  void count_update(StepState* state, Player player);  ///< ++updates[player] unless non-finite
+  /// average += (1 - d) (parameters - average), d = min(decay, (t + 1) / (t + 10)), t = state->step. Skipped when
+  /// non-finite.
+  void ema(Tensor average, Tensor parameters, double decay, const StepState* state);
+  /// Copies the record to ring[step % ring_size] and counts the step, unless non-finite.
+  void end_step(StepState* state, StepRecord* ring, std::int64_t ring_size);
+
+  // ---- losses.{cpp,cu} --------------------------------------------------------------------------------------------
+  /// Loss of the energy update and its seeds. e_data, e_fake [n]; e_tangent [n] energies' tangents; score_dot [n]
+  /// (absent for zero_gp). residual_i = e_tangent_i - score_dot_i; P = mean residual^2 / 2 (zero_gp: mean e_tangent);
+  /// loss = mean e_data - mean e_fake + penalty term. seed_data = 1/n; seed_fake = -1/n;
+  /// seed_tangent = w on residual_i / n (zero_gp: 2 w on / n), on = 0 or 1 by the hinge. Writes the record.
+  void energy_loss(Tensor seed_data, Tensor seed_fake, Tensor seed_tangent, StepState* state, Tensor e_data,
+                   Tensor e_fake, Tensor e_tangent, Tensor score_dot, const PenaltyRule& rule);
+  /// Records loss_generator = mean e_fake - entropy_weight mean h; e_fake, h [n].
+  void generator_loss(StepState* state, Tensor e_fake, Tensor h, double entropy_weight);
+  /// After energy_loss: records log_volume, lower_bound and half_variance = 1/2 Var(e_fake - |z|^2/2 - h) over the
+  /// batch (divisor n); e_fake, h [n], latent z [n, d]. The state's energy_samples is not changed.
+  void bound_record(StepState* state, Tensor e_fake, Tensor h, Tensor latent);
+  /// The trust region of WeightController on the record's half_variance; nothing when non-finite.
+  void adapt_penalty_weight(StepState* state, const WeightController& rule);
+
+  // ---- random.{cpp,cu}, toy.{cpp,cu} -------------------------------------------------------------------------------
+  // `counter`, when given, is a device address; the key's step is then key.step + *counter.
+  /// Element e uses word e of the key: low + (high - low) (word + 1/2) 2^-32. Contiguous outputs.
+  void random_uniform(Tensor y, const RandomKey& key, double low, double high, const std::int64_t* counter);
+  /// Box-Muller on word pairs (2j, 2j+1): r sin(a), r cos(a), r = sqrt(-2 log u), a = 2 pi u'. mean 0, deviation 1.
+  void random_normal(Tensor y, const RandomKey& key, const std::int64_t* counter);
+  /// n samples of a toy density, y [n, 2]; sample i uses elements [32 i, 32 i + 32) of the key.
+  void toy_samples(Tensor y, ToyData data, const RandomKey& key, const std::int64_t* counter);
+  /// Batch b = key.step + *counter of `table` [N, D] in shuffled epochs without replacement: row i of the batch is
+  /// draw g = b y.rows() + i, which is table row permute(g mod N) under a permutation of (seed, stream, g / N) only.
+  void gather_batch(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter);
+
+ protected:
+  // do_<op> for every op above with the same arguments; they have been checked. kernels/ops_list.inc lists them once
+  // for this class and for every device (`do_##` glues the prefix to the first token of the signature).
+#define BRACKET_OP(...) virtual void do_##__VA_ARGS__ = 0;
+#include "kernels/ops_list.inc"
+#undef BRACKET_OP
+};
+
+}  // namespace bracket

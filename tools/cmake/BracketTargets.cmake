@@ -1,0 +1,29 @@
+# Flags shared by every target of this project. A function, not a linked target, so that nothing leaks to consumers.
+
+# bracket_target_options(<target>): warnings, instruction set, sanitizers; all PRIVATE.
+function(bracket_target_options target)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON)
+  target_compile_features(${target} PRIVATE cxx_std_20)
+  set(cxx $<COMPILE_LANGUAGE:CXX>)
+  target_compile_options(${target} PRIVATE
+    $<${cxx}:-Wall -Wextra -Wpedantic -Wshadow -Wconversion>
+    # GCC 12 sees overlapping copies in string concatenation that are not there (its bug 105651, mended in 13).
+    $<$<AND:${cxx},$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>
+    $<$<AND:${cxx},$<BOOL:${BRACKET_WERROR}>>:-Werror>)
+  if(BRACKET_CPU_ARCH STREQUAL "native")
+    target_compile_options(${target} PRIVATE $<${cxx}:-march=native>)
+  elseif(BRACKET_CPU_ARCH STREQUAL "x86-64-v3")
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+      target_compile_options(${target} PRIVATE $<${cxx}:-march=x86-64-v3>)
+    endif()
+  elseif(NOT BRACKET_CPU_ARCH STREQUAL "baseline")
+    message(FATAL_ERROR "BRACKET_CPU_ARCH is '${BRACKET_CPU_ARCH}'; use x86-64-v3, native or baseline")
+  endif()
+  # Exceptions and signed arithmetic stay exact; only errno, which nothing here reads, is given up.
+  target_compile_options(${target} PRIVATE $<${cxx}:-fno-math-errno -fno-trapping-math -ffp-contract=off>)
+  if(BRACKET_SANITIZE)
+    target_compile_options(${target} PRIVATE
+      $<${cxx}:-fsanitize=${BRACKET_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1>)
+    target_link_options(${target} PRIVATE -fsanitize=${BRACKET_SANITIZE})
+  endif()
+endfunction()
