@@ -1,0 +1,316 @@
+// The program from outside: options, messages, exit codes, output files.
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+
+#include <nlohmann/json.hpp>
+
+#include "host/picture/image.h"
+#include "tests/program_fixture.h"
+
+namespace bracket {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class CliTest : public ProgramTest {
+ protected:
+  std::string path(const std::string& name) const { return at(name).string(); }
+
+  Image picture(const std::string& name) const {
+    const std::string bytes = content(at(name));
+    return decode_png(bytes_of(bytes));
+  }
+};
+
+TEST_F(CliTest, HelpIsEverywhereAndListsTheExitCodes) {
+  for (const std::string command : {"", "train ", "eval ", "density ", "sample ", "energy ", "inspect ", "doctor "}) {
+    const ProgramResult result = expect_success(command + "--help");
+    EXPECT_EQ(result.err, "");
+    EXPECT_NE(result.out.find("Usage: bracket " + command), std::string::npos) << result.out;
+    for (const char* code : {"    0  ", "    1  ", "    2  ", "    3  ", "    4  ", "    5  ", "    6  ", "    7  ",
+                             "   75  ", "  130  ", "  143  "}) {
+      EXPECT_NE(result.out.find(code), std::string::npos) << command << code;
+    }
+  }
+  EXPECT_TRUE(expect_success("--version").out.starts_with("bracket "));
+}
+
+TEST_F(CliTest, WrongUsageEndsWith2AndNamesTheNearest) {
+  const std::string out = " --out " + path("new"), train = "train --data rings --device cpu" + out;
+  expect_failure("", 2, {"no command", "--help"});
+  expect_failure("trian", 2, {"'trian'", "'train'"});
+  expect_failure("--hlep", 2, {"'--hlep'", "'--help'"});
+  expect_failure("train", 2, {"--out", "--resume"});
+  expect_failure("train" + out, 2, {"--data"});
+  expect_failure(train + " --stepz 5", 2, {"'--stepz'", "'--steps'"});
+  expect_failure(train + " --stepz=5", 2, {"'--stepz'", "'--steps'"});
+  expect_failure(train + " --steps many", 2, {"--steps", "many"});
+  expect_failure(train + " --steps -1", 2, {"--steps", "-1"});
+  expect_failure(train + " --preset calibrated", 2, {"'calibrated'", "'calibrated-2d'"});
+  expect_failure(train + " --set energy.learning=1", 2, {"'energy.learning'", "'energy.l"});
+  expect_failure(train + " --set log_evry=1", 2, {"'log_evry'", "'log_every'"});
+  expect_failure(train + " --set log_every=0", 2, {"log_every", "at least 1"});
+  expect_failure(train + " --set energy.lr=small", 2, {"energy.lr", "number", "small"});
+  expect_failure(train + " --set energy.lr", 2, {"energy.lr", "value"});
+  expect_failure(train + " --device gpu", 2, {"'gpu'", "cuda:N"});
+  expect_failure("train --data 25gausians" + out, 2, {"'25gausians'", "'25gaussians'"});
+  expect_failure(train + " --resume x", 2, {"--out", "--resume", "new runs"});
+  expect_failure("eval", 2, {"run"});
+  expect_failure("eval a b", 2, {"'b'", "bracket eval --help"});
+  expect_failure("eval a --jsno", 2, {"'--jsno'", "'--json'"});
+  expect_failure("eval a --weights old", 2, {"--weights", "old", "raw", "ema"});
+  expect_failure("sample a -o s.gif", 2, {"s.gif", ".npy", ".png"});
+  expect_failure("density a -o d.npy", 2, {"d.npy", ".png"});
+  expect_failure("energy a --points p.npy -o e.txt", 2, {"e.txt", ".npy"});
+  expect_failure("sample a -n 0 -o s.npy", 2, {"--count", "0"});
+  EXPECT_FALSE(fs::exists(at("new")));
+}
+
+TEST_F(CliTest, BadDataEndsWith3) {
+  const auto expect_refused = [&](const std::string& file, const std::vector<std::string>& parts) {
+    expect_failure("train --preset vectors --device cpu --data " + path(file) + " --out " + path("new"), 3, parts);
+  };
+  small_run("unused");
+  const std::string good = content(at("rows.npy"));
+  expect_refused("absent.npy", {"absent.npy", "No such file"});
+  put(at("cut.npy"), good.substr(0, good.size() - 5));
+  expect_refused("cut.npy", {"cut.npy", "bytes"});
+  std::string integers = good;
+  integers.replace(integers.find("<f8"), 3, "<i8");
+  put(at("integers.npy"), integers);
+  expect_refused("integers.npy", {"integers.npy", "float32", "float64"});
+  std::string poisoned = good;
+  poisoned.replace(poisoned.size() - 8, 8, std::string("\0\0\0\0\0\0\xf8\x7f", 8));
+  put(at("nan.npy"), poisoned);
+  expect_refused("nan.npy", {"nan.npy", "row", "column"});
+  put(at("ragged.csv"), "1,2\n3\n");
+  expect_refused("ragged.csv", {"ragged.csv:2"});
+  put(at("empty.csv"), "");
+  expect_refused("empty.csv", {"empty.csv"});
+  put(at("noise.npy"), "not an array at all");
+  expect_refused("noise.npy", {"noise.npy"});
+  EXPECT_FALSE(fs::exists(at("new")));
+
+  put(at("three.csv"), "1,2,3\n4,5,7\n");
+  expect_failure("train --device cpu --data " + path("three.csv") + " --out " + path("new"), 2, {"vectors"});
+}
+
+TEST_F(CliTest, AbsentGpuEndsWith6) {
+  // No machine has this many.
+  expect_failure("train --data rings --device cuda:4096 --out " + path("new"), 6, {"cuda:4096"});
+  EXPECT_FALSE(fs::exists(at("new")));
+}
+
+TEST_F(CliTest, ExhaustedMemoryEndsWith5) {
+  expect_failure("train --data rings --device cpu --set batch_size=2000000000 --out " + path("new"), 5, {"bytes"});
+  EXPECT_FALSE(fs::exists(at("new")));
+}
+
+TEST_F(CliTest, DivergenceEndsWith4AndNamesTensorAndStep) {
+  expect_failure(small_run("run", "--set energy.lr=1e30 --set schedule.warmup_steps=0"), 4,
+                 {"non-finite", "step", "not applied"});
+  EXPECT_TRUE(list_checkpoints(at("run/checkpoints")).empty());
+}
+
+TEST_F(CliTest, PlacesThatCannotBeWrittenEndWith3) {
+  put(at("file"), "in the way");
+  expect_failure(small_run("file/run"), 3, {"file", "folder"});
+  expect_success(small_run("run", "--stop-after 5"));
+  expect_failure("sample " + path("run") + " -n 3 -o " + path("absent/s.npy"), 3, {"absent", "No such file"});
+
+  // A place that refuses: a folder without permission, for root a read-only mount, without the right to mount sysfs.
+  fs::path place = at("locked");
+  fs::create_directory(place);
+  bool mounted = false;
+  if (::geteuid() != 0) {
+    ASSERT_EQ(::chmod(place.c_str(), 0555), 0);
+  } else {
+    mounted = ::mount("none", place.c_str(), "tmpfs", MS_RDONLY, "size=64k") == 0;
+    if (!mounted) place = "/sys";
+  }
+  expect_failure("train --data rings --device cpu --out " + (place / "bracket_run").string(), 3, {"bracket_run"});
+  expect_failure("sample " + path("run") + " -n 3 -o " + (place / "s.npy").string(), 3, {"s.npy"});
+  if (mounted) {
+    EXPECT_EQ(::umount(place.c_str()), 0);
+  }
+}
+
+TEST_F(CliTest, AFullDiskEndsWith3AndLeavesTheLastCheckpoint) {
+  const auto expect_stopped = [&](const fs::path& run_folder, const std::string& arguments,
+                                  const std::function<void()>& prepare) {
+    const ProgramResult result = run(arguments, prepare);
+    EXPECT_EQ(result.code, 3) << result.err;
+    EXPECT_TRUE(result.err.starts_with("bracket: error: cannot ")) << result.err;
+    for (const CheckpointEntry& entry : list_checkpoints(run_folder / "checkpoints")) read_checkpoint(entry.folder);
+    EXPECT_FALSE(list_checkpoints(run_folder / "checkpoints").empty());
+  };
+  // A limit on the size of files refuses in the middle of a write as a full disk does, and needs no privilege.
+  expect_success(small_run("run", "--stop-after 20"));
+  const auto size = fs::file_size(at("run/checkpoints/step_00000020/optimizer.safetensors"));
+  expect_stopped(at("run"), "train --resume " + path("run"), [size] {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{size - 1, size - 1};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  });
+  expect_success("train --resume " + path("run"));
+
+  fs::create_directory(at("disk"));
+  const std::string space = "size=" + std::to_string(7 * size / 2 / 1024) + "k";
+  if (::mount("none", at("disk").c_str(), "tmpfs", 0, space.c_str()) != 0) {
+    GTEST_SKIP() << "the part with a full disk needs the right to mount a tmpfs: " << std::strerror(errno);
+  }
+  expect_stopped(at("disk/run"), small_run("disk/run", "--set checkpoint_every=5"), {});
+  EXPECT_EQ(::umount(at("disk").c_str()), 0);
+}
+
+TEST_F(CliTest, ExistingRunsAreKeptWithoutForce) {
+  expect_success(small_run("run", "--stop-after 5"));
+  const auto before = tree(at("run"));
+  expect_failure(small_run("run"), 2, {"exists", "--resume", "--force"});
+  EXPECT_EQ(tree(at("run")), before);
+  expect_success(small_run("run", "--stop-after 3 --force"));
+  EXPECT_EQ(list_checkpoints(at("run/checkpoints")).size(), 1u);
+  EXPECT_EQ(list_checkpoints(at("run/checkpoints"))[0].step, 3);
+  fs::create_directory(at("home"));
+  put(at("home/letter.txt"), "dear");
+  expect_failure(small_run("home", "--force"), 2, {"no run folder", "letter.txt"});
+}
+
+TEST_F(CliTest, ConfigFilesAndOverridesAddUp) {
+  put(at("c.json"), R"({"energy": {"lr": 0.5}, "generator": {"lr": 0.25}, "log_every": 7})");
+  const std::string base = small_run("run", "--stop-after 1 --config " + path("c.json"));
+  expect_success(base + " --set generator.lr=0.125 --set ema_decay=0.5");
+  const json config = json::parse(content(at("run/config.json")))["config"];
+  EXPECT_EQ(config["energy"]["lr"], 0.5);
+  EXPECT_EQ(config["generator"]["lr"], 0.125);
+  EXPECT_EQ(config["ema_decay"], 0.5);
+  EXPECT_EQ(config["log_every"], 10);  // --set of small_run is stronger than the file
+  EXPECT_EQ(config["steps"], 60);
+  EXPECT_EQ(config["seed"], 3);
+
+  expect_failure(small_run("new", "--config " + path("absent.json")), 3, {"absent.json"});
+  put(at("bad.json"), "{\"energy\": }");
+  expect_failure(small_run("new", "--config " + path("bad.json")), 2, {"bad.json", "line 1"});
+  put(at("unknown.json"), "{\"enrgy\": {}}");
+  expect_failure(small_run("new", "--config " + path("unknown.json")), 2, {"unknown.json", "'enrgy'", "'energy'"});
+}
+
+TEST_F(CliTest, DamagedCheckpointsEndWith7OrArePassedOver) {
+  expect_success(small_run("run", "--stop-after 40"));
+  flip(at("run/checkpoints/step_00000040/energy.safetensors"), 4000);
+  const ProgramResult result = expect_success("inspect " + path("run"));
+  EXPECT_NE(result.out.find("step_00000040: DAMAGED"), std::string::npos);
+  EXPECT_NE(result.out.find("step_00000020: valid"), std::string::npos);
+  expect_failure("inspect " + path("run/checkpoints/step_00000040"), 7, {"energy.safetensors", "SHA-256"});
+  expect_failure("sample " + path("run/checkpoints/step_00000040") + " -o " + path("s.npy"), 7, {"energy.safetensors"});
+
+  const ProgramResult resumed = expect_success("train --resume " + path("run") + " --stop-after 30");
+  EXPECT_TRUE(resumed.err.starts_with("bracket: warning: ")) << resumed.err;
+  EXPECT_NE(resumed.err.find("energy.safetensors"), std::string::npos);
+  EXPECT_NE(resumed.out.find("after step 20"), std::string::npos) << resumed.out;
+
+  for (const CheckpointEntry& entry : list_checkpoints(at("run/checkpoints"))) flip(entry.folder / "state.json", 20);
+  for (const std::string command : {"train --resume ", "eval ", "inspect "}) {
+    expect_failure(command + path("run"), 7, {"no valid checkpoint"});
+  }
+}
+
+TEST_F(CliTest, RunsThatAreNoneEndWith3) {
+  for (const std::string command : {"train --resume ", "eval "}) {
+    expect_failure(command + path("nowhere"), 3, {"nowhere", "absent"});
+    expect_failure(command + folder_.string(), 3, {"no run folder"});
+  }
+  expect_failure("inspect " + path("nowhere"), 3, {"absent"});
+}
+
+TEST_F(CliTest, LooksAtATwoDimensionalRun) {
+  const ProgramResult trained = expect_success("train --data two_moons --device cpu --threads 1 --steps 12 --set " +
+                                               std::string("batch_size=16 --out ") + path("run"));
+  EXPECT_NE(trained.out.find("step 12/12"), std::string::npos) << trained.out;
+  EXPECT_EQ(trained.out.find('\r'), std::string::npos);  // no bar outside a terminal
+  EXPECT_GT(picture("run/density/step_00000012.png").width(), 1000);
+
+  const json evaluation = json::parse(expect_success("eval " + path("run") + " --json --samples 500").out);
+  for (const char* key : {"nll_exact", "log_z", "lower_bound", "lower_bound_min_singular", "penalty", "upper_bound",
+                          "upper_estimate", "bracket_ok", "fold_fraction", "gap", "nll_importance", "ess",
+                          "kl_data_to_model", "mass_outside", "data_entropy"}) {
+    EXPECT_TRUE(evaluation.contains(key)) << key;
+  }
+  EXPECT_NE(expect_success("eval " + path("run") + " --samples 500 --weights raw").out.find("exact"),
+            std::string::npos);
+
+  expect_success("density " + path("run") + " --cells 50 -o " + path("d.png"));
+  EXPECT_GT(picture("d.png").width(), 1000);
+  expect_success("sample " + path("run") + " -n 50 -o " + path("s.png"));
+  EXPECT_GT(picture("s.png").width(), 100);
+  expect_success("sample " + path("run") + " -n 50 -o " + path("s.npy"));
+  const Table samples = read_npy(at("s.npy"));
+  EXPECT_EQ(samples.rows, 50);
+  EXPECT_EQ(samples.cols, 2);
+  expect_success("sample " + path("run") + " -n 50 --seed 9 -o " + path("t.npy"));
+  EXPECT_NE(content(at("s.npy")), content(at("t.npy")));
+  expect_success("sample " + path("run/checkpoints/step_00000012") + " -n 50 -o " + path("u.npy"));
+  EXPECT_EQ(content(at("s.npy")), content(at("u.npy")));
+
+  expect_success("energy " + path("run") + " --points " + path("s.npy") + " -o " + path("e.npy"));
+  const Table energies = read_npy(at("e.npy"));
+  EXPECT_EQ(energies.rows, 50);
+  EXPECT_EQ(energies.cols, 1);
+  put(at("wide.csv"), "1,2,3\n");
+  expect_failure("energy " + path("run") + " --points " + path("wide.csv") + " -o " + path("e.npy"), 3,
+                 {"3 columns", "takes 2"});
+
+  const ProgramResult tensors = expect_success("inspect " + path("run/checkpoints/step_00000012/energy.safetensors"));
+  EXPECT_NE(tensors.out.find("layers.0.scale"), std::string::npos) << tensors.out;
+}
+
+TEST_F(CliTest, RowsThatAreImagesAreSampledAsAGrid) {
+  std::string rows;
+  for (int i = 0; i < 20; ++i) {
+    for (int j = 0; j < 64; ++j) rows += std::to_string((i * 7 + j * 3) % 17) + (j < 63 ? "," : "\n");
+  }
+  put(at("digits.csv"), rows);
+  expect_success("train --preset vectors --device cpu --threads 1 --steps 2 --data " + path("digits.csv") + " --out " +
+                 path("run"));
+  EXPECT_GT(picture("run/samples/step_00000002.png").width(), 8 * 8 * 6);
+  expect_success("sample " + path("run") + " -n 9 -o " + path("s.png"));
+  EXPECT_LT(picture("s.png").width(), picture("run/samples/step_00000002.png").width());
+  expect_failure("density " + path("run") + " -o " + path("d.png"), 2, {"two-dimensional", "64"});
+}
+
+TEST_F(CliTest, LostOutputEndsWith3AndClosedStreamsDoNoHarm) {
+  expect_success(small_run("run", "--stop-after 2"));
+  const auto full = [] { ::dup2(::open("/dev/full", O_WRONLY), STDOUT_FILENO); };
+  const auto closed = [] {
+    for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(descriptor);
+  };
+  const auto unread = [] {
+    int ends[2];
+    if (::pipe(ends) != 0) ::_exit(99);
+    ::dup2(ends[1], STDOUT_FILENO);
+    ::close(ends[0]);
+    ::close(ends[1]);
+  };
+  expect_failure("inspect " + path("run"), 3, {"standard output", "No space left"}, full);
+  EXPECT_EQ(run("inspect " + path("run"), closed).code, 3);
+  EXPECT_EQ(run("inspect " + path("run"), unread).code, 0);
+
+  // A training is about the run folder, whoever watches.
+  EXPECT_EQ(run("train --resume " + path("run") + " --stop-after 10", closed).code, 0);
+  EXPECT_EQ(run("train --resume " + path("run") + " --stop-after 20", unread).code, 0);
+  EXPECT_EQ(run("train --resume " + path("run") + " --stop-after 30", full).code, 0);
+  expect_success(small_run("straight", "--stop-after 30"));
+  EXPECT_EQ(tree(at("run/checkpoints/step_00000030")), tree(at("straight/checkpoints/step_00000030")));
+}
+
+TEST_F(CliTest, DoctorTriesWhatIsThere) {
+  const ProgramResult result = expect_success("doctor");
+  for (const char* part : {"Bracket ", "cpu       works", "cuda"}) {
+    EXPECT_NE(result.out.find(part), std::string::npos) << result.out;
+  }
+}
+
+}  // namespace
+}  // namespace bracket

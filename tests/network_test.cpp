@@ -1,0 +1,330 @@
+// Networks: forward tangents, reverse passes with second-order terms, and both ways of making them, layer by layer.
+#include "bracket/network.h"
+
+#include "tests/network_fixture.h"
+
+namespace bracket::test {
+namespace {
+
+struct Case {
+  std::string name;
+  NetworkSpec spec;
+  friend std::ostream& operator<<(std::ostream& out, const Case& item) { return out << item.name; }
+};
+
+ActivationSpec activation(Activation function) { return {function, 0.1, 0.25}; }
+
+NetworkSpec mlp(std::int64_t in, std::int64_t width, std::int64_t out, Activation function, bool spectral = false) {
+  NetworkSpec spec{in, {}};
+  LinearSpec hidden{width}, last{out};
+  hidden.spectral_norm = last.spectral_norm = spectral;
+  hidden.bias_bound = last.bias_bound = 0.5;
+  spec.layers = {hidden, activation(function), hidden, activation(function), last};
+  return spec;
+}
+
+NetworkSpec calibrated_energy() {
+  LinearSpec wide{9}, scalar{1};
+  wide.bias_bound = 0.5;
+  return {2,
+          {AffineSpec{{0.7, 1.3}, {0.2, -0.1}}, FourierFeaturesSpec{5, 1.5}, wide, activation(Activation::silu), wide,
+           activation(Activation::silu), scalar, ConfinementSpec{0, 1.0, 25.0, 0.4}}};
+}
+
+NetworkSpec calibrated_generator() {
+  LinearSpec square{2};
+  square.identity_start = true;
+  MonotoneCouplingSpec first{1, 1, 4, {6, 5}, 3, 2}, second{0, 1, 4, {6, 5}, 3, 2};
+  return {2, {square, first, second, square, AffineSpec{{1.5, 0.5}, {0.1, 0.3}}}};
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  const std::pair<const char*, Activation> functions[] = {
+      {"identity", Activation::identity}, {"relu", Activation::relu},        {"leaky_relu", Activation::leaky_relu},
+      {"prelu", Activation::prelu},       {"tanh", Activation::tanh},        {"sigmoid", Activation::sigmoid},
+      {"silu", Activation::silu},         {"softplus", Activation::softplus}};
+  for (const auto& [name, function] : functions) list.push_back({std::string("mlp_") + name, mlp(3, 7, 2, function)});
+  list.push_back({"spectral_norm", mlp(3, 7, 2, Activation::silu, true)});
+  list.push_back({"stand_alone_activation",
+                  {3, {activation(Activation::tanh), activation(Activation::prelu), LinearSpec{2, false}}}});
+  list.push_back({"batch_norm",
+                  {3,
+                   {LinearSpec{6}, activation(Activation::prelu), BatchNormSpec{}, LinearSpec{6},
+                    activation(Activation::silu), BatchNormSpec{}, LinearSpec{2}}}});
+  list.push_back({"affine", {2, {AffineSpec{{2.0, -0.5}, {1.0, 3.0}}, LinearSpec{2}}}});
+  list.push_back({"fourier_features", {3, {FourierFeaturesSpec{4, 2.0}, LinearSpec{2}}}});
+  list.push_back({"monotone_coupling", {2, {MonotoneCouplingSpec{1, 1, 3, {5}, 3, 2}}}});
+  list.push_back({"monotone_coupling_wide", {5, {MonotoneCouplingSpec{0, 2, 3, {6, 4}, 2, 1}, LinearSpec{3}}}});
+  list.push_back({"confinement_of_input", {3, {LinearSpec{1}, ConfinementSpec{-1, 0.7, 3.0, 0.5}}}});
+  list.push_back({"calibrated_energy", calibrated_energy()});
+  list.push_back({"calibrated_generator", calibrated_generator()});
+  return list;
+}
+
+// 5 samples, tangents (K = 2) on samples 1..3.
+StackedFunctional functional(const NetworkSpec& spec, std::int64_t outputs, bool tangents, std::uint64_t salt = 1) {
+  StackedFunctional f;
+  if (tangents) f.layout = {1, 3, 2};
+  f.x = random_matrix(5, spec.input_size, 100 + salt);
+  f.tangents = random_matrix(f.layout.rows(), spec.input_size, 2);
+  f.cotangent = random_matrix(5, outputs, 3);
+  f.tangent_cotangent = random_matrix(f.layout.rows(), outputs, 4);
+  return f;
+}
+
+// Points at which no value of the pass lies within 2e-3 of 0, where piecewise-linear functions bend: the differences
+// below move values by at most 2 h times a path weight of about 10.
+StackedFunctional away_from_kinks(NetworkOnDevice& n, bool tangents) {
+  constexpr double kMargin = 2e-3;
+  for (std::uint64_t salt = 1; salt <= 1000; ++salt) {
+    StackedFunctional f = functional(n.network().spec(), n.network().output_size(), tangents, salt);
+    n.arena().rewind(0);
+    PrimalPass pass;
+    const DeviceTensor x = upload(n.context(), f.x);
+    n.network().forward(n.context().ops(), n.arena(), pass, n.parameters(), x, PassMode::inference);
+    bool clear = true;
+    for (const Tensor& slot : pass.slots) {
+      for (const double v : to_host(n.context().ops(), slot)) clear = clear && (v == 0 || std::abs(v) > kMargin);
+    }
+    if (clear) return f;
+  }
+  ADD_FAILURE() << "no points away from kinks";
+  return {};
+}
+
+class NetworkGradients : public ::testing::TestWithParam<Case> {
+ protected:
+  static Context& context() {
+    static TestDevice device("cpu");
+    return device.context();
+  }
+};
+
+// Fourth-order differences with step 3e-5: truncation h^4/30 ~ 3e-20 times a fifth derivative of at most 1e8 here,
+// rounding 1.5 eps |f| / h ~ 1e-11 |f|. Derivatives below 1e-3 of the largest are judged against that floor.
+constexpr double kStep = 3e-5;
+constexpr double kWorstRelativeError = 1e-6;
+
+TEST_P(NetworkGradients, MatchCentralDifferences) {
+  for (const bool tangents : {false, true}) {
+    NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+    n.perturb(0.05);
+    StackedFunctional f = away_from_kinks(n, tangents);
+    const StackedFunctional::Gradients g = f.gradients(n, false);
+    double largest = 0;
+    for (const auto* part : {&g.parameters, &g.x, &g.tangents}) {
+      for (const double v : *part) largest = std::max(largest, std::abs(v));
+    }
+    WorstError error(1e-3 * largest);
+    const std::vector<double> start = n.values();
+    for (const ParameterInfo& info : n.network().parameters()) {
+      if (info.buffer) continue;
+      const std::int64_t stride = std::max<std::int64_t>(1, info.size() / 7);
+      for (std::int64_t i = info.offset; i < info.offset + info.size(); i += stride) {
+        const double difference = central_difference(
+            [&](double step) {
+              std::vector<double> moved = start;
+              moved[static_cast<std::size_t>(i)] += step;
+              n.set_values(moved);
+              return f.value(n);
+            },
+            kStep);
+        error.add(g.parameters[static_cast<std::size_t>(i)], difference, info.name);
+      }
+    }
+    n.set_values(start);
+    for (auto [matrix, gradient, name] :
+         {std::tuple{&f.x, &g.x, "x"}, std::tuple{&f.tangents, &g.tangents, "tangent"}}) {
+      for (std::size_t i = 0; i < matrix->values.size(); ++i) {
+        const double centre = matrix->values[i];
+        const double difference = central_difference(
+            [&](double step) {
+              matrix->values[i] = centre + step;
+              return f.value(n);
+            },
+            kStep);
+        matrix->values[i] = centre;
+        error.add((*gradient)[i], difference, name + std::to_string(i));
+      }
+    }
+    EXPECT_LE(error.worst(), kWorstRelativeError) << error.where() << (tangents ? " (stacked)" : " (primal)");
+  }
+}
+
+// <J v, u> = <v, J^T u>: both sides are the same sum of products in another order, so they agree to a few hundred
+// rounding errors of their terms; 1e-12 of the terms' size is the limit the project sets.
+TEST_P(NetworkGradients, AdjointIdentity) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  n.perturb(0.05);
+  const StackedFunctional f = functional(GetParam().spec, n.network().output_size(), true);
+  StackedFunctional only_tangent = f;
+  std::fill(only_tangent.cotangent.values.begin(), only_tangent.cotangent.values.end(), 0.0);
+  const double forward = only_tangent.value(n);
+  const StackedFunctional::Gradients g = only_tangent.gradients(n, false);
+  const double reverse = StackedFunctional::dot(g.tangents, f.tangents.values);
+  double scale = 0;
+  for (std::size_t i = 0; i < g.tangents.size(); ++i) scale += std::abs(g.tangents[i] * f.tangents.values[i]);
+  EXPECT_NEAR(forward, reverse, 1e-12 * scale);
+}
+
+TEST_P(NetworkGradients, PushedTangentsEqualTheFusedCall) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  n.perturb(0.05);
+  const StackedFunctional f = functional(GetParam().spec, n.network().output_size(), true);
+  const StackedFunctional::Gradients fused = f.gradients(n, false), split = f.gradients(n, true);
+  // The weight gradient is one contraction over all rows or the sum of two: orders differ, so rounding may.
+  double largest = 0;
+  for (const double v : fused.parameters) largest = std::max(largest, std::abs(v));
+  for (std::size_t i = 0; i < fused.parameters.size(); ++i) {
+    EXPECT_NEAR(fused.parameters[i], split.parameters[i], 1e-13 * largest) << i;
+  }
+  for (std::size_t i = 0; i < fused.x.size(); ++i) EXPECT_NEAR(fused.x[i], split.x[i], 1e-12) << i;
+  for (std::size_t i = 0; i < fused.tangents.size(); ++i) EXPECT_NEAR(fused.tangents[i], split.tangents[i], 1e-12) << i;
+}
+
+TEST_P(NetworkGradients, ParameterGradientsAccumulate) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  const StackedFunctional f = functional(GetParam().spec, n.network().output_size(), true);
+  const std::vector<double> once = f.gradients(n, false).parameters;
+  Ops& ops = context().ops();
+  n.arena().rewind(0);
+  PrimalPass pass;
+  TangentPass tangent_pass;
+  const DeviceTensor x = upload(context(), f.x), t = upload(context(), f.tangents);
+  const DeviceTensor c = upload(context(), f.cotangent), ct = upload(context(), f.tangent_cotangent);
+  n.network().forward(ops, n.arena(), pass, tangent_pass, n.parameters(), x, t, f.layout, PassMode::inference);
+  ReverseRequest request;
+  request.grad_parameters = n.gradient();
+  request.accumulate_parameters = true;
+  n.network().reverse(ops, n.arena(), pass, &tangent_pass, c, ct, request);
+  const std::vector<double> twice = to_host(ops, n.gradient());
+  double largest = 0;
+  for (const double v : once) largest = std::max(largest, std::abs(v));
+  for (std::size_t i = 0; i < once.size(); ++i) EXPECT_NEAR(twice[i], 2 * once[i], 1e-13 * largest) << i;
+}
+
+std::string case_name(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(Layers, NetworkGradients, ::testing::ValuesIn(cases()), case_name);
+
+TEST(NetworkTraining, BatchNormGradientsMatchCentralDifferences) {
+  TestDevice device("cpu");
+  const NetworkSpec spec{3,
+                         {LinearSpec{6}, activation(Activation::prelu), BatchNormSpec{}, LinearSpec{6},
+                          activation(Activation::tanh), BatchNormSpec{}, LinearSpec{2}}};
+  NetworkOnDevice n(device.context(), spec, DType::f64);
+  n.perturb(0.1);
+  StackedFunctional f = functional(spec, 2, false);
+  f.mode = PassMode::training;
+  const StackedFunctional::Gradients g = f.gradients(n, false);
+  double largest = 0;
+  for (const double v : g.parameters) largest = std::max(largest, std::abs(v));
+  WorstError error(1e-3 * largest);
+  const std::vector<double> start = n.values();
+  for (const ParameterInfo& info : n.network().parameters()) {
+    if (info.buffer) continue;
+    for (std::int64_t i = info.offset; i < info.offset + info.size(); ++i) {
+      error.add(g.parameters[static_cast<std::size_t>(i)],
+                central_difference(
+                    [&](double step) {
+                      std::vector<double> moved = start;
+                      moved[static_cast<std::size_t>(i)] += step;
+                      n.set_values(moved);
+                      return f.value(n);
+                    },
+                    kStep),
+                info.name);
+    }
+  }
+  EXPECT_LE(error.worst(), kWorstRelativeError) << error.where();
+}
+
+TEST(NetworkTraining, TangentsThroughBatchStatisticsAreRefused) {
+  TestDevice device("cpu");
+  NetworkOnDevice n(device.context(), {2, {LinearSpec{2}, BatchNormSpec{}}}, DType::f64);
+  StackedFunctional f = functional(n.network().spec(), 2, true);
+  f.mode = PassMode::training;
+  EXPECT_THROW(f.value(n), InvalidArgument);
+}
+
+TEST(NetworkStructure, ParameterNamesAndShapesArePyTorchs) {
+  LinearSpec normalised{4};
+  normalised.spectral_norm = true;
+  const Network n({3, {normalised, activation(Activation::prelu), BatchNormSpec{}, LinearSpec{1, false}}}, DType::f32);
+  std::vector<std::string> names;
+  for (const ParameterInfo& info : n.parameters()) names.push_back(info.name);
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"layers.0.bias", "layers.0.parametrizations.weight.original",
+                                      "layers.0.parametrizations.weight.0._u", "layers.0.parametrizations.weight.0._v",
+                                      "layers.1.weight", "layers.2.weight", "layers.2.bias", "layers.2.running_mean",
+                                      "layers.2.running_var", "layers.3.weight"}));
+  EXPECT_EQ(n.parameter_count(), 12 + 4 + 1 + 8 + 4);
+}
+
+TEST(NetworkStructure, InjectivityIsDecidedLayerByLayer) {
+  EXPECT_TRUE(Network(calibrated_generator(), DType::f32).injective_by_construction());
+  EXPECT_FALSE(Network(mlp(2, 8, 2, Activation::silu), DType::f32).injective_by_construction());
+  EXPECT_FALSE(Network({2, {LinearSpec{2}, activation(Activation::relu)}}, DType::f32).injective_by_construction());
+}
+
+TEST(NetworkStructure, BadSpecificationsAreRefusedWithTheLayer) {
+  const auto message = [](NetworkSpec spec) -> std::string {
+    try {
+      Network n(std::move(spec), DType::f32);
+    } catch (const InvalidArgument& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_NE(message({0, {LinearSpec{1}}}).find("input_size is 0"), std::string::npos);
+  EXPECT_NE(message({2, {}}).find("at least one layer"), std::string::npos);
+  EXPECT_NE(message({2, {LinearSpec{0}}}).find("layer 0"), std::string::npos);
+  EXPECT_NE(message({2, {LinearSpec{2}, AffineSpec{{1}, {1}}}}).find("layer 1"), std::string::npos);
+  EXPECT_NE(message({2, {MonotoneCouplingSpec{0, 2}}}).find("active_count"), std::string::npos);
+  EXPECT_NE(message({3, {MonotoneCouplingSpec{1, 1}}}).find("first or the last"), std::string::npos);
+  EXPECT_NE(message({2, {LinearSpec{2}, ConfinementSpec{}}}).find("scalar"), std::string::npos);
+  EXPECT_NE(message({2, {LinearSpec{1}, ConfinementSpec{5, 1, 0, 0}}}).find("input_layer is 5"), std::string::npos);
+}
+
+TEST(NetworkStart, IsAFunctionOfTheSeedAlone) {
+  TestDevice device("cpu");
+  NetworkOnDevice a(device.context(), calibrated_energy(), DType::f64, 1),
+      b(device.context(), calibrated_energy(), DType::f64, 1), c(device.context(), calibrated_energy(), DType::f64, 2);
+  EXPECT_EQ(a.buffers(), b.buffers());
+  EXPECT_NE(a.buffers(), c.buffers());
+  EXPECT_EQ(HostMatrix(1, 1, a.values()[0]).values, HostMatrix(1, 1, b.values()[0]).values);
+}
+
+// The float kernels against the double reference of the same start: every pass is a chain of at most 8 contractions of
+// length <= 16 and pointwise steps with condition below 30, so 1e-4 of the largest entry is a loose bound on
+// 8 * 30 * sqrt(16) * 2^-24 = 6e-5.
+class NetworkDevices : public OpsTest {};
+
+TEST_P(NetworkDevices, FloatPassesFollowTheDoubleReference) {
+  if (IsSkipped() || HasFailure()) return;
+  TestDevice reference("cpu");
+  for (const Case& item : cases()) {
+    NetworkOnDevice exact(reference.context(), item.spec, DType::f64), single(context(), item.spec, DType::f32);
+    exact.set_values(single.values());
+    exact.set_buffers(single.buffers());
+    StackedFunctional f = functional(item.spec, exact.network().output_size(), true);
+    f.x = f.x.rounded(DType::f32);
+    f.tangents = f.tangents.rounded(DType::f32);
+    const StackedFunctional::Gradients want = f.gradients(exact, false), got = f.gradients(single, false);
+    for (auto [a, b, name] :
+         {std::tuple{&want.parameters, &got.parameters, "parameters"}, std::tuple{&want.x, &got.x, "x"},
+          std::tuple{&want.tangents, &got.tangents, "tangents"}}) {
+      double largest = 0;
+      for (const double v : *a) largest = std::max(largest, std::abs(v));
+      for (std::size_t i = 0; i < a->size(); ++i) {
+        ASSERT_NEAR((*a)[i], (*b)[i], 1e-4 * largest) << item.name << ' ' << name << ' ' << i;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, NetworkDevices, ::testing::ValuesIn(test_devices()), device_name);
+
+}  // namespace
+}  // namespace bracket::test

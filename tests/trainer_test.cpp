@@ -1,0 +1,218 @@
+// The trainer as an embedding program sees it.
+#include "bracket/trainer.h"
+
+#include "bracket/error.h"
+#include "kernels/plan_ops.h"
+#include "tests/network_fixture.h"
+
+namespace bracket::test {
+namespace {
+
+TrainerConfig small_config() {
+  LinearSpec hidden{12};
+  TrainerConfig c;
+  c.energy.network = {2, {hidden, ActivationSpec{Activation::silu}, LinearSpec{1}, ConfinementSpec{-1, 1, 0, 0}}};
+  c.generator.network = {2, {LinearSpec{2}, MonotoneCouplingSpec{1, 1, 3, {6}, 3, 2}, LinearSpec{2}}};
+  c.batch_size = 37;
+  c.total_steps = 100;
+  c.schedule.warmup_steps = 5;
+  c.penalty.rule = PenaltyConfig::Rule::controller;
+  c.penalty.weight = 0.1;
+  c.penalty.delay = 2;
+  c.seed = 3;
+  return c;
+}
+
+Dataset small_table() {
+  const HostMatrix rows = random_matrix(101, 2, 8, -2, 2);
+  return Dataset::from_rows(rows.values, rows.rows, rows.cols);
+}
+
+std::vector<std::byte> bytes_of(const TrainerSnapshot& s) {
+  std::vector<std::byte> all;
+  for (const auto* tensors : {&s.energy, &s.generator, &s.energy_average, &s.generator_average, &s.optimizer}) {
+    for (const auto& [name, tensor] : *tensors) all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
+  }
+  return all;
+}
+
+class TrainerDevices : public OpsTest {
+ protected:
+  std::unique_ptr<Context> fresh(ContextOptions options = {}) { return GetParam().make_context(options); }
+};
+
+TEST_P(TrainerDevices, StepsStayInsideTheirMemory) {
+  if (IsSkipped() || HasFailure()) return;
+  auto context = fresh();
+  Trainer trainer(*context, small_config(), small_table());
+  trainer.run(1);
+  const std::int64_t before = context->pool().statistics().bytes_in_use;
+  trainer.run(3);
+  EXPECT_EQ(context->pool().statistics().bytes_in_use, before);
+  EXPECT_EQ(trainer.reports().size(), 4U);
+  context->pool().check_guards();
+}
+
+TEST_P(TrainerDevices, SameSeedSameBits) {
+  if (IsSkipped() || HasFailure()) return;
+  auto a = fresh(), b = fresh();
+  Trainer first(*a, small_config(), small_table()), second(*b, small_config(), small_table());
+  first.run(6);
+  second.run(6);
+  EXPECT_EQ(bytes_of(first.snapshot()), bytes_of(second.snapshot()));
+}
+
+TEST_P(TrainerDevices, ARestoredRunGoesOnWithTheSameBits) {
+  if (IsSkipped() || HasFailure()) return;
+  auto a = fresh(), b = fresh();
+  Trainer straight(*a, small_config(), small_table());
+  straight.run(3);
+  const TrainerSnapshot middle = straight.snapshot();
+  straight.run(4);
+  Trainer resumed(*b, small_config(), small_table());
+  resumed.restore(middle);
+  EXPECT_EQ(resumed.step(), 3);
+  resumed.run(4);
+  EXPECT_EQ(bytes_of(straight.snapshot()), bytes_of(resumed.snapshot()));
+  const std::vector<StepRecord> want = straight.reports(), got = resumed.reports();
+  ASSERT_EQ(got.size(), 4U);
+  for (std::size_t i = 0; i < 4; ++i)
+    EXPECT_EQ(std::memcmp(&want[want.size() - 4 + i], &got[i], sizeof(StepRecord)), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, TrainerDevices, ::testing::ValuesIn(test_devices()), device_name);
+
+TEST(Trainer, SteadyStateTakesNoMemoryWithoutGuards) {
+  Context context;
+  Trainer trainer(context, small_config(), small_table());
+  trainer.run(1);
+  const MemoryStatistics before = context.pool().statistics();
+  trainer.run(20);
+  EXPECT_EQ(context.pool().statistics().allocations, before.allocations);
+  EXPECT_EQ(context.pool().statistics().bytes_in_use, before.bytes_in_use);
+}
+
+TEST(Trainer, ThreadsDoNotChangeBits) {
+  std::vector<std::vector<std::byte>> results;
+  for (const int threads : {1, 2, 8}) {
+    ContextOptions options;
+    options.threads = threads;
+    Context context(options);
+    TrainerConfig config = small_config();
+    config.batch_size = 300;
+    Trainer trainer(context, config, small_table());
+    trainer.run(5);
+    results.push_back(bytes_of(trainer.snapshot()));
+  }
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0], results[2]);
+}
+
+TEST(Trainer, TwoTrainersInOneProcessDoNotMeet) {
+  Context a, b;
+  Trainer alone(a, small_config(), small_table());
+  alone.run(6);
+  TrainerConfig other = small_config();
+  other.seed = 99;
+  Trainer first(b, small_config(), small_table()), second(b, other, small_table());
+  for (int i = 0; i < 6; ++i) {
+    first.run(1);
+    second.run(1);
+  }
+  EXPECT_EQ(bytes_of(alone.snapshot()), bytes_of(first.snapshot()));
+  EXPECT_NE(bytes_of(first.snapshot()), bytes_of(second.snapshot()));
+}
+
+TEST(Trainer, ReportsOutlastTheRing) {
+  Context context;
+  TrainerConfig config = small_config();
+  config.batch_size = 4;
+  Trainer trainer(context, config, small_table());
+  trainer.run(1500);  // the ring holds 1,024
+  const std::vector<StepRecord> reports = trainer.reports();
+  ASSERT_EQ(reports.size(), 1500U);
+  for (std::size_t i = 0; i < reports.size(); ++i) ASSERT_EQ(reports[i].step, static_cast<std::int64_t>(i) + 1);
+  EXPECT_TRUE(trainer.reports().empty());
+}
+
+TEST(Trainer, NonFiniteUpdatesAreNotAppliedAndNamed) {
+  for (const Player which : {Player::energy, Player::generator}) {
+    Context context;
+    Trainer trainer(context, small_config(), small_table());
+    trainer.run(2);
+    (void)trainer.reports();
+    TrainerSnapshot poisoned = trainer.snapshot();
+    auto& tensors = which == Player::energy ? poisoned.energy : poisoned.generator;
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(tensors.begin()->second.bytes.data(), &nan, sizeof nan);
+    trainer.restore(poisoned);
+    trainer.run(3);
+    try {
+      (void)trainer.reports();
+      FAIL() << "divergence went unnoticed";
+    } catch (const Diverged& error) {
+      EXPECT_EQ(error.step(), 3);
+      EXPECT_EQ(error.code(), ExitCode::diverged);
+      EXPECT_NE(std::string(error.what()).find("energies"), std::string::npos) << error.what();
+    }
+    EXPECT_THROW(trainer.snapshot(), Diverged);
+  }
+}
+
+TEST(Trainer, RestoreChecksEveryTensor) {
+  Context context;
+  Trainer trainer(context, small_config(), small_table());
+  const TrainerSnapshot good = trainer.snapshot();
+  TrainerSnapshot missing = good, superfluous = good, wrong = good;
+  missing.optimizer.erase(missing.optimizer.begin());
+  superfluous.energy["layers.99.weight"] = superfluous.energy.begin()->second;
+  wrong.generator.begin()->second.shape = {1, 1, 1};
+  EXPECT_THROW(trainer.restore(missing), CheckpointError);
+  EXPECT_THROW(trainer.restore(superfluous), CheckpointError);
+  EXPECT_THROW(trainer.restore(wrong), CheckpointError);
+  EXPECT_NO_THROW(trainer.restore(good));
+}
+
+TEST(Trainer, InconsistentConfigurationsAreRefused) {
+  Context context;
+  const auto refused = [&](auto change) {
+    TrainerConfig config = small_config();
+    change(config);
+    EXPECT_THROW(Trainer(context, config, small_table()), InvalidArgument);
+  };
+  refused([](TrainerConfig& c) { c.batch_size = 0; });
+  refused([](TrainerConfig& c) { c.energy_steps = 0; });
+  refused([](TrainerConfig& c) { c.energy.network = {3, {LinearSpec{1}}}; });
+  refused([](TrainerConfig& c) { c.energy.network = {2, {LinearSpec{2}}}; });
+  refused([](TrainerConfig& c) { c.energy.network = {2, {LinearSpec{1}, BatchNormSpec{}}}; });
+  refused([](TrainerConfig& c) { c.generator.network = {3, {LinearSpec{2}}}; });
+  refused([](TrainerConfig& c) { c.generator.optimizer.beta2 = 1; });
+  refused([](TrainerConfig& c) { c.ema_decay = 1.5; });
+}
+
+TEST(Trainer, TheMemoryLimitIsReported) {
+  ContextOptions options;
+  options.memory_limit = 50'000;
+  Context context(options);
+  EXPECT_THROW(Trainer(context, small_config(), small_table()), OutOfMemory);
+}
+
+TEST(Trainer, OneDimensionAndMoreEnergySteps) {
+  Context context;
+  TrainerConfig config = small_config();
+  config.energy.network = {
+      1, {LinearSpec{8}, ActivationSpec{Activation::silu}, LinearSpec{1}, ConfinementSpec{-1, 1, 0, 0}}};
+  config.generator.network = {1, {LinearSpec{1}}};
+  config.energy_steps = 3;
+  const std::vector<double> rows = {0.5, -0.5, 1.0};
+  Trainer trainer(context, config, Dataset::from_rows(rows, 3, 1));
+  trainer.run(4);
+  const TrainerSnapshot snapshot = trainer.snapshot();
+  EXPECT_EQ(snapshot.energy_updates, 12);
+  EXPECT_EQ(snapshot.generator_updates, 4);
+  EXPECT_EQ(trainer.samples(5, 1).size(), 5U);
+  EXPECT_EQ(trainer.energies(rows, 3).size(), 3U);
+}
+
+}  // namespace
+}  // namespace bracket::test

@@ -1,0 +1,239 @@
+// The gradients of both updates and of the entropy estimators, in double against central differences of the losses that
+// the updates themselves report.
+#include "bracket/entropy.h"
+#include "host/training/training_step.h"
+#include "tests/network_fixture.h"
+
+namespace bracket::test {
+namespace {
+
+// Fourth-order differences, step 3e-5: see network_test.cpp for the error budget; log-volumes of nearly singular
+// Jacobians have large higher derivatives, hence the smaller step. All networks here are smooth: kinks have no
+// derivative to compare (piecewise-linear functions are tested layer by layer).
+constexpr double kStep = 3e-5;
+constexpr double kWorstRelativeError = 1e-6;
+
+NetworkSpec smooth_energy(std::int64_t inputs) {
+  LinearSpec hidden{8};
+  hidden.bias_bound = 0.5;
+  return {inputs,
+          {hidden, ActivationSpec{Activation::silu}, hidden, ActivationSpec{Activation::tanh}, LinearSpec{1},
+           ConfinementSpec{-1, 1.0, 5.0, 0.8}}};
+}
+
+NetworkSpec coupling_generator() {
+  return {2,
+          {LinearSpec{2}, MonotoneCouplingSpec{1, 1, 4, {6}, 3, 2}, MonotoneCouplingSpec{0, 1, 4, {6}, 3, 2},
+           LinearSpec{2}}};
+}
+
+NetworkSpec lifting_generator() {  // D = 4 > d = 2
+  LinearSpec hidden{7};
+  hidden.bias_bound = 0.5;
+  return {2, {hidden, ActivationSpec{Activation::tanh}, LinearSpec{4}}};
+}
+
+// Momentum 0 keeps the running statistics where they are: they are constants of every derivative.
+NetworkSpec batch_norm_generator() {
+  const BatchNormSpec still{0, 1e-5};
+  return {2,
+          {LinearSpec{6}, ActivationSpec{Activation::tanh}, still, LinearSpec{6}, ActivationSpec{Activation::silu},
+           still, LinearSpec{2}}};
+}
+
+struct Case {
+  std::string name;
+  NetworkSpec energy, generator;
+  EntropyEstimator entropy = EntropyEstimator::exact;
+  PenaltyConfig::Kind penalty = PenaltyConfig::Kind::bidirectional;
+  friend std::ostream& operator<<(std::ostream& out, const Case& item) { return out << item.name; }
+};
+
+std::vector<Case> cases() {
+  return {
+      {"coupling_exact", smooth_energy(2), coupling_generator()},
+      {"coupling_min_singular", smooth_energy(2), coupling_generator(), EntropyEstimator::min_singular},
+      {"lifting_exact", smooth_energy(4), lifting_generator()},
+      {"lifting_min_singular", smooth_energy(4), lifting_generator(), EntropyEstimator::min_singular},
+      {"batch_norm_exact", smooth_energy(2), batch_norm_generator()},
+      {"batch_norm_min_singular", smooth_energy(2), batch_norm_generator(), EntropyEstimator::min_singular},
+      {"zero_gp", smooth_energy(2), coupling_generator(), EntropyEstimator::exact, PenaltyConfig::Kind::zero_gp},
+      {"zero_gp_batch_norm", smooth_energy(2), batch_norm_generator(), EntropyEstimator::exact,
+       PenaltyConfig::Kind::zero_gp},
+  };
+}
+
+// One training step with learning rate 0, so that parameters stay and the gradients of both players can be read.
+class StillStep {
+ public:
+  StillStep(Context& context, const Case& item)
+      : context_(context),
+        config_(configuration(item)),
+        energy_(context, config_.energy, DType::f64, Player::energy),
+        generator_(context, config_.generator, DType::f64, Player::generator),
+        state_(context, StepState{}),
+        ring_(context, StepRecord{}),
+        arena_(context.pool(), std::int64_t{16} << 20) {
+    energy_.initialize(context.ops(), test_seed());
+    generator_.initialize(context.ops(), test_seed());
+    const HostMatrix rows = random_matrix(40, energy_.network.input_size(), 5);
+    table_ = upload(context, rows);
+    source_.table = table_;
+  }
+
+  PlayerBlocks& player(Player which) { return which == Player::energy ? energy_ : generator_; }
+  double loss(Player which) {
+    const StepRecord record = run();
+    return which == Player::energy ? record.loss_energy : record.loss_generator;
+  }
+  StepRecord run() {
+    state_.write({StepState{}});
+    TrainingStep{config_, energy_, generator_, source_, state_.address(), ring_.address(), 1, passes_}.run(
+        context_.ops(), arena_);
+    return ring_.read();
+  }
+  const TrainerConfig& config() const { return config_; }
+
+ private:
+  static TrainerConfig configuration(const Case& item) {
+    TrainerConfig c;
+    c.energy.network = item.energy;
+    c.generator.network = item.generator;
+    c.energy.optimizer.lr = c.generator.optimizer.lr = 0;
+    c.penalty.kind = item.penalty;
+    c.penalty.weight = 0.3;
+    c.penalty.threshold = 0.001;
+    c.entropy = item.entropy;
+    c.entropy_weight = 0.7;
+    c.batch_size = 6;
+    c.dtype = DType::f64;
+    c.seed = test_seed();
+    return c;
+  }
+
+  Context& context_;
+  TrainerConfig config_;
+  PlayerBlocks energy_, generator_;
+  DeviceArray<StepState> state_;
+  DeviceArray<StepRecord> ring_;
+  DeviceTensor table_;
+  BatchSource source_;
+  StepPasses passes_;
+  Arena arena_;
+};
+
+class UpdateGradients : public ::testing::TestWithParam<Case> {};
+
+TEST_P(UpdateGradients, MatchCentralDifferencesOfTheReportedLoss) {
+  TestDevice device("cpu");
+  for (const Player which : {Player::energy, Player::generator}) {
+    StillStep step(device.context(), GetParam());
+    const StepRecord record = step.run();
+    ASSERT_GT(0.3 * record.penalty, 0.001) << "the hinge is off, so the penalty's gradient would go untested";
+    PlayerBlocks& blocks = step.player(which);
+    Ops& ops = device.context().ops();
+    const std::vector<double> gradient = to_host(ops, blocks.gradient);
+    const std::vector<double> start = to_host(ops, blocks.raw.values);
+    double largest = 0;
+    for (const double v : gradient) largest = std::max(largest, std::abs(v));
+    // Differences of a loss of size |f| carry about 10 eps |f| / h of rounding (1.5 by the rule, the rest from the sums
+    // in f); smaller derivatives cannot be judged to 1e-6.
+    const double loss = std::abs(which == Player::energy ? record.loss_energy : record.loss_generator);
+    const double rounding = 10 * std::numeric_limits<double>::epsilon() * loss / kStep;
+    WorstError error(std::max(1e-3 * largest, rounding / kWorstRelativeError));
+    for (const ParameterInfo& parameter : blocks.network.parameters()) {
+      if (parameter.buffer) continue;
+      const std::int64_t stride = std::max<std::int64_t>(1, parameter.size() / 6);
+      for (std::int64_t i = parameter.offset; i < parameter.offset + parameter.size(); i += stride) {
+        const double difference = central_difference(
+            [&](double h) {
+              std::vector<double> moved = start;
+              moved[static_cast<std::size_t>(i)] += h;
+              to_device(ops, blocks.raw.values, moved);
+              return step.loss(which);
+            },
+            kStep);
+        error.add(gradient[static_cast<std::size_t>(i)], difference, parameter.name);
+      }
+    }
+    EXPECT_LE(error.worst(), kWorstRelativeError)
+        << (which == Player::energy ? "energy " : "generator ") << error.where();
+  }
+}
+
+std::string case_name(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }
+INSTANTIATE_TEST_SUITE_P(Recipes, UpdateGradients, ::testing::ValuesIn(cases()), case_name);
+
+class EntropyInLatents : public ::testing::TestWithParam<EntropyEstimator> {};
+
+TEST_P(EntropyInLatents, ScoreMatchesCentralDifferencesOfTheValue) {
+  TestDevice device("cpu");
+  Context& context = device.context();
+  for (const NetworkSpec& spec : {coupling_generator(), lifting_generator()}) {
+    NetworkOnDevice n(context, spec, DType::f64);
+    n.perturb(0.1);
+    HostMatrix z = random_matrix(5, 2, 9, -1.5, 1.5);
+    const auto value = [&](std::int64_t row) {
+      n.arena().rewind(0);
+      EntropyPass pass;
+      entropy_forward(context.ops(), n.arena(), pass, n.network(), n.parameters(), upload(context, z), GetParam());
+      const double h = to_host(context.ops(), pass.value)[static_cast<std::size_t>(row)];
+      return h + 0.5 * (z(row, 0) * z(row, 0) + z(row, 1) * z(row, 1));
+    };
+    n.arena().rewind(0);
+    EntropyPass pass;
+    const DeviceTensor device_z = upload(context, z);
+    entropy_forward(context.ops(), n.arena(), pass, n.network(), n.parameters(), device_z, GetParam());
+    const DeviceTensor score = empty_matrix(context, DType::f64, 5, 2);
+    entropy_score(context.ops(), n.arena(), score, pass, n.network());
+    const HostMatrix s = download(context, score);
+    double largest = 0;
+    for (const double v : s.values) largest = std::max(largest, std::abs(v));
+    WorstError error(1e-3 * largest);
+    for (std::int64_t i = 0; i < 5; ++i) {
+      for (std::int64_t j = 0; j < 2; ++j) {
+        const double centre = z(i, j);
+        error.add(s(i, j),
+                  central_difference(
+                      [&](double h) {
+                        z(i, j) = centre + h;
+                        return value(i);
+                      },
+                      kStep),
+                  "row " + std::to_string(i));
+        z(i, j) = centre;
+      }
+    }
+    EXPECT_LE(error.worst(), kWorstRelativeError) << error.where();
+  }
+}
+
+std::string estimator_name(const ::testing::TestParamInfo<EntropyEstimator>& info) {
+  return entropy_estimator_name(info.param);
+}
+const auto kEstimators = ::testing::Values(EntropyEstimator::exact, EntropyEstimator::min_singular);
+INSTANTIATE_TEST_SUITE_P(Estimators, EntropyInLatents, kEstimators, estimator_name);
+
+TEST(Entropy, MinSingularNeverExceedsTheLogVolume) {
+  TestDevice device("cpu");
+  NetworkOnDevice n(device.context(), lifting_generator(), DType::f64);
+  const HostMatrix z = random_matrix(50, 2, 3, -2, 2);
+  const GeneratorOutputs out =
+      generator_outputs(device.context(), n.network(), n.parameters(), z.values, z.rows, false);
+  for (std::size_t i = 0; i < out.log_volume.size(); ++i) {
+    EXPECT_LE(out.min_singular_volume[i], out.log_volume[i] + 1e-12) << i;
+  }
+}
+
+TEST(Entropy, LatentLargerThanTheOutputIsRefused) {
+  TestDevice device("cpu");
+  NetworkOnDevice n(device.context(), {3, {LinearSpec{2}}}, DType::f64);
+  EntropyPass pass;
+  const DeviceTensor z = upload(device.context(), random_matrix(4, 3, 1));
+  EXPECT_THROW(
+      entropy_forward(device.context().ops(), n.arena(), pass, n.network(), n.parameters(), z, EntropyEstimator::exact),
+      InvalidArgument);
+}
+
+}  // namespace
+}  // namespace bracket::test
