@@ -1,0 +1,116 @@
+#include "host/files/sha256.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+namespace bracket {
+namespace {
+
+// First 32 fractional bits of the cube roots of the first 64 primes (FIPS 180-4, 4.2.2).
+constexpr std::array<std::uint32_t, 64> kRoundConstants = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+constexpr std::size_t kFileChunkBytes = std::size_t{1} << 20;
+
+std::uint32_t big_endian_word(const std::byte* bytes) {
+  std::uint32_t word = 0;
+  for (int i = 0; i < 4; ++i) word = (word << 8) | std::to_integer<std::uint32_t>(bytes[i]);
+  return word;
+}
+
+}  // namespace
+
+void Sha256::absorb_block(const std::byte* block) {
+  std::array<std::uint32_t, 64> w;
+  for (std::size_t t = 0; t < 16; ++t) w[t] = big_endian_word(block + 4 * t);
+  for (std::size_t t = 16; t < 64; ++t) {
+    const std::uint32_t s0 = std::rotr(w[t - 15], 7) ^ std::rotr(w[t - 15], 18) ^ (w[t - 15] >> 3);
+    const std::uint32_t s1 = std::rotr(w[t - 2], 17) ^ std::rotr(w[t - 2], 19) ^ (w[t - 2] >> 10);
+    w[t] = s1 + w[t - 7] + s0 + w[t - 16];
+  }
+  auto [a, b, c, d, e, f, g, h] = state_;
+  for (std::size_t t = 0; t < 64; ++t) {
+    const std::uint32_t sum1 = std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25);
+    const std::uint32_t sum0 = std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22);
+    const std::uint32_t t1 = h + sum1 + ((e & f) ^ (~e & g)) + kRoundConstants[t] + w[t];
+    const std::uint32_t t2 = sum0 + ((a & b) ^ (a & c) ^ (b & c));
+    h = g;
+    g = f;
+    f = e;
+    e = d + t1;
+    d = c;
+    c = b;
+    b = a;
+    a = t1 + t2;
+  }
+  const std::array<std::uint32_t, 8> mixed = {a, b, c, d, e, f, g, h};
+  for (std::size_t i = 0; i < 8; ++i) state_[i] += mixed[i];
+}
+
+void Sha256::update(std::span<const std::byte> bytes) {
+  total_bytes_ += bytes.size();
+  while (!bytes.empty()) {
+    if (num_pending_ == 0 && bytes.size() >= kBlockBytes) {
+      absorb_block(bytes.data());
+      bytes = bytes.subspan(kBlockBytes);
+      continue;
+    }
+    const std::size_t count = std::min(bytes.size(), kBlockBytes - num_pending_);
+    std::copy_n(bytes.begin(), count, pending_.begin() + static_cast<std::ptrdiff_t>(num_pending_));
+    num_pending_ += count;
+    bytes = bytes.subspan(count);
+    if (num_pending_ == kBlockBytes) {
+      absorb_block(pending_.data());
+      num_pending_ = 0;
+    }
+  }
+}
+
+std::string Sha256::hex_digest() const {
+  Sha256 padded = *this;
+  const std::uint64_t message_bits = total_bytes_ * 8;
+  // One 1 bit, zeros up to 56 bytes modulo 64, then the message length in bits, big-endian.
+  std::array<std::byte, kBlockBytes + 8> padding{};
+  padding[0] = std::byte{0x80};
+  const std::size_t num_zero_ended = (num_pending_ < 56 ? 56 : 120) - num_pending_;
+  for (std::size_t i = 0; i < 8; ++i)
+    padding[num_zero_ended + i] = static_cast<std::byte>(message_bits >> (56 - 8 * i));
+  padded.update(std::span(padding).first(num_zero_ended + 8));
+
+  std::string hex;
+  hex.reserve(64);
+  for (const std::uint32_t word : padded.state_) {
+    for (int shift = 28; shift >= 0; shift -= 4) hex += "0123456789abcdef"[(word >> shift) & 15];
+  }
+  return hex;
+}
+
+std::string sha256_hex(std::span<const std::byte> bytes) {
+  Sha256 sha;
+  sha.update(bytes);
+  return sha.hex_digest();
+}
+
+std::string sha256_hex_of_file(const std::filesystem::path& path, FileCalls& calls) {
+  OpenFile file = OpenFile::open(path, O_RDONLY | O_NONBLOCK, calls);
+  file.regular_file_size();
+  Sha256 sha;
+  std::vector<std::byte> chunk(kFileChunkBytes);
+  for (;;) {
+    const std::size_t count = file.read(chunk);
+    sha.update(std::span(chunk).first(count));
+    if (count < chunk.size()) return sha.hex_digest();
+  }
+}
+
+}  // namespace bracket
