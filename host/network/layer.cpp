@@ -1,0 +1,61 @@
+#include "host/network/layer.h"
+
+namespace bracket {
+namespace {
+
+// Parameters start at multiples of 128 bytes in f32 (256 in f64), so that vector loads of any width are aligned.
+constexpr std::int64_t kParameterAlignment = 32;
+
+std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+Tensor BlockView::of(const Tensor& block) const {
+  if (block.absent()) return {};
+  auto* start = static_cast<std::byte*>(block.data()) + offset * dtype_bytes(block.dtype());
+  return cols == 0 ? Tensor(start, block.dtype(), {rows}) : Tensor(start, block.dtype(), {rows, cols});
+}
+
+BlockView BlockLayout::add(const std::string& name, std::int64_t rows, std::int64_t cols, bool buffer) {
+  std::int64_t& next = next_[buffer ? 1 : 0];
+  const BlockView view{next, rows, cols};
+  ParameterInfo info{name, {rows}, next, buffer};
+  if (cols > 0) info.shape.push_back(cols);
+  next = round_up(next + info.size(), kParameterAlignment);
+  infos_.push_back(std::move(info));
+  return view;
+}
+
+Stacked allocate_stacked(Arena& arena, DType dtype, const Rows& rows, std::int64_t cols, bool primal, bool tangent) {
+  const std::int64_t n = primal ? rows.primal : 0;
+  const std::int64_t m = tangent ? rows.tangent_rows() : 0;
+  const Tensor block = arena.allocate(dtype, {n + m, cols});
+  return {primal ? block.slice_rows(0, n) : Tensor(), tangent ? block.slice_rows(n, m) : Tensor()};
+}
+
+Tensor joined(const Stacked& value) {
+  const Tensor& p = value.primal;
+  const Tensor& t = value.tangent;
+  if (p.absent() || t.absent() || p.row_stride() != t.row_stride()) return {};
+  const auto* end = static_cast<const std::byte*>(p.data()) + p.rows() * p.row_stride() * dtype_bytes(p.dtype());
+  if (end != t.data()) return {};
+  return Tensor::matrix(p.data(), p.dtype(), p.rows() + t.rows(), p.cols(), p.row_stride());
+}
+
+Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols) {
+  if (!value.primal.absent()) return value;
+  const Tensor zeros = frame.arena.allocate(frame.dtype, {frame.rows.primal, cols});
+  frame.ops.fill(zeros, 0);
+  return {zeros, value.tangent};
+}
+
+std::vector<double> uniform_values(const RandomKey& key, std::int64_t count, double bound) {
+  std::vector<double> values(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i)
+    values[static_cast<std::size_t>(i)] = bound * (2 * random_uniform(key, static_cast<std::uint64_t>(i)) - 1);
+  return values;
+}
+
+}  // namespace bracket

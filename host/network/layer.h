@@ -1,0 +1,111 @@
+// The interface of a layer, and what every layer works with.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bracket/network.h"
+#include "kernels/ops.h"
+
+namespace bracket {
+
+/// Where a tensor lies in a flat block.
+struct BlockView {
+  std::int64_t offset = 0;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;  ///< 0: a vector
+  Tensor of(const Tensor& block) const;
+};
+
+/// Hands out places in the two flat blocks while a network is built.
+class BlockLayout {
+ public:
+  explicit BlockLayout(std::vector<ParameterInfo>& infos) : infos_(infos) {}
+  BlockView add(const std::string& name, std::int64_t rows, std::int64_t cols, bool buffer);
+  std::int64_t value_elements() const noexcept { return next_[0]; }
+  std::int64_t buffer_elements() const noexcept { return next_[1]; }
+
+ private:
+  std::vector<ParameterInfo>& infos_;
+  std::int64_t next_[2] = {0, 0};
+};
+
+/// Writes the starting value of one tensor; `index` numbers the tensors of a network and keys their random numbers.
+using ValueWriter = std::function<void(const BlockView& view, bool buffer, const std::vector<double>& values)>;
+
+/// The shared part of a forward or reverse call.
+struct Frame {
+  Ops& ops;
+  Arena& arena;
+  DType dtype;
+  PassMode mode;
+  const Rows& rows;
+  const ParameterSet& parameters;
+  bool primal;  ///< forward: the primal part is computed (false: a push reads it)
+  /// What a forward op of this call writes of `value`.
+  Stacked output(const Stacked& value) const { return primal ? value : Stacked{{}, value.tangent}; }
+};
+
+/// One step of a network. A layer owns `slot_cols().size()` values per row; the last one is its output.
+class Layer {
+ public:
+  virtual ~Layer() = default;
+
+  std::int64_t output_size() const noexcept { return slot_cols_.back(); }
+  const std::vector<std::int64_t>& slot_cols() const noexcept { return slot_cols_; }
+  /// Elements of the per-pass values that belong to no row (batch statistics, normalised weights).
+  const std::vector<BlockView>& extras() const noexcept { return extras_; }
+  /// Layer whose output is the second input (-1: the network's input), or none.
+  static constexpr int kNoSide = -2;
+  virtual int side_layer() const noexcept { return kNoSide; }
+  virtual bool batch_norm() const noexcept { return false; }
+  virtual bool injective() const noexcept = 0;
+
+  virtual void initialize(const RandomKey& key, const ValueWriter& write) const = 0;
+  /// Computes `slots` from `x` and, where used, `side`: the primal part when frame.primal is set, the tangent part when
+  /// present. Extras are written with the primal part and read with the tangent part.
+  virtual void forward(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
+                       std::span<const Tensor> extras) const = 0;
+  /// grad_y: adjoint of the output; its primal part may be absent (zero), its tangent part is absent without tangents.
+  /// grad_x, grad_side: overwritten where present. grad_block: flat gradient or absent.
+  virtual void reverse(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
+                       std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x,
+                       const Stacked& grad_side, const Tensor& grad_block, Update update) const = 0;
+
+ protected:
+  std::vector<std::int64_t> slot_cols_;
+  std::vector<BlockView> extras_;
+};
+
+/// A new Stacked of `cols` columns, contiguous (primal then tangent) where both parts are wanted.
+Stacked allocate_stacked(Arena& arena, DType dtype, const Rows& rows, std::int64_t cols, bool primal, bool tangent);
+
+/// The two parts as one matrix when they lie behind one another, else an absent tensor.
+Tensor joined(const Stacked& value);
+
+/// `value` with a zero-filled primal part where that was absent.
+Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols);
+
+/// Uniform values in (-bound, bound) for one tensor.
+std::vector<double> uniform_values(const RandomKey& key, std::int64_t count, double bound);
+
+std::unique_ptr<Layer> make_linear_layer(const LinearSpec& spec, const ActivationSpec* activation, std::int64_t inputs,
+                                         const std::string& prefix, const std::string& activation_prefix,
+                                         BlockLayout& layout);
+std::unique_ptr<Layer> make_activation_layer(const ActivationSpec& spec, std::int64_t inputs, const std::string& prefix,
+                                             BlockLayout& layout);
+std::unique_ptr<Layer> make_batch_norm_layer(const BatchNormSpec& spec, std::int64_t inputs, const std::string& prefix,
+                                             BlockLayout& layout);
+std::unique_ptr<Layer> make_affine_layer(const AffineSpec& spec, std::int64_t inputs, const std::string& prefix,
+                                         BlockLayout& layout);
+std::unique_ptr<Layer> make_fourier_features_layer(const FourierFeaturesSpec& spec, std::int64_t inputs,
+                                                   const std::string& prefix, BlockLayout& layout);
+std::unique_ptr<Layer> make_monotone_coupling_layer(const MonotoneCouplingSpec& spec, std::int64_t inputs,
+                                                    const std::string& prefix, BlockLayout& layout);
+std::unique_ptr<Layer> make_confinement_layer(const ConfinementSpec& spec);
+
+}  // namespace bracket

@@ -1,0 +1,154 @@
+// Coupling layer with a strictly increasing staircase per active column. The Jacobian of one layer is triangular with a
+// positive diagonal, so a stack of them is a bijection whatever the parameters are.
+#include <algorithm>
+#include <cmath>
+
+#include "host/network/layer.h"
+
+namespace bracket {
+namespace {
+
+// Start: the staircase follows the identity over this half-width (in standardised units) with equal, gentle steps.
+constexpr double kStartHalfWidth = 2;
+constexpr double kStartSlope = 0.55;       // the linear part carries a bit over half of the slope ...
+constexpr double kStartStepHeight = 0.45;  // ... and the steps, `spacing` apart, the rest
+constexpr double kStartSteepness = 1.2;    // per spacing: neighbouring steps overlap smoothly
+constexpr double kFirstBiasBound = 2;      // spreads the first hidden units over the data's range
+constexpr double kHiddenBiasBound = 0.1;
+constexpr double kLastWeightGain = 0.1;  // the conditioner starts nearly constant
+
+class MonotoneCouplingLayer final : public Layer {
+ public:
+  MonotoneCouplingLayer(const MonotoneCouplingSpec& spec, std::int64_t inputs, const std::string& prefix,
+                        BlockLayout& layout)
+      : spec_(spec),
+        inputs_(inputs),
+        passive_first_(spec.active_first == 0 ? spec.active_count : 0),
+        passive_count_(inputs - spec.active_count),
+        map_{spec.active_first, spec.active_count, spec.knots, spec.max_slope, spec.max_height} {
+    std::int64_t features = passive_count_;
+    const ActivationSpec silu{Activation::silu};
+    int index = 0;
+    for (const std::int64_t width : spec.hidden) {
+      LinearSpec linear{width};
+      linear.bias_bound = index == 0 ? kFirstBiasBound : kHiddenBiasBound;
+      add(linear, &silu, features, prefix, index, layout);
+      index += 2;
+      features = width;
+    }
+    LinearSpec last{map_.parameters()};
+    last.weight_gain = kLastWeightGain;
+    add(last, nullptr, features, prefix, index, layout);
+    slot_cols_.push_back(inputs);
+  }
+
+  bool injective() const noexcept override { return true; }
+
+  void initialize(const RandomKey& key, const ValueWriter& write) const override {
+    RandomKey layer_key = key;
+    for (const auto& layer : conditioner_) {
+      const bool last = layer == conditioner_.back();
+      layer->initialize(layer_key, [&](const BlockView& view, bool buffer, const std::vector<double>& values) {
+        write(view, buffer, last && view.cols == 0 ? staircase_start() : values);
+      });
+      layer_key.step += 4;
+    }
+  }
+
+  void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
+               std::span<const Tensor> extras) const override {
+    Stacked value = passive(x);
+    std::size_t slot = 0;
+    for (const auto& layer : conditioner_) {
+      const std::size_t count = layer->slot_cols().size();
+      layer->forward(frame, value, {}, slots.subspan(slot, count), extras);
+      slot += count;
+      value = slots[slot - 1];
+    }
+    frame.ops.monotone_staircase_forward(frame.output(slots.back()), x, slots[slots.size() - 2], map_, frame.rows);
+  }
+
+  void reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
+               std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
+               const Tensor& grad_block, Update update) const override {
+    const std::int64_t mark = frame.arena.mark();
+    const bool tangent = !grad_y.tangent.absent();
+    const bool data = !grad_x.primal.absent() || !grad_x.tangent.absent();
+    Stacked target = grad_x;
+    if (target.primal.absent() || (tangent && target.tangent.absent()))
+      target = allocate_stacked(frame.arena, frame.dtype, frame.rows, inputs_, true, tangent);
+    Stacked grad = allocate_stacked(frame.arena, frame.dtype, frame.rows, map_.parameters(), true, tangent);
+    frame.ops.monotone_staircase_reverse(target, grad, with_primal(frame, grad_y, inputs_), x, slots[slots.size() - 2],
+                                         map_, frame.rows);
+    std::size_t end = slots.size() - 1;
+    for (std::size_t i = conditioner_.size(); i-- > 0;) {
+      const std::size_t count = conditioner_[i]->slot_cols().size();
+      const std::size_t begin = end - count;
+      const Stacked input = i == 0 ? passive(x) : slots[begin - 1];
+      Stacked grad_input;
+      if (i > 0 || data) {
+        const std::int64_t cols = i == 0 ? passive_count_ : conditioner_[i - 1]->output_size();
+        grad_input = allocate_stacked(frame.arena, frame.dtype, frame.rows, cols, true, tangent);
+      }
+      conditioner_[i]->reverse(frame, input, {}, slots.subspan(begin, count), extras, grad, grad_input, {}, grad_block,
+                               update);
+      grad = grad_input;
+      end = begin;
+    }
+    if (data) {
+      const Stacked sum = passive(target);
+      frame.ops.axpy(sum.primal, 1, grad.primal);
+      if (tangent) frame.ops.axpy(sum.tangent, 1, grad.tangent);
+      if (!grad_x.primal.absent() && target.primal.data() != grad_x.primal.data())
+        frame.ops.copy(grad_x.primal, target.primal);
+      if (!grad_x.tangent.absent() && target.tangent.data() != grad_x.tangent.data())
+        frame.ops.copy(grad_x.tangent, target.tangent);
+    }
+    frame.arena.rewind(mark);
+  }
+
+ private:
+  void add(const LinearSpec& spec, const ActivationSpec* activation, std::int64_t inputs, const std::string& prefix,
+           int index, BlockLayout& layout) {
+    const auto name = [&](int i) { return prefix + "conditioner." + std::to_string(i) + "."; };
+    conditioner_.push_back(make_linear_layer(spec, activation, inputs, name(index), name(index + 1), layout));
+    for (const std::int64_t cols : conditioner_.back()->slot_cols()) slot_cols_.push_back(cols);
+  }
+
+  Stacked passive(const Stacked& x) const {
+    const auto slice = [&](const Tensor& t) { return t.absent() ? t : t.slice_cols(passive_first_, passive_count_); };
+    return {slice(x.primal), slice(x.tangent)};
+  }
+
+  // Biases of the last conditioner layer: [s, t, h_1..h_K, b_1..b_K, c_1..c_K] per active column (see Staircase).
+  std::vector<double> staircase_start() const {
+    const auto knots = static_cast<double>(spec_.knots);
+    const double spacing = 2 * kStartHalfWidth / std::max(1.0, knots - 1);
+    const double slope = std::min(kStartSlope, spec_.max_slope / 2);
+    const double height = std::min(kStartStepHeight * spacing, spec_.max_height / 2);
+    std::vector<double> one = {std::log(slope / (spec_.max_slope - slope)), -height * knots / 2};
+    one.insert(one.end(), static_cast<std::size_t>(spec_.knots), std::log(height / (spec_.max_height - height)));
+    one.insert(one.end(), static_cast<std::size_t>(spec_.knots), std::log(kStartSteepness / spacing));
+    for (std::int64_t k = 0; k < spec_.knots; ++k)
+      one.push_back(spec_.knots == 1 ? 0 : -kStartHalfWidth + spacing * static_cast<double>(k));
+    std::vector<double> all;
+    for (std::int64_t a = 0; a < spec_.active_count; ++a) all.insert(all.end(), one.begin(), one.end());
+    return all;
+  }
+
+  MonotoneCouplingSpec spec_;
+  std::int64_t inputs_;
+  std::int64_t passive_first_;
+  std::int64_t passive_count_;
+  Staircase map_;
+  std::vector<std::unique_ptr<Layer>> conditioner_;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> make_monotone_coupling_layer(const MonotoneCouplingSpec& spec, std::int64_t inputs,
+                                                    const std::string& prefix, BlockLayout& layout) {
+  return std::make_unique<MonotoneCouplingLayer>(spec, inputs, prefix, layout);
+}
+
+}  // namespace bracket

@@ -1,0 +1,115 @@
+#include "host/training/inference.h"
+
+#include <algorithm>
+
+#include "bracket/error.h"
+#include "kernels/ops.h"
+#include "kernels/plan_ops.h"
+
+namespace bracket {
+namespace {
+
+constexpr std::int64_t kChunkRows = 4096;  // activations of a 64-wide network stay in a few MB
+
+// Runs `body(ops, arena, first, count)` for every chunk with an arena planned for the largest one.
+template <class Body>
+void for_chunks(Context& context, std::int64_t rows, std::int64_t chunk, const Body& body) {
+  if (rows == 0) return;
+  PlanOps plan;
+  Arena planner;
+  body(plan, planner, std::int64_t{0}, std::min(rows, chunk));
+  Arena arena(context.pool(), planner.high_water_bytes());
+  for (std::int64_t first = 0; first < rows; first += chunk) {
+    arena.rewind(0);
+    body(context.ops(), arena, first, std::min(chunk, rows - first));
+  }
+}
+
+void require_points(std::span<const double> x, std::int64_t rows, std::int64_t cols, const char* what) {
+  if (rows < 0 || static_cast<std::int64_t>(x.size()) != rows * cols)
+    throw InvalidArgument(std::string(what) + ": expected " + std::to_string(rows) + " x " + std::to_string(cols) +
+                          " values, got " + std::to_string(x.size()));
+}
+
+void append(std::vector<double>& out, Ops& ops, const Tensor& tensor) {
+  if (ops.planning()) return;
+  const std::vector<double> values = to_host(ops, tensor);
+  out.insert(out.end(), values.begin(), values.end());
+}
+
+}  // namespace
+
+std::vector<double> to_host(Ops& ops, const Tensor& tensor) {
+  std::vector<double> values(static_cast<std::size_t>(tensor.size()));
+  if (tensor.dtype() == DType::f64) {
+    ops.download(values.data(), tensor);
+  } else {
+    std::vector<float> single(values.size());
+    ops.download(single.data(), tensor);
+    std::copy(single.begin(), single.end(), values.begin());
+  }
+  return values;
+}
+
+void to_device(Ops& ops, const Tensor& tensor, std::span<const double> values) {
+  if (ops.planning() || tensor.size() == 0) return;
+  if (tensor.dtype() == DType::f64) {
+    ops.upload(tensor, values.data());
+  } else {
+    const std::vector<float> single(values.begin(), values.end());
+    ops.upload(tensor, single.data());
+  }
+}
+
+std::vector<double> normal_values(const RandomKey& key, std::int64_t count) {
+  Context host;
+  std::vector<double> values(static_cast<std::size_t>(count));
+  host.ops().random_normal(Tensor(values.data(), DType::f64, {count}), key, nullptr);
+  return values;
+}
+
+std::vector<double> network_outputs(Context& context, const Network& network, const ParameterSet& parameters,
+                                    std::span<const double> x, std::int64_t rows) {
+  const std::int64_t cols = network.input_size();
+  require_points(x, rows, cols, "network_outputs");
+  std::vector<double> out;
+  out.reserve(static_cast<std::size_t>(rows * network.output_size()));
+  PrimalPass pass;
+  for_chunks(context, rows, kChunkRows, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
+    const Tensor input = arena.allocate(network.dtype(), {count, cols});
+    to_device(ops, input, x.subspan(static_cast<std::size_t>(first * cols), static_cast<std::size_t>(count * cols)));
+    network.forward(ops, arena, pass, parameters, input, PassMode::inference);
+    append(out, ops, pass.output());
+  });
+  return out;
+}
+
+GeneratorOutputs generator_outputs(Context& context, const Network& generator, const ParameterSet& parameters,
+                                   std::span<const double> z, std::int64_t rows, bool jacobians) {
+  const std::int64_t d = generator.input_size();
+  require_points(z, rows, d, "generator_outputs");
+  GeneratorOutputs out;
+  EntropyPass pass;
+  const std::int64_t chunk = std::max<std::int64_t>(1, kChunkRows / (1 + d));
+  for_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
+    const Tensor input = arena.allocate(generator.dtype(), {count, d});
+    to_device(ops, input, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
+    entropy_forward(ops, arena, pass, generator, parameters, input, EntropyEstimator::exact);
+    append(out.x, ops, pass.primal.output());
+    append(out.log_volume, ops, pass.value);
+    if (jacobians) append(out.jacobian_columns, ops, pass.basis.output());
+    const Tensor gram = arena.allocate(DType::f64, {count, d, d});
+    const Tensor values = arena.allocate(DType::f64, {count, d});
+    const Tensor vectors = arena.allocate(DType::f64, {count, d, d});
+    const Tensor direction = arena.allocate(generator.dtype(), {count, d});
+    const Tensor scale = arena.allocate(generator.dtype(), {count});
+    const Tensor volume = arena.allocate(generator.dtype(), {count});
+    ops.gram(gram, pass.basis.output());
+    ops.symmetric_eigen(values, vectors, gram);
+    ops.min_singular(volume, direction, scale, values, vectors);
+    append(out.min_singular_volume, ops, volume);
+  });
+  return out;
+}
+
+}  // namespace bracket

@@ -1,0 +1,269 @@
+#include "bracket/trainer.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "bracket/error.h"
+#include "host/training/inference.h"
+#include "host/training/player.h"
+#include "host/training/training_step.h"
+#include "kernels/plan_ops.h"
+
+namespace bracket {
+namespace {
+
+constexpr std::int64_t kRingSize = 1024;
+
+void check(const TrainerConfig& config, const Network& energy, const Network& generator, const Dataset& data) {
+  const auto require = [](bool holds, const std::string& what) {
+    if (!holds) throw InvalidArgument(what);
+  };
+  const auto number = [](std::int64_t value) { return std::to_string(value); };
+  require(config.batch_size >= 1, "batch_size is " + number(config.batch_size) + ", must be at least 1");
+  require(config.energy_steps >= 1, "energy_steps is " + number(config.energy_steps) + ", must be at least 1");
+  require(config.total_steps >= 0, "steps is " + number(config.total_steps) + ", must not be negative");
+  require(energy.output_size() == 1, "the energy network must end in one column, got " + number(energy.output_size()));
+  require(!energy.has_batch_norm(),
+          "an energy network must not hold batch_norm: it would couple the samples of a batch");
+  require(energy.input_size() == generator.output_size(), "the generator makes " + number(generator.output_size()) +
+                                                              " columns, the energy reads " +
+                                                              number(energy.input_size()));
+  require(data.cols() == energy.input_size(),
+          "the data has " + number(data.cols()) + " columns, the energy reads " + number(energy.input_size()));
+  require(generator.input_size() <= generator.output_size(),
+          "the generator's latent size " + number(generator.input_size()) + " exceeds its output size " +
+              number(generator.output_size()));
+  for (const OptimizerConfig& o : {config.energy.optimizer, config.generator.optimizer}) {
+    require(o.lr >= 0 && o.epsilon > 0 && o.weight_decay >= 0 && o.clip_norm >= 0,
+            "optimizer: lr, weight_decay and clip_norm must not be negative and epsilon must be positive");
+    require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "optimizer: betas must lie in [0, 1)");
+  }
+  require(config.ema_decay >= 0 && config.ema_decay < 1, "ema_decay must lie in [0, 1)");
+}
+
+SnapshotTensor snapshot_tensor(Ops& ops, const Tensor& block, const ParameterInfo& info) {
+  SnapshotTensor tensor{block.dtype(), info.shape, {}};
+  tensor.bytes.resize(static_cast<std::size_t>(info.size() * dtype_bytes(block.dtype())));
+  const auto* start = static_cast<const std::byte*>(block.data()) + info.offset * dtype_bytes(block.dtype());
+  ops.copy_bytes_to_host(tensor.bytes.data(), start, static_cast<std::int64_t>(tensor.bytes.size()));
+  return tensor;
+}
+
+// One named tensor of a snapshot and the place it belongs to.
+struct SnapshotEntry {
+  SnapshotTensors* tensors;
+  std::string name;
+  const Tensor* block;
+  const ParameterInfo* info;
+};
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(Context& ctx, const TrainerConfig& cfg, const Dataset& dataset)
+      : context(&ctx),
+        config(cfg),
+        energy(ctx, cfg.energy, cfg.dtype, Player::energy),
+        generator(ctx, cfg.generator, cfg.dtype, Player::generator) {
+    check(config, energy.network, generator.network, dataset);
+    Ops& ops = ctx.ops();
+    scalars = ctx.pool().allocate(static_cast<std::int64_t>(sizeof(StepState) + kRingSize * sizeof(StepRecord)));
+    state = static_cast<StepState*>(scalars.data());
+    ring = reinterpret_cast<StepRecord*>(state + 1);
+    StepState start;
+    start.penalty_weight = config.penalty.weight;
+    ops.copy_bytes_to_device(state, &start, sizeof start);
+    energy.initialize(ops, config.seed);
+    generator.initialize(ops, config.seed);
+    if (!dataset.is_density()) {
+      table_memory = ctx.pool().allocate(dataset.rows() * dataset.cols() * dtype_bytes(config.dtype));
+      source.table = Tensor(table_memory.data(), config.dtype, {dataset.rows(), dataset.cols()});
+      to_device(ops, source.table, dataset.values());
+    } else {
+      source.density = static_cast<ToyData>(dataset.density_index());
+    }
+    PlanOps plan;
+    Arena planner;
+    step(plan, planner);
+    arena_bytes = planner.high_water_bytes();
+    arena = Arena(ctx.pool(), arena_bytes);
+    ops.synchronize();
+  }
+
+  void step(Ops& ops, Arena& memory) {
+    TrainingStep{config, energy, generator, source, state, ring, kRingSize, passes}.run(ops, memory);
+  }
+
+  void drain() {
+    StepState now;
+    context->ops().copy_bytes_to_host(&now, state, sizeof now);
+    if (now.step > reported) {
+      std::vector<StepRecord> all(static_cast<std::size_t>(kRingSize));
+      context->ops().copy_bytes_to_host(all.data(), ring, static_cast<std::int64_t>(all.size() * sizeof(StepRecord)));
+      for (; reported < now.step; ++reported) pending.push_back(all[static_cast<std::size_t>(reported % kRingSize)]);
+    }
+    if (now.nonfinite_tensor != 0) throw_diverged(now);
+  }
+
+  [[noreturn]] void throw_diverged(const StepState& now) const {
+    std::string name;
+    switch (static_cast<CheckedTensor>(now.nonfinite_tensor)) {
+      case CheckedTensor::energy_output:
+        name = "energies, row " + std::to_string(now.nonfinite_element);
+        break;
+      case CheckedTensor::generated_energy:
+        name = "energies of generated points, row " + std::to_string(now.nonfinite_element);
+        break;
+      case CheckedTensor::energy_gradient:
+        name = "energy gradient of " + energy.parameter_at(now.nonfinite_element);
+        break;
+      case CheckedTensor::generator_gradient:
+        name = "generator gradient of " + generator.parameter_at(now.nonfinite_element);
+        break;
+    }
+    throw Diverged("non-finite " + name + " in step " + std::to_string(now.step + 1) +
+                       "; the update was not applied. Resume from the last checkpoint with a lower learning rate or "
+                       "another seed",
+                   name, now.step + 1);
+  }
+
+  // Every tensor a snapshot holds. BatchNorm's count of training passes, which PyTorch's modules store, follows from
+  // the update counts and is added by the checkpoint writer.
+  std::vector<SnapshotEntry> entries(TrainerSnapshot& s) {
+    std::vector<SnapshotEntry> list;
+    for (auto [player, raw, average, label] :
+         {std::tuple{&energy, &s.energy, &s.energy_average, "energy."},
+          std::tuple{&generator, &s.generator, &s.generator_average, "generator."}}) {
+      for (const ParameterInfo& info : player->network.parameters()) {
+        list.push_back({raw, info.name, info.buffer ? &player->raw.buffers : &player->raw.values, &info});
+        list.push_back({average, info.name, info.buffer ? &player->average.buffers : &player->average.values, &info});
+        if (info.buffer) continue;
+        if (!player->first_moment.absent())
+          list.push_back({&s.optimizer, label + info.name + ".first_moment", &player->first_moment, &info});
+        list.push_back({&s.optimizer, label + info.name + ".second_moment", &player->second_moment, &info});
+      }
+    }
+    return list;
+  }
+
+  Context* context;
+  TrainerConfig config;
+  PlayerBlocks energy, generator;
+  Buffer scalars, table_memory;
+  StepState* state = nullptr;
+  StepRecord* ring = nullptr;
+  BatchSource source;
+  StepPasses passes;
+  Arena arena;
+  std::int64_t arena_bytes = 0;
+  std::int64_t queued = 0;    // steps asked for, all told
+  std::int64_t reported = 0;  // steps whose records have been read
+  std::vector<StepRecord> pending;
+};
+
+Trainer::Trainer(Context& context, const TrainerConfig& config, const Dataset& data)
+    : impl_(std::make_unique<Impl>(context, config, data)) {}
+Trainer::~Trainer() = default;
+Trainer::Trainer(Trainer&&) noexcept = default;
+Trainer& Trainer::operator=(Trainer&&) noexcept = default;
+
+void Trainer::run(std::int64_t steps) {
+  if (steps < 0) throw InvalidArgument("run: steps is " + std::to_string(steps) + ", must not be negative");
+  for (std::int64_t i = 0; i < steps; ++i) {
+    if (impl_->queued - impl_->reported == kRingSize) impl_->drain();
+    impl_->step(impl_->context->ops(), impl_->arena);
+    ++impl_->queued;
+  }
+}
+
+std::vector<StepRecord> Trainer::reports() {
+  impl_->drain();
+  return std::exchange(impl_->pending, {});
+}
+
+std::int64_t Trainer::step() const noexcept { return impl_->queued; }
+const TrainerConfig& Trainer::config() const noexcept { return impl_->config; }
+const Network& Trainer::energy_network() const noexcept { return impl_->energy.network; }
+const Network& Trainer::generator_network() const noexcept { return impl_->generator.network; }
+Context& Trainer::context() noexcept { return *impl_->context; }
+
+ParameterSet Trainer::energy_parameters(Weights weights) const {
+  return weights == Weights::raw ? impl_->energy.raw : impl_->energy.average;
+}
+ParameterSet Trainer::generator_parameters(Weights weights) const {
+  return weights == Weights::raw ? impl_->generator.raw : impl_->generator.average;
+}
+
+TrainerSnapshot Trainer::snapshot() {
+  impl_->drain();  // a diverged run has nothing worth keeping
+  TrainerSnapshot snapshot;
+  Ops& ops = impl_->context->ops();
+  for (const SnapshotEntry& e : impl_->entries(snapshot))
+    (*e.tensors)[e.name] = snapshot_tensor(ops, *e.block, *e.info);
+  StepState now;
+  ops.copy_bytes_to_host(&now, impl_->state, sizeof now);
+  snapshot.step = now.step;
+  snapshot.energy_updates = now.updates[0];
+  snapshot.generator_updates = now.updates[1];
+  snapshot.penalty_weight = now.penalty_weight;
+  snapshot.gap_average = now.gap_average;
+  return snapshot;
+}
+
+void Trainer::restore(const TrainerSnapshot& snapshot) {
+  TrainerSnapshot copy = snapshot;  // entries() wants mutable maps; tensors found are removed, leftovers are errors
+  Ops& ops = impl_->context->ops();
+  const std::vector<SnapshotEntry> entries = impl_->entries(copy);
+  for (const SnapshotEntry& e : entries) {
+    const auto found = e.tensors->find(e.name);
+    if (found == e.tensors->end()) throw CheckpointError("tensor '" + e.name + "' is missing");
+    const SnapshotTensor& tensor = found->second;
+    if (tensor.shape != e.info->shape || tensor.dtype != e.block->dtype() ||
+        static_cast<std::int64_t>(tensor.bytes.size()) != e.info->size() * dtype_bytes(tensor.dtype))
+      throw CheckpointError("tensor '" + e.name + "' does not fit the network: stored as " + dtype_name(tensor.dtype) +
+                            " with " + std::to_string(tensor.bytes.size()) + " bytes, expected " +
+                            dtype_name(e.block->dtype()) + " with " +
+                            std::to_string(e.info->size() * dtype_bytes(e.block->dtype())));
+  }
+  std::size_t stored = 0;
+  for (const SnapshotTensors* t :
+       {&copy.energy, &copy.generator, &copy.energy_average, &copy.generator_average, &copy.optimizer})
+    stored += t->size();
+  if (stored != entries.size())
+    throw CheckpointError("the checkpoint holds " + std::to_string(stored) + " tensors, the networks have " +
+                          std::to_string(entries.size()));
+  for (const SnapshotEntry& e : entries) {
+    auto* start = static_cast<std::byte*>(e.block->data()) + e.info->offset * dtype_bytes(e.block->dtype());
+    const auto& bytes = (*e.tensors)[e.name].bytes;
+    ops.copy_bytes_to_device(start, bytes.data(), static_cast<std::int64_t>(bytes.size()));
+  }
+  StepState state;
+  state.step = snapshot.step;
+  state.updates[0] = snapshot.energy_updates;
+  state.updates[1] = snapshot.generator_updates;
+  state.penalty_weight = snapshot.penalty_weight;
+  state.gap_average = snapshot.gap_average;
+  ops.copy_bytes_to_device(impl_->state, &state, sizeof state);
+  impl_->queued = impl_->reported = snapshot.step;
+  impl_->pending.clear();
+}
+
+std::vector<double> Trainer::energies(std::span<const double> points, std::int64_t rows, Weights weights) {
+  return network_outputs(*impl_->context, impl_->energy.network, energy_parameters(weights), points, rows);
+}
+
+std::vector<double> Trainer::samples(std::int64_t count, std::uint64_t seed, Weights weights) {
+  if (count < 0) throw InvalidArgument("samples: count is " + std::to_string(count) + ", must not be negative");
+  const std::int64_t d = impl_->generator.network.input_size();
+  const std::vector<double> z = normal_values({seed, RandomStream::sampling, 0}, count * d);
+  return network_outputs(*impl_->context, impl_->generator.network, generator_parameters(weights), z, count);
+}
+
+std::int64_t Trainer::arena_bytes() const noexcept { return impl_->arena_bytes; }
+std::int64_t Trainer::state_bytes() const noexcept {
+  return impl_->energy.memory.bytes() + impl_->generator.memory.bytes() + impl_->scalars.bytes() +
+         impl_->table_memory.bytes();
+}
+
+}  // namespace bracket
