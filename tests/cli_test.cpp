@@ -56,7 +56,7 @@ TEST_F(CliTest, WrongUsageEndsWith2AndNamesTheNearest) {
   expect_failure(train + " --set energy.lr", 2, {"energy.lr", "value"});
   expect_failure(train + " --device gpu", 2, {"'gpu'", "cuda:N"});
   expect_failure("train --data 25gausians" + out, 2, {"'25gausians'", "'25gaussians'"});
-  expect_failure(train + " --resume x", 2, {"--out", "--resume", "new runs"});
+  expect_failure(train + " --resume x", 2, {"--data", "--resume", "new runs"});
   expect_failure("eval", 2, {"run"});
   expect_failure("eval a b", 2, {"'b'", "bracket eval --help"});
   expect_failure("eval a --jsno", 2, {"'--jsno'", "'--json'"});

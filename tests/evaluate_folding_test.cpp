@@ -73,9 +73,8 @@ TEST(Folding, SmoothEvenMapsFold) {
   }
 }
 
-// z -> z + relu-made dip over an interval: x = z for z < 0 and z > 2, falling from 1 to 0... as a sum of hinges:
-// z - 3 relu(z) + 6 relu(z - 1) - 3 relu(z - 2) goes up to 0, down to -2, up to 0, then on with slope 1. Folded images
-// lie in [-2, 0]: latents in [-2, 2], of which those near the two creases are missed.
+// z - 3 relu(z) + 6 relu(z - 1) - 3 relu(z - 2) is z up to 0, falls to -2 at z = 1, climbs with slope 4 to 2 at z = 2
+// and goes on as z. Images in [-2, 0] have three preimages: latents in [-2, 1.5], less those near the two creases.
 TEST(Folding, APartialFoldIsCountedInShare) {
   Context context;
   NetworkOnDevice n(context,
@@ -89,10 +88,11 @@ TEST(Folding, APartialFoldIsCountedInShare) {
     for (std::int64_t i = 0; i < 5; ++i) values[static_cast<std::size_t>(info.offset + i)] = source[i];
   }
   n.set_values(values);
-  const double folded = std::erf(2 / std::sqrt(2.0));
+  const double folded = 0.5 * (std::erf(1.5 / std::sqrt(2.0)) + std::erf(2 / std::sqrt(2.0)));
   const double share = fraction(n);
   EXPECT_LE(share, folded + 3 * std::sqrt(folded * (1 - folded) / 2000));
-  EXPECT_GT(share, folded - 0.05);
+  // Missed are latents within a separation of either crease: at most 0.2 of a density of 0.4, 0.24 on average.
+  EXPECT_GT(share, folded - 0.08);
 }
 
 TEST(Folding, InjectiveMapsDoNot) {

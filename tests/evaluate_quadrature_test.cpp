@@ -1,7 +1,9 @@
 // Log Z against closed forms: the result, and that its error estimate covers the true error.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numbers>
 

@@ -89,7 +89,7 @@ TEST_F(InterruptionTest, SignalsLeaveACheckpointAndTheirCode) {
 
 TEST_F(InterruptionTest, ASecondSignalEndsAtOnce) {
   // A batch that keeps a step busy for long, so that the first signal is still being honoured.
-  const pid_t child = start(small_run("run", "--set batch_size=2000000"), "run");
+  const pid_t child = start(small_run("run", "--set batch_size=30000"), "run");
   EXPECT_TRUE(eventually([&] { return content(at("run.out")).find("training") != std::string::npos; }));
   ::kill(child, SIGTERM);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -110,7 +110,7 @@ TEST_F(InterruptionTest, KilledAnywhereItResumesAndEndsTheSame) {
   const int kills = number_from("BRACKET_KILLS", 5);
   std::mt19937 random(static_cast<unsigned>(number_from("BRACKET_TEST_SEED", 1)));
   // Checkpoints so frequent that many kills strike while one is written or rotated.
-  const std::string settings = " --set checkpoint_every=1 --set log_every=1 --set keep_checkpoints=2 --steps 400";
+  const std::string settings = " --set checkpoint_every=1 --set log_every=1 --set keep_checkpoints=2 --steps 100";
   const auto begin = std::chrono::steady_clock::now();
   expect_success(small_run("straight", settings));
   const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin);
@@ -133,7 +133,7 @@ TEST_F(InterruptionTest, KilledAnywhereItResumesAndEndsTheSame) {
     ASSERT_EQ(result.err, "");  // no damaged checkpoint was ever met
     complete = result.code == 0;
     if (!complete) continue;
-    EXPECT_EQ(tree(at(name) / "checkpoints/step_00000400"), tree(at("straight/checkpoints/step_00000400"))) << name;
+    EXPECT_EQ(tree(at(name) / "checkpoints/step_00000100"), tree(at("straight/checkpoints/step_00000100"))) << name;
     EXPECT_EQ(metrics(name), metrics("straight")) << name;
     for (const auto& entry : fs::recursive_directory_iterator(at(name))) {
       EXPECT_FALSE(entry.path().filename().string().starts_with(".bracket-")) << entry.path();

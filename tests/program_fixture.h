@@ -52,6 +52,10 @@ class ProgramTest : public RunFolderTest {
       ::close(err_descriptor);
       // Tests run side by side; threads that spin for each other would only wait for the other tests.
       ::setenv("OMP_WAIT_POLICY", "passive", 1);
+      // A sanitizer would end the process where the system's allocator returns null.
+      const char* sanitizer = std::getenv("ASAN_OPTIONS");
+      const std::string options = std::string(sanitizer != nullptr ? sanitizer : "") + ":allocator_may_return_null=1";
+      ::setenv("ASAN_OPTIONS", options.c_str(), 1);
       if (prepare) prepare();
       ::execv(argv[0], argv.data());
       ::_exit(127);

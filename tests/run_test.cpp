@@ -15,6 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using TrainingRun = Run;  // Run alone would be a member of GoogleTest's base class
 
 RunSession session(const std::string& revision = "abc") { return {"1.2.3", revision, "cpu", {"embedder", "--x"}}; }
 
@@ -30,14 +31,14 @@ class RunTest : public RunFolderTest {
     return settings;
   }
 
-  Run create(const std::string& name, const SmallTraining& training,
-             Run::Existing existing = Run::Existing::refuse) const {
-    return Run::create(at(name), "vectors", settings_of(training), training.data, session(), existing);
+  TrainingRun create(const std::string& name, const SmallTraining& training,
+                     TrainingRun::Existing existing = TrainingRun::Existing::refuse) const {
+    return TrainingRun::create(at(name), "vectors", settings_of(training), training.data, session(), existing);
   }
 
   void train_straight(const std::string& name) const {
     SmallTraining training;
-    Run run = create(name, training);
+    TrainingRun run = create(name, training);
     run.train(training.trainer, training.data, 60);
   }
 
@@ -137,7 +138,8 @@ TEST_F(RunTest, TwoDimensionalRunsDrawTheirDensity) {
   settings.picture_every = 2;
   Context context;
   Trainer trainer(context, settings.trainer, data);
-  Run run = Run::create(at("run"), "calibrated-2d", settings, data, session(), Run::Existing::refuse);
+  TrainingRun run =
+      TrainingRun::create(at("run"), "calibrated-2d", settings, data, session(), TrainingRun::Existing::refuse);
   run.train(trainer, data, 4);
   for (const char* name : {"density/step_00000002.png", "density/step_00000004.png", "samples/step_00000004.npy"}) {
     EXPECT_GT(fs::file_size(at("run") / name), 1000u) << name;
@@ -152,7 +154,7 @@ TEST_F(RunTest, RowsThatAreSquareImagesAreDrawn) {
   settings.trainer = small_config(data, 2);
   Context context;
   Trainer trainer(context, settings.trainer, data);
-  Run run = Run::create(at("run"), "vectors", settings, data, session(), Run::Existing::refuse);
+  TrainingRun run = TrainingRun::create(at("run"), "vectors", settings, data, session(), TrainingRun::Existing::refuse);
   run.train(trainer, data, 2);
   EXPECT_TRUE(fs::exists(at("run/samples/step_00000002.png")));
   const RunDescription description = read_run_description(at("run"));
@@ -166,12 +168,12 @@ TEST_F(RunTest, InterruptedAnywhereItEndsTheSame) {
     const std::string name = "stopped_" + std::to_string(stop);
     {
       SmallTraining training;
-      Run run = create(name, training);
+      TrainingRun run = create(name, training);
       run.train(training.trainer, training.data, stop);
       EXPECT_EQ(training.trainer.step(), stop);
     }
     SmallTraining training;
-    Run run = Run::open(at(name));
+    TrainingRun run = TrainingRun::open(at(name));
     EXPECT_TRUE(run.resume(training.trainer, training.data, session("def")).empty());
     EXPECT_EQ(training.trainer.step(), stop);
     run.train(training.trainer, training.data, 60);
@@ -192,7 +194,7 @@ TEST_F(RunTest, ALogThatRanAheadIsCutBack) {
   std::string log = content(at("torn/metrics.jsonl"));
   put(at("torn/metrics.jsonl"), log.substr(0, log.size() - 9));  // as if cut by a power failure
   SmallTraining training;
-  Run run = Run::open(at("torn"));
+  TrainingRun run = TrainingRun::open(at("torn"));
   run.resume(training.trainer, training.data, session());
   EXPECT_EQ(training.trainer.step(), 40);
   EXPECT_EQ(metrics("torn").size(), 4u);
@@ -202,7 +204,7 @@ TEST_F(RunTest, ALogThatRanAheadIsCutBack) {
 
 TEST_F(RunTest, StopsOnRequestWithACheckpoint) {
   SmallTraining training(1000000);
-  Run run = create("run", training);
+  TrainingRun run = create("run", training);
   std::int64_t seen = 0;
   RunObserver observer;
   observer.progress = [&](const RunProgress& progress) {
@@ -223,7 +225,7 @@ TEST_F(RunTest, WithoutACheckpointItStartsAnew) {
   }
   put(at("run/metrics.jsonl"), "{\"step\":10}\n");
   SmallTraining training;
-  Run run = Run::open(at("run"));
+  TrainingRun run = TrainingRun::open(at("run"));
   run.resume(training.trainer, training.data, session());
   EXPECT_EQ(training.trainer.step(), 0);
   EXPECT_EQ(content(at("run/metrics.jsonl")), "");
@@ -238,7 +240,7 @@ TEST_F(RunTest, DamagedCheckpointsArePassedOverAndNamed) {
   EXPECT_NE(newest.refused[0].reason.find("optimizer.safetensors"), std::string::npos);
   {
     SmallTraining training;
-    Run run = Run::open(at("run"));
+    TrainingRun run = TrainingRun::open(at("run"));
     EXPECT_EQ(run.resume(training.trainer, training.data, session()).size(), 1u);
     run.train(training.trainer, training.data, 50);
   }
@@ -247,7 +249,7 @@ TEST_F(RunTest, DamagedCheckpointsArePassedOverAndNamed) {
   flip(at("run/checkpoints/step_00000050/state.json"), 10);
   flip(at("run/checkpoints/step_00000040/energy.safetensors"), 10);
   SmallTraining training;
-  Run run = Run::open(at("run"));
+  TrainingRun run = TrainingRun::open(at("run"));
   expect_error<CheckpointError>([&] { run.resume(training.trainer, training.data, session()); },
                                 {"no valid checkpoint", "state.json", "1 older"});
 }
@@ -265,13 +267,13 @@ TEST_F(RunTest, AnotherTotalOfStepsIsRecorded) {
   train_straight("run");
   SmallTraining longer(80);
   {
-    Run run = Run::open(at("run"));
+    TrainingRun run = TrainingRun::open(at("run"));
     run.resume(longer.trainer, longer.data, session());
     run.train(longer.trainer, longer.data, 80);
   }
   EXPECT_EQ(read_run_description(at("run")).settings.trainer.total_steps, 80);
   SmallTraining shorter(30);
-  Run run = Run::open(at("run"));
+  TrainingRun run = TrainingRun::open(at("run"));
   expect_error<InvalidArgument>([&] { run.resume(shorter.trainer, shorter.data, session()); }, {"80", "30"});
 }
 
@@ -291,14 +293,14 @@ TEST_F(RunTest, NothingIsOverwrittenUnasked) {
   EXPECT_EQ(tree(at("run")), before);
 
   put(at("run/notes.txt"), "mine");
-  { Run run = create("run", training, Run::Existing::replace); }
+  { TrainingRun run = create("run", training, TrainingRun::Existing::replace); }
   EXPECT_EQ(content(at("run/notes.txt")), "mine");
   EXPECT_FALSE(fs::exists(at("run/metrics.jsonl")));
   EXPECT_FALSE(fs::exists(at("run/checkpoints")));
 
   fs::create_directory(at("other"));
   put(at("other/samples"), "of blood");
-  for (const Run::Existing existing : {Run::Existing::refuse, Run::Existing::replace}) {
+  for (const TrainingRun::Existing existing : {TrainingRun::Existing::refuse, TrainingRun::Existing::replace}) {
     expect_error<InvalidArgument>([&] { create("other", training, existing); }, {"no run folder", "samples"});
   }
   fs::create_directory(at("empty"));
@@ -309,14 +311,14 @@ TEST_F(RunTest, NothingIsOverwrittenUnasked) {
 
 TEST_F(RunTest, OneHolderAtATime) {
   SmallTraining training;
-  Run run = create("run", training);
-  expect_error<DataError>([&] { Run::open(at("run")); }, {"in use"});
-  expect_error<DataError>([&] { create("run", training, Run::Existing::replace); }, {"in use"});
+  TrainingRun run = create("run", training);
+  expect_error<DataError>([&] { TrainingRun::open(at("run")); }, {"in use"});
+  expect_error<DataError>([&] { create("run", training, TrainingRun::Existing::replace); }, {"in use"});
 }
 
 TEST_F(RunTest, FoldersThatAreNoRunsAreNamed) {
-  expect_error<DataError>([&] { Run::open(at("nowhere")); }, {"nowhere", "absent"});
-  expect_error<DataError>([&] { Run::open(folder_); }, {"no run folder"});
+  expect_error<DataError>([&] { TrainingRun::open(at("nowhere")); }, {"nowhere", "absent"});
+  expect_error<DataError>([&] { TrainingRun::open(folder_); }, {"no run folder"});
   EXPECT_TRUE(names().empty());  // not even a lock file
   train_straight("run");
   const std::string record = content(at("run/config.json"));
@@ -331,7 +333,7 @@ TEST_F(RunTest, ADivergedRunLeavesNoCheckpointBehind) {
   TrainerConfig config = small_config(small_table());
   config.energy.optimizer.lr = 1e30;
   SmallTraining training(config);
-  Run run = create("run", training);
+  TrainingRun run = create("run", training);
   expect_error<Diverged>([&] { run.train(training.trainer, training.data, 60); }, {"step", "non-finite"});
   EXPECT_TRUE(checkpoints("run").empty());
 }

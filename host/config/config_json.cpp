@@ -9,7 +9,7 @@
 #include "host/config/json_reader.h"
 #include "host/config/json_text.h"
 #include "host/config/json_writer.h"
-#include "host/config/range.h"
+#include "host/config/number_range.h"
 #include "host/core/text.h"
 
 namespace bracket {
@@ -28,13 +28,13 @@ static_assert(kLayerTypes.size() == std::variant_size_v<LayerSpec>);
 constexpr double kLargestWidth = 2147483647;      // 2^31 - 1
 constexpr double kLargestStep = 281474976710655;  // 2^48 - 1: what RandomKey::step holds
 constexpr double kLargestKnots = 65536;           // each is three columns per active column
-constexpr Range kAnyNumber;
-constexpr Range kNotNegative = Range::at_least(0);
-constexpr Range kPositive = Range::above(0);
-constexpr Range kWidth = Range::between(1, kLargestWidth);
-constexpr Range kSteps = Range::between(0, kLargestStep);
-constexpr Range kFraction = Range::between(0, 1);
-constexpr Range kDecay = Range::from_to_below(0, 1);
+constexpr NumberRange kAnyNumber;
+constexpr NumberRange kNotNegative = NumberRange::at_least(0);
+constexpr NumberRange kPositive = NumberRange::above(0);
+constexpr NumberRange kWidth = NumberRange::between(1, kLargestWidth);
+constexpr NumberRange kSteps = NumberRange::between(0, kLargestStep);
+constexpr NumberRange kFraction = NumberRange::between(0, 1);
+constexpr NumberRange kDecay = NumberRange::from_to_below(0, 1);
 
 template <class ArchiveT>
 void visit_fields(ArchiveT& archive, LinearSpec& spec) {
@@ -61,7 +61,7 @@ void visit_fields(ArchiveT& archive, BatchNormSpec& spec) {
 
 template <class ArchiveT>
 void visit_fields(ArchiveT& archive, AffineSpec& spec) {
-  archive.numbers("scale", spec.scale, Range::not_zero(), Presence::required);
+  archive.numbers("scale", spec.scale, NumberRange::not_zero(), Presence::required);
   archive.numbers("shift", spec.shift, kAnyNumber, Presence::required);
 }
 
@@ -73,9 +73,9 @@ void visit_fields(ArchiveT& archive, FourierFeaturesSpec& spec) {
 
 template <class ArchiveT>
 void visit_fields(ArchiveT& archive, MonotoneCouplingSpec& spec) {
-  archive.number("active_first", spec.active_first, Range::between(0, kLargestWidth));
+  archive.number("active_first", spec.active_first, NumberRange::between(0, kLargestWidth));
   archive.number("active_count", spec.active_count, kWidth);
-  archive.number("knots", spec.knots, Range::between(1, kLargestKnots));
+  archive.number("knots", spec.knots, NumberRange::between(1, kLargestKnots));
   archive.numbers("hidden", spec.hidden, kWidth);
   archive.number("max_slope", spec.max_slope, kPositive);
   archive.number("max_height", spec.max_height, kPositive);
@@ -83,7 +83,7 @@ void visit_fields(ArchiveT& archive, MonotoneCouplingSpec& spec) {
 
 template <class ArchiveT>
 void visit_fields(ArchiveT& archive, ConfinementSpec& spec) {
-  archive.number("input_layer", spec.input_layer, Range::between(-1, kLargestWidth));
+  archive.number("input_layer", spec.input_layer, NumberRange::between(-1, kLargestWidth));
   archive.number("quadratic", spec.quadratic, kNotNegative);
   archive.number("wall", spec.wall, kNotNegative);
   archive.number("radius", spec.radius, kNotNegative);

@@ -18,7 +18,7 @@ constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
   throw InvalidArgument(quoted_path(path) + " must " + requirement + ", got " + described(json));
 }
 
-double real(const Json& json, const std::string& path, const Range& range) {
+double real(const Json& json, const std::string& path, const NumberRange& range) {
   if (!json.is_number()) reject(path, "be a number", json);
   const auto value = json.get<double>();
   if (!range.contains(value)) reject(path, range.requirement(), json);
@@ -26,7 +26,7 @@ double real(const Json& json, const std::string& path, const Range& range) {
 }
 
 // Integers may be written like 2e4.
-std::int64_t integer(const Json& json, const std::string& path, const Range& range) {
+std::int64_t integer(const Json& json, const std::string& path, const NumberRange& range) {
   const double value = real(json, path, range);
   if (json.is_number_float()) {
     if (value != std::floor(value)) reject(path, "be an integer", json);
@@ -70,15 +70,15 @@ const Json& JsonReader::array(const char* key) {
   return checked_array(*find(key, Presence::required), member_path(path_, key), "objects");
 }
 
-void JsonReader::number(const char* key, double& value, const Range& range, Presence presence) {
+void JsonReader::number(const char* key, double& value, const NumberRange& range, Presence presence) {
   if (const Json* member = find(key, presence)) value = real(*member, member_path(path_, key), range);
 }
 
-void JsonReader::number(const char* key, std::int64_t& value, const Range& range, Presence presence) {
+void JsonReader::number(const char* key, std::int64_t& value, const NumberRange& range, Presence presence) {
   if (const Json* member = find(key, presence)) value = integer(*member, member_path(path_, key), range);
 }
 
-void JsonReader::number(const char* key, int& value, const Range& range, Presence presence) {
+void JsonReader::number(const char* key, int& value, const NumberRange& range, Presence presence) {
   std::int64_t wide = value;
   number(key, wide, range, presence);
   value = static_cast<int>(wide);
@@ -90,11 +90,11 @@ void JsonReader::number(const char* key, std::uint64_t& value, Presence presence
   if (member->is_number_unsigned()) {
     value = member->get<std::uint64_t>();
   } else {  // a signed or floating number: only those that int64 holds
-    value = static_cast<std::uint64_t>(integer(*member, member_path(path_, key), Range::at_least(0)));
+    value = static_cast<std::uint64_t>(integer(*member, member_path(path_, key), NumberRange::at_least(0)));
   }
 }
 
-void JsonReader::numbers(const char* key, std::vector<double>& values, const Range& range, Presence presence) {
+void JsonReader::numbers(const char* key, std::vector<double>& values, const NumberRange& range, Presence presence) {
   const Json* member = find(key, presence);
   if (member == nullptr) return;
   const std::string path = member_path(path_, key);
@@ -104,7 +104,8 @@ void JsonReader::numbers(const char* key, std::vector<double>& values, const Ran
   }
 }
 
-void JsonReader::numbers(const char* key, std::vector<std::int64_t>& values, const Range& range, Presence presence) {
+void JsonReader::numbers(const char* key, std::vector<std::int64_t>& values, const NumberRange& range,
+                         Presence presence) {
   const Json* member = find(key, presence);
   if (member == nullptr) return;
   const std::string path = member_path(path_, key);

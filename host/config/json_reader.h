@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "host/config/json_text.h"
-#include "host/config/range.h"
+#include "host/config/number_range.h"
 
 namespace bracket {
 
@@ -20,13 +20,13 @@ class JsonReader {
  public:
   JsonReader(const Json& object, std::string path);
 
-  void number(const char* key, double& value, const Range& range, Presence presence = Presence::optional);
-  void number(const char* key, std::int64_t& value, const Range& range, Presence presence = Presence::optional);
+  void number(const char* key, double& value, const NumberRange& range, Presence presence = Presence::optional);
+  void number(const char* key, std::int64_t& value, const NumberRange& range, Presence presence = Presence::optional);
   void number(const char* key, std::uint64_t& value, Presence presence = Presence::optional);
-  void number(const char* key, int& value, const Range& range, Presence presence = Presence::optional);
-  void numbers(const char* key, std::vector<double>& values, const Range& range,
+  void number(const char* key, int& value, const NumberRange& range, Presence presence = Presence::optional);
+  void numbers(const char* key, std::vector<double>& values, const NumberRange& range,
                Presence presence = Presence::optional);
-  void numbers(const char* key, std::vector<std::int64_t>& values, const Range& range,
+  void numbers(const char* key, std::vector<std::int64_t>& values, const NumberRange& range,
                Presence presence = Presence::optional);
   void flag(const char* key, bool& value);
 

@@ -6,13 +6,13 @@
 namespace bracket {
 namespace {
 
-void require(const Range& range, double value, const std::string& path) {
+void require(const NumberRange& range, double value, const std::string& path) {
   if (range.contains(value)) return;
   throw InvalidArgument(quoted_path(path) + " must " + range.requirement() + ", got " + format_number(value));
 }
 
 template <class ValueT>
-Json array_of(const std::vector<ValueT>& values, const Range& range, const std::string& path) {
+Json array_of(const std::vector<ValueT>& values, const NumberRange& range, const std::string& path) {
   Json array = Json::array();
   for (const ValueT value : values) {
     require(range, static_cast<double>(value), member_path(path, array.size()));
@@ -23,21 +23,21 @@ Json array_of(const std::vector<ValueT>& values, const Range& range, const std::
 
 }  // namespace
 
-void JsonWriter::number(const char* key, double value, const Range& range, Presence) {
+void JsonWriter::number(const char* key, double value, const NumberRange& range, Presence) {
   require(range, value, member_path(path_, key));
   object_[key] = value;
 }
 
-void JsonWriter::number(const char* key, std::int64_t value, const Range& range, Presence) {
+void JsonWriter::number(const char* key, std::int64_t value, const NumberRange& range, Presence) {
   require(range, static_cast<double>(value), member_path(path_, key));
   object_[key] = value;
 }
 
-void JsonWriter::numbers(const char* key, const std::vector<double>& values, const Range& range, Presence) {
+void JsonWriter::numbers(const char* key, const std::vector<double>& values, const NumberRange& range, Presence) {
   object_[key] = array_of(values, range, member_path(path_, key));
 }
 
-void JsonWriter::numbers(const char* key, const std::vector<std::int64_t>& values, const Range& range, Presence) {
+void JsonWriter::numbers(const char* key, const std::vector<std::int64_t>& values, const NumberRange& range, Presence) {
   object_[key] = array_of(values, range, member_path(path_, key));
 }
 

@@ -9,7 +9,7 @@
 
 #include "host/config/json_reader.h"
 #include "host/config/json_text.h"
-#include "host/config/range.h"
+#include "host/config/number_range.h"
 
 namespace bracket {
 
@@ -19,14 +19,15 @@ class JsonWriter {
  public:
   explicit JsonWriter(std::string path) : path_(std::move(path)) {}
 
-  void number(const char* key, double value, const Range& range, Presence = Presence::optional);
-  void number(const char* key, std::int64_t value, const Range& range, Presence = Presence::optional);
+  void number(const char* key, double value, const NumberRange& range, Presence = Presence::optional);
+  void number(const char* key, std::int64_t value, const NumberRange& range, Presence = Presence::optional);
   void number(const char* key, std::uint64_t value, Presence = Presence::optional) { object_[key] = value; }
-  void number(const char* key, int value, const Range& range, Presence presence = Presence::optional) {
+  void number(const char* key, int value, const NumberRange& range, Presence presence = Presence::optional) {
     number(key, std::int64_t{value}, range, presence);
   }
-  void numbers(const char* key, const std::vector<double>& values, const Range& range, Presence = Presence::optional);
-  void numbers(const char* key, const std::vector<std::int64_t>& values, const Range& range,
+  void numbers(const char* key, const std::vector<double>& values, const NumberRange& range,
+               Presence = Presence::optional);
+  void numbers(const char* key, const std::vector<std::int64_t>& values, const NumberRange& range,
                Presence = Presence::optional);
   void flag(const char* key, bool value) { object_[key] = value; }
 

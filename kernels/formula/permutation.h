@@ -1,9 +1,8 @@
 // A pseudo-random permutation of {0, .., N - 1} that needs no table: an unbalanced Feistel network on the smallest
 // power of two >= N, walked until it lands below N (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
-// A walk takes less than two network evaluations on average.
+// From N = 33 on a walk takes less than two network evaluations on average.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 #include "kernels/formula/host_device.h"
@@ -11,8 +10,10 @@
 
 namespace bracket::formula {
 
-/// Twelve keyed rounds: frequencies of positions, and of pairs of positions, pass a chi-square test from N = 2 on
-/// (tests/random_test.cpp; eight rounds leave a visible bias for N <= 8).
+/// Twelve keyed rounds on at least six bits: over 200,000 epochs the images of two positions pass a chi-square test of
+/// all pairs for N from 2 to 23 (within 1.7 standard deviations). Networks of fewer bits do not: 12 rounds on three
+/// bits are off by 92 standard deviations, 24 rounds on four bits by 42. tests/random_test.cpp repeats it with 20,000.
+inline constexpr int kPermutationBits = 6;
 inline constexpr int kPermutationRounds = 12;
 
 struct Permutation {
@@ -25,7 +26,7 @@ struct Permutation {
 /// The permutation of epoch `epoch`: its keys are elements 0 .. 11 of (seed, stream, step = epoch). N <= 2^63.
 BRACKET_HOST_DEVICE Permutation permutation(const RandomKey& key, std::uint64_t epoch, std::uint64_t size) {
   Permutation result;
-  int bits = 0;
+  int bits = kPermutationBits;
   while (bits < 63 && (std::uint64_t{1} << bits) < size) ++bits;
   result.size = size;
   result.left_bits = bits / 2;

@@ -1,4 +1,4 @@
-#include "host/config/range.h"
+#include "host/config/number_range.h"
 
 #include <cmath>
 
@@ -6,14 +6,14 @@
 
 namespace bracket {
 
-bool Range::contains(double value) const noexcept {
+bool NumberRange::contains(double value) const noexcept {
   if (!std::isfinite(value)) return false;
   if (low_open ? value <= low : value < low) return false;
   if (high_open ? value >= high : value > high) return false;
   return !(without_zero && value == 0);
 }
 
-std::string Range::requirement() const {
+std::string NumberRange::requirement() const {
   if (without_zero) return "be a finite number other than 0";
   const bool below = std::isfinite(high), above = std::isfinite(low);
   if (above && below) {

@@ -1,0 +1,46 @@
+#include "bench/bench_device.h"
+
+#include <omp.h>
+
+#include <utility>
+
+#include "bracket/error.h"
+
+namespace bracket::bench {
+namespace {
+
+BenchDevice cpu(int threads) {
+  ContextOptions options;
+  options.threads = threads;
+  return {"cpu" + std::to_string(threads), threads, nullptr, std::make_unique<Context>(options)};
+}
+
+#ifdef BRACKET_WITH_CUDA
+BenchDevice cuda() {
+  BenchDevice device{"cuda", 0, make_cuda_stopwatch(0), nullptr};
+  ContextOptions options;
+  options.device = {DeviceKind::cuda, 0};
+  options.stream = device.stopwatch->stream();
+  device.context = std::make_unique<Context>(options);
+  return device;
+}
+#endif
+
+}  // namespace
+
+std::vector<BenchDevice> open_devices(bool gpu_required) {
+  std::vector<BenchDevice> devices;
+  devices.push_back(cpu(1));
+  if (omp_get_num_procs() > 1) devices.push_back(cpu(2));
+  std::string reason;
+  if (cuda_device_count(&reason) > 0) {
+#ifdef BRACKET_WITH_CUDA
+    devices.push_back(cuda());
+#endif
+  } else if (gpu_required) {
+    throw CudaError("BRACKET_REQUIRE_GPU=1 but no GPU is usable: " + reason);
+  }
+  return devices;
+}
+
+}  // namespace bracket::bench

@@ -1,0 +1,86 @@
+// Built only with a CUDA toolkit; the sole place of bench/ that knows CUDA types.
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+#include "bench/bench_device.h"
+#include "bracket/error.h"
+
+namespace bracket::bench {
+namespace {
+
+void require(cudaError_t code, const char* what) {
+  if (code == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());
+  throw CudaError(std::string("benchmark: ") + what + " failed: " + cudaGetErrorString(code) + " (CUDA error " +
+                  std::to_string(static_cast<int>(code)) + ")");
+}
+
+class EventStopwatch final : public CudaStopwatch {
+ public:
+  explicit EventStopwatch(int ordinal) {
+    require(cudaSetDevice(ordinal), "choosing the device");
+    require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    require(cudaEventCreate(&start_), "creating an event");
+    require(cudaEventCreate(&stop_), "creating an event");
+  }
+  ~EventStopwatch() override {
+    drop_graph();
+    static_cast<void>(cudaEventDestroy(start_));
+    static_cast<void>(cudaEventDestroy(stop_));
+    static_cast<void>(cudaStreamDestroy(stream_));
+  }
+  EventStopwatch(const EventStopwatch&) = delete;
+  EventStopwatch& operator=(const EventStopwatch&) = delete;
+
+  void* stream() override { return stream_; }
+
+  double seconds(const std::function<void()>& queue) override {
+    require(cudaEventRecord(start_, stream_), "recording an event");
+    queue();
+    require(cudaEventRecord(stop_, stream_), "recording an event");
+    require(cudaEventSynchronize(stop_), "waiting for the measured work");
+    float milliseconds = 0;
+    require(cudaEventElapsedTime(&milliseconds, start_, stop_), "reading the events");
+    return 1e-3 * static_cast<double>(milliseconds);
+  }
+
+  void capture(const std::function<void()>& queue) override {
+    drop_graph();
+    require(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "beginning a graph capture");
+    cudaGraph_t graph = nullptr;
+    try {
+      queue();
+    } catch (...) {
+      static_cast<void>(cudaStreamEndCapture(stream_, &graph));
+      if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+      throw;
+    }
+    require(cudaStreamEndCapture(stream_, &graph), "ending a graph capture");
+    const cudaError_t code = cudaGraphInstantiateWithFlags(&graph_, graph, 0);
+    static_cast<void>(cudaGraphDestroy(graph));
+    require(code, "instantiating a graph");
+    require(cudaGraphUpload(graph_, stream_), "uploading a graph");
+  }
+
+  double graph_seconds() override {
+    return seconds([this] { require(cudaGraphLaunch(graph_, stream_), "launching a graph"); });
+  }
+
+ private:
+  void drop_graph() {
+    if (graph_ != nullptr) static_cast<void>(cudaGraphExecDestroy(graph_));
+    graph_ = nullptr;
+  }
+
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t start_ = nullptr;
+  cudaEvent_t stop_ = nullptr;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<CudaStopwatch> make_cuda_stopwatch(int ordinal) { return std::make_unique<EventStopwatch>(ordinal); }
+
+}  // namespace bracket::bench

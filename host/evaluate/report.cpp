@@ -1,0 +1,145 @@
+// How an evaluation is written down: as JSON for programs, as lines for people.
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "host/evaluate/evaluate.h"
+
+namespace bracket {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+template <class T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+std::string fixed(double value, int digits) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.*f", digits, value);
+  return text.data();
+}
+
+std::string compact(double value) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.2g", value);
+  return text.data();
+}
+
+std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
+
+// One line "name  value  remark", aligned with its neighbours.
+std::string line(const std::string& name, const std::optional<double>& value, const std::string& remark) {
+  std::array<char, 64> text{};
+  if (value)
+    std::snprintf(text.data(), text.size(), "  %-24s %12.4f", name.c_str(), *value);
+  else
+    std::snprintf(text.data(), text.size(), "  %-24s %12s", name.c_str(), "unknown");
+  return text.data() + (remark.empty() ? "" : "   " + remark) + "\n";
+}
+
+std::string bounds_lines(const Evaluation& e) {
+  const bool manifold = e.data_dimension > e.latent_dimension;
+  std::string text;
+  if (manifold) {
+    text += line("lower bound on manifold", e.lower_bound_on_manifold,
+                 "of the likelihood on the " + std::to_string(e.latent_dimension) +
+                     "-dimensional image of G; not comparable with the likelihood in " +
+                     std::to_string(e.data_dimension) + " dimensions");
+  } else {
+    text += line("lower bound", e.lower_bound,
+                 e.injective_by_construction ? "G is injective by construction"
+                                             : "a bound only if G is injective, which its layers do not ensure");
+  }
+  if (e.nll_exact)
+    text += line(
+        "exact", e.nll_exact,
+        "+- " + compact(e.energy_data_standard_error) + " (test points), quadrature error " + compact(*e.log_z_error));
+  else
+    text += line("exact", std::nullopt, "needs data of 1 or 2 dimensions");
+  if (e.upper_bound) text += line("upper bound", e.upper_bound, "proved: linear G, Gaussian energy");
+  if (!manifold) text += line("upper estimate", e.upper_estimate, "L_low + Var(phi) / 2: no bound");
+  if (e.nll_importance)
+    text += line("importance sampling", e.nll_importance, "effective share of the samples " + fixed(*e.ess, 2));
+  text += line("data entropy", e.data_entropy, e.data_entropy ? "the least any model can reach" : "");
+  return text;
+}
+
+std::string order_lines(const Evaluation& e) {
+  if (!e.gap) return "";
+  const std::string gap = fixed(*e.gap, 4) + " +- " + fixed(*e.gap_standard_error, 4) + " nats";
+  if (*e.bracket_ok) return "Gap between exact and lower bound: " + gap + ", order kept.\n";
+  return "ORDER VIOLATED: the lower bound lies above the exact value, gap " + gap + ".\n";
+}
+
+std::string mode_lines(const Evaluation& e) {
+  if (!e.modes_found) return "";
+  return "Modes found: " + std::to_string(*e.modes_found) + " of " + std::to_string(*e.modes) +
+         "; samples within 4 deviations of one: " + percent(*e.high_quality_fraction) + "; histogram KL " +
+         fixed(*e.mode_histogram_kl, 4) + "\n";
+}
+
+}  // namespace
+
+std::string to_json(const Evaluation& e) {
+  Json json = {
+      {"step", e.step},
+      {"data", e.data},
+      {"weights", e.weights == Weights::average ? "ema" : "raw"},
+      {"test_points", e.test_points},
+      {"latents", e.latents},
+      {"data_dimension", e.data_dimension},
+      {"latent_dimension", e.latent_dimension},
+      {"test_points_are_training_rows", e.test_points_are_training_rows},
+      {"injective_by_construction", e.injective_by_construction},
+      {"energy_data", e.energy_data},
+      {"energy_data_standard_error", e.energy_data_standard_error},
+      {"nll_exact", or_null(e.nll_exact)},
+      {"log_z", or_null(e.log_z)},
+      {"log_z_error", or_null(e.log_z_error)},
+      {"edge_mass", or_null(e.edge_mass)},
+      {"mass_outside", or_null(e.mass_outside)},
+      {"lower_bound", or_null(e.lower_bound)},
+      {"lower_bound_min_singular", or_null(e.lower_bound_min_singular)},
+      {"lower_bound_on_manifold", or_null(e.lower_bound_on_manifold)},
+      {"penalty", or_null(e.penalty)},
+      {"upper_bound", or_null(e.upper_bound)},
+      {"upper_estimate", or_null(e.upper_estimate)},
+      {"bracket_ok", or_null(e.bracket_ok)},
+      {"gap", or_null(e.gap)},
+      {"gap_standard_error", or_null(e.gap_standard_error)},
+      {"nll_importance", or_null(e.nll_importance)},
+      {"ess", or_null(e.ess)},
+      {"max_abs_phi", or_null(e.max_abs_phi)},
+      {"fold_fraction", or_null(e.fold_fraction)},
+      {"fold_tolerance", or_null(e.fold_tolerance)},
+      {"fold_separation", or_null(e.fold_separation)},
+      {"kl_data_to_model", or_null(e.kl_data_to_model)},
+      {"data_entropy", or_null(e.data_entropy)},
+      {"modes", or_null(e.modes)},
+      {"modes_found", or_null(e.modes_found)},
+      {"high_quality_fraction", or_null(e.high_quality_fraction)},
+      {"mode_histogram_kl", or_null(e.mode_histogram_kl)},
+      {"warnings", e.warnings},
+      {"calibrated", e.calibrated},
+  };
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string summary(const Evaluation& e) {
+  std::string text =
+      "Negative log-likelihood of " + e.data + " at step " + std::to_string(e.step) + " (" +
+      (e.weights == Weights::average ? "averaged" : "raw") + " weights, " + std::to_string(e.test_points) +
+      (e.test_points_are_training_rows ? " rows of the training table" : " fresh test points") + "), nats per sample\n";
+  text += bounds_lines(e);
+  text += order_lines(e);
+  if (e.kl_data_to_model) text += "KL from data to model: " + fixed(*e.kl_data_to_model, 4) + " nats\n";
+  text += mode_lines(e);
+  for (const std::string& warning : e.warnings) text += "Warning: " + warning + "\n";
+  if (e.calibrated) text += "Calibrated: the exact value, the bounds and importance sampling agree.\n";
+  return text;
+}
+
+}  // namespace bracket

@@ -1,0 +1,116 @@
+#include "host/run/run_pictures.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "bracket/error.h"
+#include "host/evaluate/evaluate.h"
+#include "host/picture/axes.h"
+#include "host/picture/plots.h"
+
+namespace bracket {
+namespace {
+
+constexpr std::int64_t kSmallestSide = 4;
+constexpr std::int64_t kScatterSide = 640;
+constexpr std::int64_t kTextScale = 2;
+constexpr Color kPointColor{31, 90, 160};
+
+std::vector<Point> points_of(std::span<const double> values) {
+  std::vector<Point> points(values.size() / 2);
+  for (std::size_t i = 0; i < points.size(); ++i) points[i] = {values[2 * i], values[2 * i + 1]};
+  return points;
+}
+
+std::string two_decimals(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.2f", value);
+  return text.data();
+}
+
+double mean(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+}
+
+}  // namespace
+
+Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictureOptions& options) {
+  if (data.cols() != 2) {
+    throw InvalidArgument("a density picture needs two-dimensional data, got " + std::to_string(data.cols()) +
+                          " columns; draw samples instead");
+  }
+  const std::uint64_t seed = trainer.config().seed;
+  const DataStatistics statistics = data.statistics(seed);
+  const std::vector<double> rows = data.sample(options.points, seed);
+  const auto num_rows = static_cast<std::int64_t>(rows.size()) / 2;
+  QuadratureOptions quadrature;
+  quadrature.tolerance = options.log_z_tolerance;
+  const double log_z = log_partition(trainer, statistics, options.weights, quadrature).value().log_z;
+  const double nll = mean(trainer.energies(rows, num_rows, options.weights)) + log_z;
+
+  DensityFigure figure;
+  figure.caption = data.name() + "   step " + std::to_string(trainer.step()) + "   NLL " + two_decimals(nll) + " nats";
+  figure.box = picture_box(statistics);
+  figure.data = points_of(rows);
+  figure.samples = points_of(trainer.samples(options.points, seed, options.weights));
+  figure.grid = density_grid(trainer, figure.box, options.cells, options.cells, log_z, options.weights);
+  return density_figure(figure);
+}
+
+std::optional<std::int64_t> image_side(std::int64_t cols) {
+  const auto side = static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>(cols))));
+  if (side < kSmallestSide || side * side != cols) return std::nullopt;
+  return side;
+}
+
+Image sample_picture(std::span<const double> values, std::int64_t rows, std::int64_t side, double minimum,
+                     double maximum) {
+  const double scale = maximum > minimum ? 1 / (maximum - minimum) : 0;
+  std::vector<float> gray(values.size());
+  std::transform(values.begin(), values.end(), gray.begin(),
+                 [&](double value) { return static_cast<float>((value - minimum) * scale); });
+  SampleGrid grid;
+  grid.count = rows;
+  grid.height = side;
+  grid.width = side;
+  grid.values = gray;
+  grid.magnification = std::max<std::int64_t>(1, 48 / side);
+  return sample_grid(grid);
+}
+
+Image scatter_picture(std::span<const double> values, std::int64_t rows, const std::string& title) {
+  const std::vector<Point> points = points_of(values);
+  const auto range = [&](double Point::*member) {
+    double low = std::numeric_limits<double>::infinity(), high = -low;
+    for (const Point& point : points) {
+      if (!std::isfinite(point.*member)) continue;
+      low = std::min(low, point.*member);
+      high = std::max(high, point.*member);
+    }
+    return low <= high ? padded({low, high}, 0.05) : Range{};
+  };
+  const Range x = range(&Point::x), y = range(&Point::y);
+  const std::int64_t left =
+      Axes::left_margin(label_extent(vertical_ticks(y, kScatterSide, kTextScale), kTextScale), kTextScale);
+  const std::int64_t top = Axes::title_margin(kTextScale);
+  Image image(left + kScatterSide + 24, top + kScatterSide + Axes::bottom_margin(kTextScale));
+  const Rect area{left, top, kScatterSide, kScatterSide};
+  const Axes axes(area, x, y, kTextScale);
+  axes.draw_grid(image);
+  const double radius = std::clamp(150 / std::sqrt(static_cast<double>(std::max<std::int64_t>(rows, 1))), 1.0, 4.0);
+  for (const Point& point : points) {
+    image.fill_disc(axes.pixel_x(point.x), axes.pixel_y(point.y), radius, kPointColor, 0.6);
+  }
+  axes.draw_frame(image);
+  axes.draw_title(image, title, std::to_string(rows) + " points");
+  return image;
+}
+
+}  // namespace bracket

@@ -1,0 +1,35 @@
+// Pictures of a trainer's state, for a run in training and for a finished one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "bracket/dataset.h"
+#include "bracket/trainer.h"
+#include "host/picture/image.h"
+
+namespace bracket {
+
+struct DensityPictureOptions {
+  std::int64_t points = 4000;  ///< of the data and of the samples
+  std::int64_t cells = 400;    ///< of the density per side
+  Weights weights = Weights::average;
+  double log_z_tolerance = 1e-2;  ///< nats; shown with two decimals
+};
+
+/// Data, samples, density and log-density of a 2-D run side by side.
+Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictureOptions& options = {});
+
+/// Side of the gray images that rows of `cols` values are: 8 for 64. None unless cols is a square of at least 16.
+std::optional<std::int64_t> image_side(std::int64_t cols);
+
+/// Rows of side x side values as a grid of gray images, `minimum` black and `maximum` white.
+Image sample_picture(std::span<const double> values, std::int64_t rows, std::int64_t side, double minimum,
+                     double maximum);
+
+/// Rows of two values as points. The box is that of the points.
+Image scatter_picture(std::span<const double> values, std::int64_t rows, const std::string& title);
+
+}  // namespace bracket

@@ -1,0 +1,130 @@
+#include "host/run/run_record.h"
+
+#include <algorithm>
+#include <span>
+#include <system_error>
+
+#include "bracket/error.h"
+#include "host/files/atomic_file.h"
+#include "host/files/in_quotes.h"
+#include "host/files/sha256.h"
+
+namespace bracket {
+namespace {
+
+namespace fs = std::filesystem;
+
+Json session_json(const RunSession& session) {
+  return {{"version", session.version},
+          {"revision", session.revision},
+          {"device", session.device},
+          {"command", session.command}};
+}
+
+RunSession session_of(const Json& json) {
+  return {json.at("version").get<std::string>(), json.at("revision").get<std::string>(),
+          json.at("device").get<std::string>(), json.at("command").get<std::vector<std::string>>()};
+}
+
+std::string columns_text(std::int64_t rows, std::int64_t cols) {
+  return (rows == 0 ? "a density of " : std::to_string(rows) + " rows of ") + std::to_string(cols) + " columns";
+}
+
+}  // namespace
+
+Json run_record(const RunDescription& d) {
+  Json record = session_json(d.created);
+  record["preset"] = d.preset;
+  record["data"] = {{"name", d.data},          {"rows", d.data_rows},       {"columns", d.data_cols},
+                    {"sha256", d.data_sha256}, {"minimum", d.data_minimum}, {"maximum", d.data_maximum}};
+  record["seed"] = d.settings.trainer.seed;
+  record["config"] = parse_json(to_json(d.settings));
+  record["resumed"] = Json::array();
+  return record;
+}
+
+Json read_run_record(const fs::path& folder) {
+  const fs::path path = folder / kRunRecordName;
+  std::error_code error;
+  if (fs::status(folder, error).type() == fs::file_type::not_found) {
+    throw DataError("run folder " + path_in_quotes(folder) + " is absent; check the path");
+  }
+  if (fs::status(path, error).type() == fs::file_type::not_found) {
+    throw DataError(path_in_quotes(folder) + " is no run folder: it has no " + std::string(kRunRecordName) +
+                    "; check the path, or start a run with 'bracket train --out'");
+  }
+  const std::vector<std::byte> bytes = read_file(path);
+  try {
+    return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  } catch (const InvalidArgument& problem) {
+    throw DataError(path_in_quotes(path) + " is damaged: " + problem.what() + "; restore it from a copy");
+  }
+}
+
+RunDescription description_of(const Json& record, const fs::path& folder) {
+  try {
+    RunDescription d;
+    d.created = session_of(record);
+    d.preset = record.at("preset").get<std::string>();
+    const Json& data = record.at("data");
+    d.data = data.at("name").get<std::string>();
+    d.data_rows = data.at("rows").get<std::int64_t>();
+    d.data_cols = data.at("columns").get<std::int64_t>();
+    d.data_sha256 = data.at("sha256").get<std::string>();
+    d.data_minimum = data.at("minimum").get<double>();
+    d.data_maximum = data.at("maximum").get<double>();
+    d.settings = run_settings_from_json(record.at("config").dump());
+    if (!record.at("resumed").is_array()) throw InvalidArgument("'resumed' must be an array");
+    return d;
+  } catch (const Json::exception& problem) {
+    const std::string what = problem.what();  // "[json.exception...] reason"
+    const std::size_t tag = what.find("] ");
+    throw DataError(path_in_quotes(folder / kRunRecordName) + " is not what Bracket writes: " +
+                    (tag == std::string::npos ? what : what.substr(tag + 2)) + "; restore it from a copy");
+  } catch (const InvalidArgument& problem) {
+    throw DataError(path_in_quotes(folder / kRunRecordName) + " is not usable: " + problem.what());
+  }
+}
+
+void write_run_record(const fs::path& folder, const Json& record) {
+  const std::string text = json_text(record) + "\n";
+  write_file_atomically(folder / kRunRecordName, std::as_bytes(std::span(text)));
+}
+
+void record_session(Json& record, const RunSession& session, std::int64_t first_step, std::int64_t total_steps) {
+  Json entry = session_json(session);
+  entry["after_step"] = first_step;
+  entry["steps"] = total_steps;
+  record["resumed"].push_back(entry);
+  record["config"]["steps"] = total_steps;
+}
+
+void describe_data(RunDescription& d, const Dataset& data) {
+  d.data = data.name();
+  d.data_rows = data.is_density() ? 0 : data.rows();
+  d.data_cols = data.cols();
+  if (data.is_density()) return;
+  const auto [minimum, maximum] = std::minmax_element(data.values().begin(), data.values().end());
+  d.data_minimum = *minimum;
+  d.data_maximum = *maximum;
+  d.data_sha256 = sha256_hex(std::as_bytes(data.values()));
+}
+
+RunDescription read_run_description(const fs::path& folder) { return description_of(read_run_record(folder), folder); }
+
+void require_same_data(const RunDescription& d, const Dataset& data) {
+  RunDescription present;
+  describe_data(present, data);
+  if (present.data_rows != d.data_rows || present.data_cols != d.data_cols) {
+    throw DataError("data " + text_in_quotes(data.name()) + " holds " +
+                    columns_text(present.data_rows, present.data_cols) + ", the run was trained on " +
+                    columns_text(d.data_rows, d.data_cols) + "; give the data of the run");
+  }
+  if (present.data_sha256 != d.data_sha256) {
+    throw DataError("data " + text_in_quotes(data.name()) +
+                    " holds other values than the run was trained on (SHA-256 " + present.data_sha256.substr(0, 12) +
+                    "..., expected " + d.data_sha256.substr(0, 12) + "...); restore the file or start a new run");
+  }
+}
+
+}  // namespace bracket

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""PyTorch loads Bracket's checkpoints strictly into the obvious modules, and those give the same energies and samples.
+
+usage: torch_load.py PATH_OF_bracket
+Exit status: 0 passed, 1 failed, 77 torch, safetensors or numpy is missing.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+    from torch import nn
+    from torch.nn.utils.parametrizations import spectral_norm
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
+
+# float32 on both sides: a chain of up to 12 layers with sums of up to 128 terms differs by about
+# 12 sqrt(128) 2^-24 = 8e-6 of the values inside; energies cancel part of these, hence ten times as much.
+TOLERANCE = 1e-4
+
+
+class Affine(nn.Module):
+    def __init__(self, columns):
+        super().__init__()
+        self.register_buffer("scale", torch.zeros(columns))
+        self.register_buffer("shift", torch.zeros(columns))
+
+    def forward(self, x):
+        return x * self.scale + self.shift
+
+
+class FourierFeatures(nn.Module):
+    def __init__(self, columns, frequencies):
+        super().__init__()
+        self.register_buffer("frequencies", torch.zeros(frequencies, columns))
+
+    def forward(self, x):
+        phase = x @ self.frequencies.T
+        return torch.cat([x, phase.sin(), phase.cos()], dim=1)
+
+
+class MonotoneCoupling(nn.Module):
+    def __init__(self, columns, spec):
+        super().__init__()
+        self.first, self.count, self.knots = spec["active_first"], spec["active_count"], spec["knots"]
+        self.max_slope, self.max_height = spec["max_slope"], spec["max_height"]
+        self.passive = [c for c in range(columns) if not self.first <= c < self.first + self.count]
+        layers, features = [], len(self.passive)
+        for width in spec["hidden"]:
+            layers += [nn.Linear(features, width), nn.SiLU()]
+            features = width
+        layers.append(nn.Linear(features, self.count * (2 + 3 * self.knots)))
+        self.conditioner = nn.Sequential(*layers)
+
+    def forward(self, x):
+        def bound(value, limit):
+            return limit * torch.tanh(value / limit)
+
+        theta = self.conditioner(x[:, self.passive]).reshape(len(x), self.count, -1)
+        slope, offset = theta[..., 0], theta[..., 1]
+        height, steepness, centre = theta[..., 2:].split(self.knots, dim=-1)
+        a = x[:, self.first : self.first + self.count]
+        steps = torch.sigmoid(bound(steepness, 4).exp() * (a[..., None] - bound(centre, 8)))
+        y = self.max_slope * torch.sigmoid(slope) * a + bound(offset, 8)
+        y = y + (self.max_height * torch.sigmoid(height) * steps).sum(-1)
+        return torch.cat([x[:, : self.first], y, x[:, self.first + self.count :]], dim=1)
+
+
+def activation(spec):
+    name = spec["function"]
+    if name == "leaky_relu":
+        return nn.LeakyReLU(spec["negative_slope"])
+    plain = {"identity": nn.Identity, "relu": nn.ReLU, "prelu": nn.PReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
+             "silu": nn.SiLU, "softplus": nn.Softplus}
+    return plain[name]()
+
+
+class Network(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.layers, self.confinements = nn.ModuleList(), {}
+        columns = spec["input_size"]
+        for index, layer in enumerate(spec["layers"]):
+            kind = layer["type"]
+            if kind == "linear":
+                module = nn.Linear(columns, layer["features"], bias=layer["bias"])
+                module = spectral_norm(module) if layer["spectral_norm"] else module
+                columns = layer["features"]
+            elif kind == "activation":
+                module = activation(layer)
+            elif kind == "batch_norm":
+                module = nn.BatchNorm1d(columns, eps=layer["epsilon"], momentum=layer["momentum"])
+            elif kind == "affine":
+                module = Affine(columns)
+            elif kind == "fourier_features":
+                module = FourierFeatures(columns, layer["frequencies"])
+                columns += 2 * layer["frequencies"]
+            elif kind == "monotone_coupling":
+                module = MonotoneCoupling(columns, layer)
+            elif kind == "confinement":
+                module = nn.Identity()
+                self.confinements[index] = layer
+            else:
+                raise ValueError(f"layer type {kind} is not known here")
+            self.layers.append(module)
+
+    def forward(self, x):
+        outputs = {-1: x}
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.confinements:
+                spec = self.confinements[index]
+                u = outputs[spec["input_layer"]].norm(dim=1, keepdim=True)
+                x = x + spec["quadratic"] / 2 * u**2 + spec["wall"] * torch.relu(u - spec["radius"]) ** 2
+            outputs[index] = x
+        return x
+
+
+def load(checkpoint, config, player, suffix):
+    network = Network(config[player]["network"])
+    network.load_state_dict(load_file(os.path.join(checkpoint, player + suffix + ".safetensors")), strict=True)
+    return network.eval()
+
+
+def close(name, ours, theirs):
+    error = np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max())
+    print(f"{name}: largest difference {error:.1e} of the largest value")
+    return bool(error <= TOLERANCE)
+
+
+def check(program, folder, preset, data, more=()):
+    run = os.path.join(folder, "run_" + preset)
+    subprocess.run([program, "train", "--preset", preset, "--data", data, "--steps", "20", "--device", "cpu", "--out", run,
+                    *more], check=True, stdout=subprocess.DEVNULL)
+    checkpoint = os.path.join(run, "checkpoints", "step_00000020")
+    with open(os.path.join(checkpoint, "state.json"), encoding="utf-8") as stream:
+        config = json.load(stream)["config"]
+    good = True
+    for weights, suffix in (("raw", ""), ("ema", "_ema")):
+        samples, energies = os.path.join(folder, "s.npy"), os.path.join(folder, "e.npy")
+        subprocess.run([program, "sample", run, "--weights", weights, "-n", "64", "-o", samples], check=True,
+                       stdout=subprocess.DEVNULL)
+        subprocess.run([program, "energy", run, "--weights", weights, "--points", samples, "-o", energies], check=True,
+                       stdout=subprocess.DEVNULL)
+        energy = load(checkpoint, config, "energy", suffix)
+        generator = load(checkpoint, config, "generator", suffix)
+        with torch.no_grad():
+            theirs = energy(torch.from_numpy(np.load(samples)).float()).squeeze(1).numpy()
+            shape = generator(torch.zeros(4, config["generator"]["network"]["input_size"])).shape
+        good &= close(f"{preset} {weights} energies", np.load(energies), theirs)
+        good &= shape == (4, np.load(samples).shape[1])
+    return good
+
+
+def main():
+    program = sys.argv[1]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = os.path.join(folder, "rows.npy")
+        np.save(rows, np.random.default_rng(0).normal(size=(200, 5)))
+        good = all([check(program, folder, "calibrated-2d", "25gaussians"), check(program, folder, "toy-a", "swiss_roll"),
+                    check(program, folder, "toy-b", "two_moons"), check(program, folder, "vectors", rows)])
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+// bracket train: a new run, or one that goes on.
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "bracket/error.h"
+#include "bracket/preset.h"
+#include "bracket/run.h"
+#include "host/config/override.h"
+#include "host/files/in_quotes.h"
+#include "host/files/posix_file.h"
+#include "tools/program/command_line.h"
+#include "tools/program/model.h"
+#include "tools/program/output.h"
+#include "tools/program/progress.h"
+#include "tools/program/stop_signals.h"
+#include "tools/program/version.h"
+
+namespace bracket {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct TrainOptions {
+  std::string preset = "calibrated-2d";
+  std::string data;
+  std::optional<std::int64_t> steps;
+  std::optional<std::int64_t> stop_after;
+  std::optional<std::uint64_t> seed;
+  std::string device;
+  int threads = 0;
+  std::string out;
+  std::vector<std::string> settings;
+  std::string config;
+  bool force = false;
+  std::string resume;
+  std::vector<std::string> command;
+};
+
+std::string text_of_file(const std::string& path) {
+  const std::vector<std::byte> bytes = read_file(path);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Preset, then file, then --set, then --steps and --seed: the later the stronger.
+RunSettings settings_for(const TrainOptions& options, const Dataset& data, std::uint64_t seed) {
+  RunSettings settings;
+  settings.trainer = make_preset(options.preset, data, seed);
+  std::string json = to_json(settings);
+  if (!options.config.empty()) {
+    try {
+      json = with_overlay(json, text_of_file(options.config));
+      run_settings_from_json(json);
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(path_in_quotes(options.config) + ": " + error.what());
+    }
+  }
+  for (const std::string& setting : options.settings) json = with_override(json, setting);
+  settings = run_settings_from_json(json);
+  if (options.steps) settings.trainer.total_steps = *options.steps;
+  if (options.seed) settings.trainer.seed = *options.seed;
+  return settings;
+}
+
+// A preset measures the data with the run's seed, which a file or --set may name.
+RunSettings settings_for(const TrainOptions& options, const Dataset& data) {
+  const std::uint64_t guess = options.seed.value_or(0);
+  RunSettings settings = settings_for(options, data, guess);
+  if (settings.trainer.seed != guess) settings = settings_for(options, data, settings.trainer.seed);
+  return settings;
+}
+
+Device chosen_device(const std::string& text) {
+  const Device device = Device::parse(text);
+  std::string reason;
+  if (text == "auto" && device.kind == DeviceKind::cpu) {
+    cuda_device_count(&reason);
+    announce("device auto: cpu (" + reason + ")\n");
+  }
+  return device;
+}
+
+Context make_context(const Device& device, int threads) {
+  ContextOptions options;
+  options.device = device;
+  options.threads = threads;
+  return Context(options);
+}
+
+std::string file_named_absolutely(const std::string& data) {
+  const std::vector<std::string>& names = Dataset::names();
+  const bool is_density = std::find(names.begin(), names.end(), data) != names.end();
+  const bool is_path = data.find('/') != std::string::npos || fs::path(data).has_extension();
+  std::error_code error;
+  return is_path && !is_density ? fs::absolute(data, error).lexically_normal().string() : data;
+}
+
+RunSession session_on(const Device& device, const std::vector<std::string>& command) {
+  return {version(), revision(), device.name(), command};
+}
+
+int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const TrainOptions& options) {
+  const std::int64_t total_steps = trainer.config().total_steps;
+  const std::int64_t first_step = trainer.step();
+  const std::int64_t last_step = options.stop_after.value_or(total_steps);
+  ProgressDisplay display(first_step);
+  RunObserver observer;
+  observer.stop_requested = [] { return stop_signal() != 0; };
+  observer.progress = [&](const RunProgress& progress) { display.update(progress); };
+  try {
+    run.train(trainer, data, last_step, observer);
+  } catch (...) {
+    display.close();
+    throw;
+  }
+  display.close();
+  const std::string folder = run.folder().string();
+  const std::int64_t step = trainer.step();
+  if (step < total_steps) {
+    const int signal = stop_signal();
+    const std::string cause = signal != 0 ? std::string("stopped by ") + name_of_signal(signal) : "stopped";
+    announce(cause + " after step " + std::to_string(step) + " of " + std::to_string(total_steps) +
+             "; resume with: bracket train --resume " + folder + "\n");
+    return signal != 0 ? exit_code_of(signal) : 0;
+  }
+  announce("run complete: " + std::to_string(step) + " steps in " + folder + "; next: bracket eval " + folder + "\n");
+  return 0;
+}
+
+int train_new(const TrainOptions& options) {
+  if (options.data.empty()) throw InvalidArgument("a new run needs data; give --data NAME or --data FILE");
+  const Run::Existing existing = options.force ? Run::Existing::replace : Run::Existing::refuse;
+  Run::require_creatable(options.out, existing);
+  const Dataset data = Dataset::open(file_named_absolutely(options.data));
+  const RunSettings settings = settings_for(options, data);
+  const Device device = chosen_device(options.device.empty() ? "auto" : options.device);
+  Context context = make_context(device, options.threads);
+  Trainer trainer(context, settings.trainer, data);
+  Run run = Run::create(options.out, options.preset, settings, data, session_on(device, options.command), existing);
+  announce("training " + options.preset + " on " + options.data + " (" + device.name() + ", seed " +
+           std::to_string(settings.trainer.seed) + ") into " + options.out + "\n");
+  return train_to_the_end(run, trainer, data, options);
+}
+
+int resume(const TrainOptions& options) {
+  Run run = Run::open(options.resume);
+  const Dataset data = Dataset::open(run.description().data);
+  TrainerConfig config = run.description().settings.trainer;
+  if (options.steps) config.total_steps = *options.steps;
+  const Device device = chosen_device(options.device.empty() ? run.description().created.device : options.device);
+  Context context = make_context(device, options.threads);
+  Trainer trainer(context, config, data);
+  warn_about(run.resume(trainer, data, session_on(device, options.command)));
+  announce("resuming " + options.resume + " after step " + std::to_string(trainer.step()) + " of " +
+           std::to_string(config.total_steps) + " (" + device.name() + ")\n");
+  return train_to_the_end(run, trainer, data, options);
+}
+
+int train(const TrainOptions& options) {
+  install_stop_signals();
+  if (options.resume.empty() && options.out.empty()) {
+    throw InvalidArgument("train needs --out RUN for a new run, or --resume RUN");
+  }
+  return options.resume.empty() ? train_new(options) : resume(options);
+}
+
+}  // namespace
+
+void add_train(CLI::App& program, Action& action, const std::vector<std::string>& command_line) {
+  auto options = std::make_shared<TrainOptions>();
+  options->command = command_line;
+  CLI::App* command = program.add_subcommand("train", "Train a new run, or resume one");
+  std::vector<CLI::Option*> of_new_runs;
+  const auto only_new = [&](CLI::Option* option) {
+    of_new_runs.push_back(option);
+    return option;
+  };
+  std::string presets;
+  for (const std::string& name : preset_names()) presets += (presets.empty() ? "" : ", ") + name;
+  std::string data_names;
+  for (const std::string& name : Dataset::names()) data_names += (data_names.empty() ? "" : ", ") + name;
+  only_new(command->add_option("--preset", options->preset, "Start of the settings: " + presets))
+      ->capture_default_str();
+  only_new(command->add_option("--data", options->data,
+                               "A density (" + data_names + ") or a .npy or .csv file of shape (N, D)"));
+  only_new(command->add_option("--out", options->out, "Folder of the new run"));
+  only_new(command->add_option("--config", options->config,
+                               "JSON file with settings that differ from the preset's (keys as in a run's config.json, "
+                               "object \"config\")"));
+  only_new(command->add_option("--set", options->settings,
+                               "One setting, e.g. energy.lr=1e-3 or log_every=10; may be repeated"))
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  only_new(command->add_option("--seed", options->seed, "Seed of everything random; default 0"));
+  only_new(command->add_flag("--force", options->force, "Replace a run that exists in --out"));
+  const CLI::Option* resume = command->add_option(
+      "--resume", options->resume, "Go on with a run from its newest valid checkpoint, with its settings");
+  // A step is 48 bits of the counter of the random numbers.
+  const auto steps = CLI::Range(std::int64_t{0}, (std::int64_t{1} << 48) - 1).description("");
+  command
+      ->add_option(
+          "--steps", options->steps,
+          "Steps of the whole run, which the schedule spans; on --resume a changed total is recorded, and ends "
+          "bit-identity unless the schedule is constant")
+      ->check(steps);
+  command->add_option("--stop-after", options->stop_after, "Stop, with a checkpoint, once this many steps are done")
+      ->check(steps);
+  command->add_option("--device", options->device,
+                      "cpu, cuda, cuda:N or auto (a usable GPU, else the CPU); default: auto, on --resume as before");
+  command->add_option("--threads", options->threads, "CPU threads; 0: as many as OpenMP chooses. Changes no result")
+      ->capture_default_str();
+  command->callback([=, &action] {
+    for (const CLI::Option* option : of_new_runs) {
+      if (resume->count() == 0 || option->count() == 0) continue;
+      throw InvalidArgument(option->get_name() +
+                            " is for new runs: --resume goes on with the settings of the run, and takes only --steps, "
+                            "--stop-after, --device and --threads");
+    }
+    action = [options] { return train(*options); };
+  });
+}
+
+}  // namespace bracket

@@ -1,0 +1,10 @@
+#include "tools/program/version.h"
+
+#include "bracket_revision.h"
+
+namespace bracket {
+
+const char* version() noexcept { return BRACKET_VERSION; }
+const char* revision() noexcept { return BRACKET_REVISION; }
+
+}  // namespace bracket

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every test but those labelled slow (tools/acceptance.sh): the CPU suite, the
+# CUDA kernels on the SIMT executor under several schedules and sanitizers, the package, and, with a toolkit, the
+# compilation of all CUDA code. Tests labelled gpu run where there is a GPU; BRACKET_REQUIRE_GPU=1 makes its absence a
+# failure. Reports: build/*/junit*.xml. Usage: tools/test.sh
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+jobs=$(nproc)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+# Tests run side by side: threads that wait must not hold a core.
+export OMP_WAIT_POLICY=passive
+tools/install_deps.sh
+
+stage() { printf '\n== %s (%d s) ==\n' "$1" "$SECONDS"; }
+build() { cmake --preset "$1" >/dev/null && cmake --build --preset "$1" -j "$jobs" "${@:2}"; }
+run() {  # run PRESET NAME ctest-arguments...
+  ctest --test-dir "build/$1" --no-tests=error --output-on-failure -j "$jobs" --output-junit "junit-$2.xml" "${@:3}"
+}
+
+stage "build (Release, warnings are errors)"
+build dev
+stage "all tests"
+run dev all -LE slow
+stage "kernels under other schedules"
+SIMT_ORDER=reverse run dev simt-reverse -L simt
+for seed in 2 3; do SIMT_ORDER=random SIMT_SEED=$seed run dev "simt-random-$seed" -L simt; done
+
+stage "without CUDA, under address and undefined-behaviour sanitizers"
+build asan
+run asan asan -L 'cpu|simt' -LE slow
+
+stage "kernels under the thread sanitizer"
+build tsan --target simt_tests
+run tsan tsan -L simt
+
+printf '\nall stages passed in %d s\n' "$SECONDS"
