@@ -91,7 +91,7 @@ TEST(Folding, APartialFoldIsCountedInShare) {
   const double folded = 0.5 * (std::erf(1.5 / std::sqrt(2.0)) + std::erf(2 / std::sqrt(2.0)));
   const double share = fraction(n);
   EXPECT_LE(share, folded + 3 * std::sqrt(folded * (1 - folded) / 2000));
-  // Missed are latents within a separation of either crease: at most 0.2 of a density of 0.4, 0.24 on average.
+  // Missed are latents within a separation of either crease: a length of 0.2 at a density below 0.4.
   EXPECT_GT(share, folded - 0.08);
 }
 

@@ -85,7 +85,7 @@ def bench_section(build, results):
     output = results / "bench.json"
     done = subprocess.run(
         [str(program), "--benchmark_filter=cuda", f"--benchmark_out={output}", "--benchmark_out_format=json",
-         "--benchmark_repetitions=10", "--benchmark_report_aggregates_only=true"], timeout=600)
+         "--benchmark_repetitions=10", "--benchmark_display_aggregates_only=true"], timeout=600)
     return {"status": "passed" if done.returncode == 0 else "failed", "file": output.name}
 
 
@@ -95,10 +95,10 @@ def main():
     parser.add_argument("--results", type=pathlib.Path, required=True)
     parser.add_argument("--revision", required=True)
     options = parser.parse_args()
-    device = subprocess.run([str(options.build / "tools" / "bracket"), "doctor", "--json"], capture_output=True, text=True)
+    doctor = subprocess.run([str(options.build / "tools" / "bracket"), "doctor"], capture_output=True, text=True)
     report = {
         "revision": options.revision,
-        "doctor": json.loads(device.stdout) if device.returncode == 0 else device.stderr,
+        "doctor": (doctor.stdout + doctor.stderr).splitlines(),
         "tests": tests_section(options.build),
         "memcheck": sanitizer_section(options.build, "memcheck"),
         "racecheck": sanitizer_section(options.build, "racecheck"),

@@ -11,7 +11,7 @@
 
 #include "bracket/error.h"
 #include "bracket/random.h"
-#include "host/evaluate/row_chunks.h"
+#include "host/training/row_chunks.h"
 #include "host/training/inference.h"
 #include "kernels/ops.h"
 

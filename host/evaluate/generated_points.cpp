@@ -7,7 +7,7 @@
 
 #include "bracket/entropy.h"
 #include "bracket/error.h"
-#include "host/evaluate/row_chunks.h"
+#include "host/training/row_chunks.h"
 #include "host/training/inference.h"
 #include "kernels/ops.h"
 

@@ -51,6 +51,23 @@ Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols)
   return {zeros, value.tangent};
 }
 
+bool injective_function(Activation function, double negative_slope) noexcept {
+  switch (function) {
+    case Activation::identity:
+    case Activation::tanh:
+    case Activation::sigmoid:
+    case Activation::softplus:
+      return true;
+    case Activation::leaky_relu:
+      return negative_slope > 0;
+    case Activation::relu:
+    case Activation::prelu:
+    case Activation::silu:
+      return false;
+  }
+  return false;
+}
+
 std::vector<double> uniform_values(const RandomKey& key, std::int64_t count, double bound) {
   std::vector<double> values(static_cast<std::size_t>(count));
   for (std::int64_t i = 0; i < count; ++i)

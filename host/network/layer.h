@@ -90,6 +90,10 @@ Tensor joined(const Stacked& value);
 /// `value` with a zero-filled primal part where that was absent.
 Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols);
 
+/// Whether a pointwise function is strictly monotone whatever is learnt: relu is flat, silu turns, and a learnt prelu
+/// slope may reach zero or below.
+bool injective_function(Activation function, double negative_slope) noexcept;
+
 /// Uniform values in (-bound, bound) for one tensor.
 std::vector<double> uniform_values(const RandomKey& key, std::int64_t count, double bound);
 

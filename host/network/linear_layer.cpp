@@ -35,8 +35,7 @@ class LinearLayer final : public Layer {
   }
 
   bool injective() const noexcept override {
-    return spec_.features == inputs_ &&
-           (!has_function() || kind_.function == Activation::leaky_relu || kind_.function == Activation::prelu);
+    return spec_.features == inputs_ && injective_function(kind_.function, kind_.negative_slope);
   }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {

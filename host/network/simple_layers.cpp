@@ -15,9 +15,7 @@ class ActivationLayer final : public Layer {
     if (spec.function == Activation::prelu) slope_ = layout.add(prefix + "weight", 1, 0, false);
     slot_cols_ = {inputs};
   }
-  bool injective() const noexcept override {
-    return spec_.function != Activation::relu;  // tanh and sigmoid are injective in exact arithmetic
-  }
+  bool injective() const noexcept override { return injective_function(spec_.function, spec_.negative_slope); }
   void initialize(const RandomKey&, const ValueWriter& write) const override {
     if (slope_.rows > 0) write(slope_, false, {spec_.initial_slope});
   }

@@ -37,7 +37,7 @@ RunSettings run_settings_from_json(const std::string& text) {
   }
   JsonReader reader(intervals, "");
   for (const IntervalKey& key : kIntervalKeys) {
-    reader.number(key.name, settings.*key.value, Range::at_least(key.lowest));
+    reader.number(key.name, settings.*key.value, NumberRange::at_least(key.lowest));
   }
   settings.trainer = trainer_config_from_json(json.dump());
   return settings;

@@ -116,9 +116,9 @@ void read_state(Checkpoint& checkpoint, const std::vector<std::byte>& bytes) {
   TrainerSnapshot& snapshot = checkpoint.snapshot;
   JsonReader reader(state, "");
   constexpr Presence kRequired = Presence::required;
-  reader.number("step", snapshot.step, Range::at_least(0), kRequired);
-  reader.number("energy_updates", snapshot.energy_updates, Range::at_least(0), kRequired);
-  reader.number("generator_updates", snapshot.generator_updates, Range::at_least(0), kRequired);
+  reader.number("step", snapshot.step, NumberRange::at_least(0), kRequired);
+  reader.number("energy_updates", snapshot.energy_updates, NumberRange::at_least(0), kRequired);
+  reader.number("generator_updates", snapshot.generator_updates, NumberRange::at_least(0), kRequired);
   reader.number("penalty_weight", snapshot.penalty_weight, {}, kRequired);
   reader.number("gap_average", snapshot.gap_average, {}, kRequired);
   reader.finish();

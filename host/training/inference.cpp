@@ -3,27 +3,13 @@
 #include <algorithm>
 
 #include "bracket/error.h"
+#include "host/training/row_chunks.h"
 #include "kernels/ops.h"
-#include "kernels/plan_ops.h"
 
 namespace bracket {
 namespace {
 
 constexpr std::int64_t kChunkRows = 4096;  // activations of a 64-wide network stay in a few MB
-
-// Runs `body(ops, arena, first, count)` for every chunk with an arena planned for the largest one.
-template <class Body>
-void for_chunks(Context& context, std::int64_t rows, std::int64_t chunk, const Body& body) {
-  if (rows == 0) return;
-  PlanOps plan;
-  Arena planner;
-  body(plan, planner, std::int64_t{0}, std::min(rows, chunk));
-  Arena arena(context.pool(), planner.high_water_bytes());
-  for (std::int64_t first = 0; first < rows; first += chunk) {
-    arena.rewind(0);
-    body(context.ops(), arena, first, std::min(chunk, rows - first));
-  }
-}
 
 void require_points(std::span<const double> x, std::int64_t rows, std::int64_t cols, const char* what) {
   if (rows < 0 || static_cast<std::int64_t>(x.size()) != rows * cols)
@@ -75,7 +61,7 @@ std::vector<double> network_outputs(Context& context, const Network& network, co
   std::vector<double> out;
   out.reserve(static_cast<std::size_t>(rows * network.output_size()));
   PrimalPass pass;
-  for_chunks(context, rows, kChunkRows, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
+  for_row_chunks(context, rows, kChunkRows, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor input = arena.allocate(network.dtype(), {count, cols});
     to_device(ops, input, x.subspan(static_cast<std::size_t>(first * cols), static_cast<std::size_t>(count * cols)));
     network.forward(ops, arena, pass, parameters, input, PassMode::inference);
@@ -91,7 +77,7 @@ GeneratorOutputs generator_outputs(Context& context, const Network& generator, c
   GeneratorOutputs out;
   EntropyPass pass;
   const std::int64_t chunk = std::max<std::int64_t>(1, kChunkRows / (1 + d));
-  for_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
+  for_row_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor input = arena.allocate(generator.dtype(), {count, d});
     to_device(ops, input, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
     entropy_forward(ops, arena, pass, generator, parameters, input, EntropyEstimator::exact);

@@ -167,7 +167,8 @@ class Network {
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
   std::int64_t parameter_count() const;                                       ///< learnable scalars
   bool has_batch_norm() const noexcept { return has_batch_norm_; }
-  /// True when every layer is injective by construction (invertible start matrices assumed): a lower bound is a bound.
+  /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
+  /// invertible (the set where they are not has measure zero): a lower bound is then a bound.
   bool injective_by_construction() const;
 
   /// Fills both blocks with starting values: a function of (seed, stream) alone, the same on every device.
