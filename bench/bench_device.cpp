@@ -1,7 +1,6 @@
 #include "bench/bench_device.h"
 
-#include <omp.h>
-
+#include <thread>
 #include <utility>
 
 #include "bracket/error.h"
@@ -31,7 +30,7 @@ BenchDevice cuda() {
 std::vector<BenchDevice> open_devices(bool gpu_required) {
   std::vector<BenchDevice> devices;
   devices.push_back(cpu(1));
-  if (omp_get_num_procs() > 1) devices.push_back(cpu(2));
+  if (std::thread::hardware_concurrency() > 1) devices.push_back(cpu(2));
   std::string reason;
   if (cuda_device_count(&reason) > 0) {
 #ifdef BRACKET_WITH_CUDA

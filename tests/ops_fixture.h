@@ -67,9 +67,6 @@ class TestDevice {
   std::unique_ptr<Context> make_context(ContextOptions options) const {
     options.guard = true;
     options.device = name_ == "cpu" ? Device{} : Device{DeviceKind::cuda, 0};
-#ifdef __SANITIZE_THREAD__
-    options.threads = 1;  // libgomp is not instrumented: to TSan its barriers are none
-#endif
 #ifdef BRACKET_TEST_SIMT
     if (name_ == "simt") {
       return std::make_unique<Context>(options, simt::make_cuda_ops(0, options.stream, options.allocator));

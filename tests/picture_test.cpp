@@ -348,6 +348,9 @@ TEST(ColorMaps, EndpointsClampingAndNotANumber) {
   EXPECT_EQ(ink()(0), kWhite);
   EXPECT_EQ(ink()(-kInf), kWhite);
   EXPECT_EQ(viridis()(kInf), viridis()(1));
+  EXPECT_EQ(viridis_root()(0.25), viridis()(0.5));
+  EXPECT_EQ(viridis_root()(1), viridis()(1));
+  EXPECT_EQ(viridis_root()(kNaN), kNotANumberColor);
   EXPECT_EQ(viridis()(-3), viridis()(0));
   EXPECT_EQ(viridis()(kNaN), kNotANumberColor);
   for (int i = 0; i <= 1000; ++i) EXPECT_NE(viridis()(i / 1000.0), kNotANumberColor);
@@ -563,7 +566,7 @@ TEST(DensityFigures, RowZeroOfTheGridIsAtTheBottom) {
   const std::array<std::array<double, 3>, 4> cells{
       {{0.02, 0.02, 0}, {0.98, 0.02, -1}, {0.02, 0.98, -2}, {0.98, 0.98, -3}}};
   for (const auto& [across, up, value] : cells) {
-    EXPECT_EQ(color_at(image, density, across, up), viridis()(std::exp(value)));
+    EXPECT_EQ(color_at(image, density, across, up), viridis_root()(std::exp(value)));
     EXPECT_EQ(color_at(image, log_density, across, up), viridis()(1 + value / 12));
   }
 }

@@ -50,8 +50,6 @@ class ProgramTest : public RunFolderTest {
       ::dup2(err_descriptor, STDERR_FILENO);
       ::close(out_descriptor);
       ::close(err_descriptor);
-      // Tests run side by side; threads that spin for each other would only wait for the other tests.
-      ::setenv("OMP_WAIT_POLICY", "passive", 1);
       // A sanitizer would end the process where the system's allocator returns null.
       const char* sanitizer = std::getenv("ASAN_OPTIONS");
       const std::string options = std::string(sanitizer != nullptr ? sanitizer : "") + ":allocator_may_return_null=1";

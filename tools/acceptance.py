@@ -53,10 +53,9 @@ class Failed(Exception):
 
 def run_timed(command, log):
     """Runs a command on one thread; returns (wall seconds, processor seconds). Raises Failed with the last output."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(log, "wb") as output:
         start = time.monotonic()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - start
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -68,7 +67,7 @@ def run_timed(command, log):
 
 def evaluate(program, checkpoint):
     command = [program, "eval", checkpoint, "--json", "--device", "cpu", "--threads", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"bracket eval {checkpoint} ended with {done.returncode}: {done.stderr.strip()}")
     return {key: json.loads(done.stdout)[key] for key in KEPT_KEYS}

@@ -7,9 +7,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 jobs=$(nproc)
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
-# Tests run side by side: threads that wait must not hold a core.
-export OMP_WAIT_POLICY=passive
 tools/install_deps.sh
 
 stage() { printf '\n== %s (%d s) ==\n' "$1" "$SECONDS"; }

@@ -35,7 +35,7 @@ const ContextOptions& checked(const ContextOptions& options) {
   }
   if (options.threads < 0) {
     throw InvalidArgument("ContextOptions::threads is " + std::to_string(options.threads) +
-                          "; use a positive number, or 0 for OpenMP's default");
+                          "; use a positive number, or 0 for one per processor");
   }
   if (options.memory_limit < 0) {
     throw InvalidArgument("ContextOptions::memory_limit is " + std::to_string(options.memory_limit) +

@@ -29,7 +29,9 @@ std::uint8_t between(std::uint8_t low, std::uint8_t high, double weight) {
 
 Color ColorMap::operator()(double value) const noexcept {
   if (std::isnan(value)) return kNotANumberColor;
-  const double position = std::clamp(value, 0.0, 1.0) * static_cast<double>(controls_.size() - 1);
+  const double clamped = std::clamp(value, 0.0, 1.0);
+  const double position =
+      (exponent_ == 1 ? clamped : std::pow(clamped, exponent_)) * static_cast<double>(controls_.size() - 1);
   const std::size_t index = std::min(static_cast<std::size_t>(position), controls_.size() - 2);
   const double weight = position - static_cast<double>(index);
   const Color& low = controls_[index];
@@ -40,6 +42,11 @@ Color ColorMap::operator()(double value) const noexcept {
 
 const ColorMap& viridis() noexcept {
   static constexpr ColorMap map{kViridis};
+  return map;
+}
+
+const ColorMap& viridis_root() noexcept {
+  static constexpr ColorMap map{kViridis, 0.5};
   return map;
 }
 

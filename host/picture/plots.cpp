@@ -166,9 +166,9 @@ Panel density_panel(const DensityImage& density) {
   constexpr double kLargestLog = 600;
   const bool relative = !(std::abs(density.maximum) <= kLargestLog);
   const double top = std::isinf(density.maximum) ? 0 : density.maximum;
-  Image content = paint(density, viridis(), [top](double value) { return std::exp(value - top); });
+  Image content = paint(density, viridis_root(), [top](double value) { return std::exp(value - top); });
   return {"density", heat_note(density, "", relative), std::move(content),
-          ColorScale{{0, relative ? 1.0 : std::exp(top)}, &viridis()}};
+          ColorScale{{0, relative ? 1.0 : std::exp(top)}, &viridis_root()}};
 }
 
 Panel log_density_panel(const DensityImage& density, double floor) {

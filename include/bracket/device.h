@@ -40,7 +40,7 @@ struct ContextOptions {
   std::int64_t memory_limit = 0;
   /// Surround every buffer with canaries and fill fresh memory with NaN; checked when a buffer is released.
   bool guard = false;
-  /// OpenMP threads of the CPU device; 0: OpenMP's default. Results do not depend on it.
+  /// Threads of the CPU device; 0: one per processor this process may use. Results do not depend on it.
   int threads = 0;
 };
 

@@ -154,7 +154,8 @@ void multiply(T* y, const T* a, const T* b, std::int64_t n) {
 }
 
 template <Activation kFunction, class T>
-void forward(const Stacked& out, const Stacked& in, const Parameters<T>& parameters, const Rows& rows, int threads) {
+void forward(const Stacked& out, const Stacked& in, const Parameters<T>& parameters, const Rows& rows,
+             ThreadTeam& team) {
   const StackedMatrix<T> y(out);
   const StackedMatrix<T> x(in);
   const std::int64_t cols = x.primal.cols;
@@ -164,7 +165,7 @@ void forward(const Stacked& out, const Stacked& in, const Parameters<T>& paramet
   const std::int64_t max_rows = rows_per_run(cols, rows, y, x);
   const std::int64_t width_limit = std::min(kRun, cols);
 
-  parallel_rows(rows.primal, cost_per_row(kFunction, cols, rows), threads, [&](std::int64_t begin, std::int64_t end) {
+  parallel_rows(rows.primal, cost_per_row(kFunction, cols, rows), team, [&](std::int64_t begin, std::int64_t end) {
     RunParameters<T> p;
     T first[kRun];
     for (std::int64_t column = 0; column < cols; column += width_limit) {
@@ -343,7 +344,7 @@ T* panel_sums(std::int64_t size) {
 }
 
 template <Activation kFunction, class T>
-void reverse(const ReverseOperands<T>& op, const Tensor& grad_bias, const Tensor& grad_slope, int threads,
+void reverse(const ReverseOperands<T>& op, const Tensor& grad_bias, const Tensor& grad_slope, ThreadTeam& team,
              Update update) {
   const std::int64_t cols = op.x.primal.cols;
   const std::int64_t slopes = grad_slope.size();
@@ -355,7 +356,7 @@ void reverse(const ReverseOperands<T>& op, const Tensor& grad_bias, const Tensor
   const std::int64_t max_rows = cols == 0 ? 1 : rows_per_run(cols, op.rows, op.grad_x, op.grad_y, op.x);
   const std::int64_t width_limit = std::min(kRun, cols);
 
-  parallel_rows(panels == 0 ? 0 : op.rows.primal, cost, threads, [&](std::int64_t begin, std::int64_t end) {
+  parallel_rows(panels == 0 ? 0 : op.rows.primal, cost, team, [&](std::int64_t begin, std::int64_t end) {
     RunParameters<T> p;
     ReverseScratch<T> scratch;
     T slope_columns[kRun];
@@ -390,7 +391,7 @@ void CpuOps::do_bias_activation_forward(Stacked y, Stacked x, Tensor bias, Tenso
                                         const Rows& rows) {
   dispatch(x.primal.dtype(), [&]<class T>() {
     dispatch_activation(kind.function, [&]<Activation kFunction>() {
-      forward<kFunction, T>(y, x, parameters<T>(bias, slope, kind), rows, threads_);
+      forward<kFunction, T>(y, x, parameters<T>(bias, slope, kind), rows, team_);
     });
   });
 }
@@ -403,7 +404,7 @@ void CpuOps::do_bias_activation_reverse(Stacked grad_x, Tensor grad_bias, Tensor
         StackedMatrix<T>(grad_x), StackedMatrix<T>(grad_y), StackedMatrix<T>(x), parameters<T>(bias, slope, kind), rows,
         !grad_slope.absent()};
     dispatch_activation(kind.function, [&]<Activation kFunction>() {
-      reverse<kFunction, T>(operands, grad_bias, grad_slope, threads_, update);
+      reverse<kFunction, T>(operands, grad_bias, grad_slope, team_, update);
     });
   });
 }

@@ -1,13 +1,12 @@
 // What every CPU op family shares: dispatch on the dtype, matrix views, and the one way to run rows in parallel.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <utility>
 
 #include "bracket/tensor.h"
+#include "kernels/cpu/thread_team.h"
 
 namespace bracket {
 
@@ -55,21 +54,18 @@ inline std::int64_t panel_rows(std::int64_t rows, std::int64_t cost_per_row_in_f
   return (wanted + kPanelRowMultiple - 1) / kPanelRowMultiple * kPanelRowMultiple;
 }
 
-/// Calls f(first, last) for every panel of [0, rows). `threads` 0: OpenMP's default. f must not throw.
+/// Calls f(first, last) for every panel of [0, rows). f must not throw.
 template <class F>
-void parallel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops, int threads, F&& f) {
+void parallel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops, ThreadTeam& team, F&& f) {
   if (rows <= 0) return;
   const std::int64_t step = panel_rows(rows, cost_per_row_in_flops);
   const std::int64_t panels = (rows + step - 1) / step;
-  const std::int64_t wanted = threads > 0 ? threads : omp_get_max_threads();
-  const int team = static_cast<int>(std::min(wanted, panels));
-  const bool serial = team <= 1 || rows < kSerialFlops / std::max<std::int64_t>(cost_per_row_in_flops, 1);
-  if (serial) {
-    for (std::int64_t panel = 0; panel < panels; ++panel) f(panel * step, std::min(rows, (panel + 1) * step));
-    return;
+  const auto panel = [&](std::int64_t i) { f(i * step, std::min(rows, (i + 1) * step)); };
+  if (rows < kSerialFlops / std::max<std::int64_t>(cost_per_row_in_flops, 1)) {
+    for (std::int64_t i = 0; i < panels; ++i) panel(i);
+  } else {
+    team.run(panels, panel);
   }
-#pragma omp parallel for schedule(static) num_threads(team)
-  for (std::int64_t panel = 0; panel < panels; ++panel) f(panel * step, std::min(rows, (panel + 1) * step));
 }
 
 }  // namespace bracket

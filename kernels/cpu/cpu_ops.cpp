@@ -7,7 +7,7 @@
 
 namespace bracket {
 
-CpuOps::CpuOps(const AllocatorCallbacks& allocator, int threads) : allocator_(allocator), threads_(threads) {}
+CpuOps::CpuOps(const AllocatorCallbacks& allocator, int threads) : allocator_(allocator), team_(threads) {}
 
 void* CpuOps::allocate_memory(std::int64_t bytes) {
   if (allocator_.allocate) return allocator_.allocate(allocator_.user, bytes, nullptr);

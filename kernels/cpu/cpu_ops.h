@@ -1,17 +1,18 @@
-// The op list on the host: readable loops in float and double, OpenMP across rows, Eigen for dense products.
+// The op list on the host: readable loops in float and double, threads across rows, Eigen for dense products.
 // It is what an embedding program gets by default, and the oracle of every CUDA kernel.
 #pragma once
 
 #include <memory>
 
 #include "bracket/memory.h"
+#include "kernels/cpu/thread_team.h"
 #include "kernels/ops.h"
 
 namespace bracket {
 
 class CpuOps final : public Ops {
  public:
-  /// `threads` 0: OpenMP's default. `allocator` functions null: aligned operator new.
+  /// `threads` 0: one per usable processor. `allocator` functions null: aligned operator new.
   CpuOps(const AllocatorCallbacks& allocator, int threads);
 
   void* allocate_memory(std::int64_t bytes) override;
@@ -29,7 +30,7 @@ class CpuOps final : public Ops {
 
  private:
   AllocatorCallbacks allocator_;
-  int threads_;
+  ThreadTeam team_;
 };
 
 }  // namespace bracket

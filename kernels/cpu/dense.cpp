@@ -184,7 +184,7 @@ void CpuOps::do_gram(Tensor g, Tensor t) {
   dispatch(t.dtype(), [&]<class T>() {
     const Matrix<T> tangents = matrix<T>(t);
     double* const grams = g.as<double>();
-    parallel_rows(g.rows(), k * k * (tangents.cols + 4), threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(g.rows(), k * k * (tangents.cols + 4), team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         gram_of_sample(grams + i * k * k, Matrix<T>{tangents.row(i * k), k, tangents.cols, tangents.ld}, k);
       }
@@ -195,7 +195,7 @@ void CpuOps::do_gram(Tensor g, Tensor t) {
 void CpuOps::do_cholesky(Tensor g) {
   const std::int64_t k = g.extent(1);
   double* const grams = g.as<double>();
-  parallel_rows(g.rows(), k * k * k / 3 + 40 * k, threads_, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(g.rows(), k * k * k / 3 + 40 * k, team_, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       double* const factor = grams + i * k * k;
       if (!factorize(factor, k)) std::fill_n(factor, k * k, std::numeric_limits<double>::quiet_NaN());
@@ -208,7 +208,7 @@ void CpuOps::do_triangular_solve(Tensor x, Tensor l, Tensor b, bool transposed) 
   dispatch(x.dtype(), [&]<class T>() {
     const Matrix<T> solution = matrix<T>(x), right = matrix<T>(b);
     const double* const factors = l.as<double>();
-    parallel_rows(l.rows(), k * (k + 6) * right.cols, threads_, [&](std::int64_t first_sample, std::int64_t last) {
+    parallel_rows(l.rows(), k * (k + 6) * right.cols, team_, [&](std::int64_t first_sample, std::int64_t last) {
       double* const panel = scratch(k * kPanel);
       for (std::int64_t sample = first_sample; sample < last; ++sample) {
         for (std::int64_t first = 0; first < right.cols; first += kPanel) {
@@ -232,7 +232,7 @@ void CpuOps::do_log_diagonal_sum(Tensor h, Tensor l) {
   const double* const factors = l.as<double>();
   dispatch(h.dtype(), [&]<class T>() {
     const Matrix<T> out = matrix<T>(h);
-    parallel_rows(out.rows, 40 * k, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(out.rows, 40 * k, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         const double* const factor = factors + i * k * k;
         double sum = 0;
@@ -248,7 +248,7 @@ void CpuOps::do_symmetric_eigen(Tensor values, Tensor vectors, Tensor a) {
   const Matrix<double> eigenvalues = matrix<double>(values);
   double* const eigenvectors = vectors.as<double>();
   double* const matrices = a.as<double>();
-  parallel_rows(a.rows(), 32 * k * k * k + 200, threads_, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(a.rows(), 32 * k * k * k + 200, team_, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       eigen_of_sample(eigenvalues.row(i), eigenvectors + i * k * k, matrices + i * k * k, k);
     }
@@ -262,7 +262,7 @@ void CpuOps::do_min_singular(Tensor h, Tensor v, Tensor scale, Tensor values, Te
   const auto dimension = static_cast<double>(k);
   dispatch(h.dtype(), [&]<class T>() {
     const Matrix<T> log_volume = matrix<T>(h), vector = matrix<T>(v), factor = matrix<T>(scale);
-    parallel_rows(eigenvalues.rows, k + 40, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(eigenvalues.rows, k + 40, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         // A Gram matrix has no negative eigenvalue: zero or less means singular to rounding.
         const double smallest =
@@ -280,7 +280,7 @@ void CpuOps::do_combine_tangents(Tensor y, Tensor t, Tensor v) {
     const Matrix<T> out = matrix<T>(y), tangents = matrix<T>(t), weights = matrix<T>(v);
     const std::int64_t k = weights.cols;
     // In double: along the weakest direction the tangents cancel almost completely.
-    parallel_rows(out.rows, 2 * k * out.cols, threads_, [&](std::int64_t first_sample, std::int64_t last) {
+    parallel_rows(out.rows, 2 * k * out.cols, team_, [&](std::int64_t first_sample, std::int64_t last) {
       for (std::int64_t i = first_sample; i < last; ++i) {
         for (std::int64_t first = 0; first < out.cols; first += kPanel) {
           const std::int64_t width = std::min(kPanel, out.cols - first);
@@ -302,7 +302,7 @@ void CpuOps::do_combine_tangents(Tensor y, Tensor t, Tensor v) {
 void CpuOps::do_scale_rows(Tensor y, Tensor x, Tensor scale, double factor) {
   dispatch(y.dtype(), [&]<class T>() {
     const Matrix<T> out = matrix<T>(y), in = matrix<T>(x), scales = matrix<T>(scale);
-    parallel_rows(out.rows, out.cols, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(out.rows, out.cols, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         const T row_factor = static_cast<T>(factor * static_cast<double>(*scales.row(i)));
         for (std::int64_t j = 0; j < out.cols; ++j) out.row(i)[j] = row_factor * in.row(i)[j];
@@ -315,7 +315,7 @@ void CpuOps::do_tile_identity(Tensor t, std::int64_t samples) {
   dispatch(t.dtype(), [&]<class T>() {
     const Matrix<T> out = matrix<T>(t);
     const std::int64_t k = out.cols;
-    parallel_rows(samples * k, k, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(samples * k, k, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t row = first; row < last; ++row) {
         std::fill_n(out.row(row), k, T{0});
         out.row(row)[row % k] = 1;

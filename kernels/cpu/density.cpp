@@ -35,9 +35,9 @@ struct ConfinementPoint {
 
 template <class T>
 void confinement_rows_forward(const StackedMatrix<T>& y, const StackedMatrix<T>& e, const StackedMatrix<T>& x,
-                              const Confinement& map, const Rows& rows, int threads) {
+                              const Confinement& map, const Rows& rows, ThreadTeam& team) {
   const std::int64_t cols = x.primal.cols;
-  parallel_rows(rows.primal, stacked_cost(2 * cols + 40, 2 * cols, rows), threads,
+  parallel_rows(rows.primal, stacked_cost(2 * cols + 40, 2 * cols, rows), team,
                 [&](std::int64_t first, std::int64_t last) {
                   for (std::int64_t i = first; i < last; ++i) {
                     const T* const point = x.primal.row(i);
@@ -54,9 +54,9 @@ void confinement_rows_forward(const StackedMatrix<T>& y, const StackedMatrix<T>&
 
 template <class T>
 void confinement_rows_reverse(const StackedMatrix<T>& grad_x, const StackedMatrix<T>& grad_y, const StackedMatrix<T>& x,
-                              const Confinement& map, const Rows& rows, Update update, int threads) {
+                              const Confinement& map, const Rows& rows, Update update, ThreadTeam& team) {
   const std::int64_t cols = x.primal.cols;
-  parallel_rows(rows.primal, stacked_cost(4 * cols + 40, 6 * cols, rows), threads,
+  parallel_rows(rows.primal, stacked_cost(4 * cols + 40, 6 * cols, rows), team,
                 [&](std::int64_t first, std::int64_t last) {
                   for (std::int64_t i = first; i < last; ++i) {
                     const T* const point = x.primal.row(i);
@@ -82,8 +82,8 @@ void confinement_rows_reverse(const StackedMatrix<T>& grad_x, const StackedMatri
 // ---- affine columns -------------------------------------------------------------------------------------------------
 
 template <class T>
-void affine_rows_forward(const Matrix<T>& y, const Matrix<T>& x, const T* scale, const T* shift, int threads) {
-  parallel_rows(y.rows, 2 * y.cols, threads, [&](std::int64_t first, std::int64_t last) {
+void affine_rows_forward(const Matrix<T>& y, const Matrix<T>& x, const T* scale, const T* shift, ThreadTeam& team) {
+  parallel_rows(y.rows, 2 * y.cols, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       const T* const source = x.row(i);
       T* const target = y.row(i);
@@ -93,8 +93,9 @@ void affine_rows_forward(const Matrix<T>& y, const Matrix<T>& x, const T* scale,
 }
 
 template <class T>
-void affine_rows_reverse(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const T* scale, Update update, int threads) {
-  parallel_rows(grad_x.rows, 2 * grad_x.cols, threads, [&](std::int64_t first, std::int64_t last) {
+void affine_rows_reverse(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const T* scale, Update update,
+                         ThreadTeam& team) {
+  parallel_rows(grad_x.rows, 2 * grad_x.cols, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       const T* const source = grad_y.row(i);
       T* const target = grad_x.row(i);
@@ -110,7 +111,7 @@ void affine_rows_reverse(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const
 
 void CpuOps::do_fourier_features_forward(Stacked y, Stacked x, Tensor frequencies, const Rows& rows) {
   dispatch(frequencies.dtype(), [&]<class T>() {
-    fourier_rows_forward(StackedMatrix<T>(y), StackedMatrix<T>(x), matrix<T>(frequencies), rows, threads_);
+    fourier_rows_forward(StackedMatrix<T>(y), StackedMatrix<T>(x), matrix<T>(frequencies), rows, team_);
   });
 }
 
@@ -118,14 +119,14 @@ void CpuOps::do_fourier_features_reverse(Stacked grad_x, Stacked grad_y, Stacked
                                          const Rows& rows, Update update) {
   dispatch(frequencies.dtype(), [&]<class T>() {
     fourier_rows_reverse(StackedMatrix<T>(grad_x), StackedMatrix<T>(grad_y), StackedMatrix<T>(x),
-                         matrix<T>(frequencies), rows, update, threads_);
+                         matrix<T>(frequencies), rows, update, team_);
   });
 }
 
 void CpuOps::do_monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const Staircase& map,
                                            const Rows& rows) {
   dispatch(x.primal.dtype(), [&]<class T>() {
-    staircase_rows_forward(StackedMatrix<T>(y), StackedMatrix<T>(x), StackedMatrix<T>(theta), map, rows, threads_);
+    staircase_rows_forward(StackedMatrix<T>(y), StackedMatrix<T>(x), StackedMatrix<T>(theta), map, rows, team_);
   });
 }
 
@@ -133,13 +134,13 @@ void CpuOps::do_monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, S
                                            const Staircase& map, const Rows& rows) {
   dispatch(x.primal.dtype(), [&]<class T>() {
     staircase_rows_reverse(StackedMatrix<T>(grad_x), StackedMatrix<T>(grad_theta), StackedMatrix<T>(grad_y),
-                           StackedMatrix<T>(x), StackedMatrix<T>(theta), map, rows, threads_);
+                           StackedMatrix<T>(x), StackedMatrix<T>(theta), map, rows, team_);
   });
 }
 
 void CpuOps::do_confinement_forward(Stacked y, Stacked e, Stacked x, const Confinement& map, const Rows& rows) {
   dispatch(x.primal.dtype(), [&]<class T>() {
-    confinement_rows_forward(StackedMatrix<T>(y), StackedMatrix<T>(e), StackedMatrix<T>(x), map, rows, threads_);
+    confinement_rows_forward(StackedMatrix<T>(y), StackedMatrix<T>(e), StackedMatrix<T>(x), map, rows, team_);
   });
 }
 
@@ -147,16 +148,16 @@ void CpuOps::do_confinement_reverse(Stacked grad_x, Stacked grad_y, Stacked x, c
                                     Update update) {
   dispatch(x.primal.dtype(), [&]<class T>() {
     confinement_rows_reverse(StackedMatrix<T>(grad_x), StackedMatrix<T>(grad_y), StackedMatrix<T>(x), map, rows, update,
-                             threads_);
+                             team_);
   });
 }
 
 void CpuOps::do_affine_columns_forward(Stacked y, Stacked x, Tensor scale, Tensor shift, const Rows&) {
   dispatch(scale.dtype(), [&]<class T>() {
     const T* const s = scale.as<T>();
-    if (!y.primal.absent()) affine_rows_forward(matrix<T>(y.primal), matrix<T>(x.primal), s, shift.as<T>(), threads_);
+    if (!y.primal.absent()) affine_rows_forward(matrix<T>(y.primal), matrix<T>(x.primal), s, shift.as<T>(), team_);
     if (!y.tangent.absent()) {
-      affine_rows_forward<T>(matrix<T>(y.tangent), matrix<T>(x.tangent), s, nullptr, threads_);
+      affine_rows_forward<T>(matrix<T>(y.tangent), matrix<T>(x.tangent), s, nullptr, team_);
     }
   });
 }
@@ -165,10 +166,10 @@ void CpuOps::do_affine_columns_reverse(Stacked grad_x, Stacked grad_y, Tensor sc
   dispatch(scale.dtype(), [&]<class T>() {
     const T* const s = scale.as<T>();
     if (!grad_x.primal.absent()) {
-      affine_rows_reverse(matrix<T>(grad_x.primal), matrix<T>(grad_y.primal), s, update, threads_);
+      affine_rows_reverse(matrix<T>(grad_x.primal), matrix<T>(grad_y.primal), s, update, team_);
     }
     if (!grad_x.tangent.absent()) {
-      affine_rows_reverse(matrix<T>(grad_x.tangent), matrix<T>(grad_y.tangent), s, update, threads_);
+      affine_rows_reverse(matrix<T>(grad_x.tangent), matrix<T>(grad_y.tangent), s, update, team_);
     }
   });
 }

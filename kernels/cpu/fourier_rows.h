@@ -65,10 +65,10 @@ class FrequencyRound {
 
 template <class T>
 void fourier_rows_forward(const StackedMatrix<T>& y, const StackedMatrix<T>& x, const Matrix<T>& frequencies,
-                          const Rows& rows, int threads) {
+                          const Rows& rows, ThreadTeam& team) {
   const std::int64_t inputs = frequencies.cols, features = frequencies.rows;
   const std::int64_t cost = stacked_cost(inputs + features * (2 * inputs + 12), features * (2 * inputs + 2), rows);
-  parallel_rows(rows.primal, cost, threads, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(rows.primal, cost, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       if (y.has_primal) std::copy_n(x.primal.row(i), inputs, y.primal.row(i));
       const TangentRange tangents(rows, i);
@@ -107,10 +107,10 @@ void fourier_rows_forward(const StackedMatrix<T>& y, const StackedMatrix<T>& x, 
 /// grad_p = cos p gs - sin p gc - sum_k p'_k (sin p gs'_k + cos p gc'_k).
 template <class T>
 void fourier_rows_reverse(const StackedMatrix<T>& grad_x, const StackedMatrix<T>& grad_y, const StackedMatrix<T>& x,
-                          const Matrix<T>& frequencies, const Rows& rows, Update update, int threads) {
+                          const Matrix<T>& frequencies, const Rows& rows, Update update, ThreadTeam& team) {
   const std::int64_t inputs = frequencies.cols, features = frequencies.rows;
   const std::int64_t cost = stacked_cost(inputs + features * (4 * inputs + 16), features * (6 * inputs + 8), rows);
-  parallel_rows(rows.primal, cost, threads, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(rows.primal, cost, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       if (grad_x.has_primal && grad_y.has_primal) {
         update_row(grad_x.primal.row(i), grad_y.primal.row(i), T{1}, inputs, update);

@@ -1,7 +1,7 @@
 // Dense layers, x [r, in], w [out, in], y [r, out]: y = x w^T, grad_x (+)= grad_y w, grad_w (+)= grad_y^T x.
 //
-// Eigen multiplies on panels that depend on the shapes alone, OpenMP runs the panels, partial sums of grad_w are added
-// in order: the same bits for any number of threads.
+// Eigen multiplies on panels that depend on the shapes alone, threads share the panels, partial sums of grad_w are
+// added in order: the same bits for any number of threads.
 //
 // Measured on a 2-core Xeon (AVX2, float), GFLOP/s on one / two threads; one whole Eigen product at 800 x 100 x 100
 // reaches 103 on one:
@@ -16,8 +16,6 @@
 #ifndef EIGEN_DONT_PARALLELIZE
 #define EIGEN_DONT_PARALLELIZE
 #endif
-#include <omp.h>
-
 #include <Eigen/Core>
 #include <algorithm>
 #include <bit>
@@ -66,23 +64,20 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
 
 /// f(task) for every task, on as many threads as there are and the work deserves.
 template <class F>
-void parallel_tasks(std::int64_t tasks, std::int64_t cost, int threads, F&& f) {
-  const std::int64_t wanted = threads > 0 ? threads : omp_get_max_threads();
-  const int team = static_cast<int>(std::min(wanted, tasks));
-  if (team <= 1 || cost < kSerialCost) {
+void parallel_tasks(std::int64_t tasks, std::int64_t cost, ThreadTeam& team, F&& f) {
+  if (cost < kSerialCost) {
     for (std::int64_t task = 0; task < tasks; ++task) f(task);
-    return;
+  } else {
+    team.run(tasks, f);
   }
-#pragma omp parallel for schedule(static) num_threads(team)
-  for (std::int64_t task = 0; task < tasks; ++task) f(task);
 }
 
 /// product(first, count) for every panel of the rows of a result.
 template <class F>
-void parallel_panels(std::int64_t rows, std::int64_t cost_per_row, int threads, F&& product) {
+void parallel_panels(std::int64_t rows, std::int64_t cost_per_row, ThreadTeam& team, F&& product) {
   const std::int64_t even = round_up((rows + kPanels - 1) / kPanels, kPanelRowMultiple);
   const std::int64_t step = std::clamp(even, kMinPanelRows, kMaxLinearPanelRows);
-  parallel_tasks((rows + step - 1) / step, rows * cost_per_row, threads, [&](std::int64_t panel) {
+  parallel_tasks((rows + step - 1) / step, rows * cost_per_row, team, [&](std::int64_t panel) {
     const std::int64_t first = panel * step;
     product(first, std::min(step, rows - first));
   });
@@ -98,19 +93,20 @@ void store(C&& c, const Product& product, Update update) {
 }
 
 template <class T>
-void forward(const Matrix<T>& y, const Matrix<T>& x, const Matrix<T>& w, int threads) {
+void forward(const Matrix<T>& y, const Matrix<T>& x, const Matrix<T>& w, ThreadTeam& team) {
   const View<T> weights = rows_of(w, 0, w.rows);
   const std::int64_t cost = y.cols * (2 * x.cols + kWriteCost);
-  parallel_panels(y.rows, cost, threads, [&](std::int64_t first, std::int64_t count) {
+  parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
     rows_of(y, first, count).noalias() = rows_of(x, first, count) * weights.transpose();
   });
 }
 
 template <class T>
-void reverse_data(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const Matrix<T>& w, Update update, int threads) {
+void reverse_data(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const Matrix<T>& w, Update update,
+                  ThreadTeam& team) {
   const View<T> weights = rows_of(w, 0, w.rows);
   const std::int64_t cost = grad_x.cols * (2 * grad_y.cols + kWriteCost);
-  parallel_panels(grad_x.rows, cost, threads, [&](std::int64_t first, std::int64_t count) {
+  parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
     store(rows_of(grad_x, first, count), rows_of(grad_y, first, count) * weights, update);
   });
 }
@@ -124,9 +120,9 @@ T* chunk_sums(std::int64_t size) {
 
 /// grad_w (+)= chunk 0 + chunk 1 + ...; a chunk is a contiguous [out, in].
 template <class T>
-void add_chunks(const Matrix<T>& grad_w, const T* sums, std::int64_t chunks, Update update, int threads) {
+void add_chunks(const Matrix<T>& grad_w, const T* sums, std::int64_t chunks, Update update, ThreadTeam& team) {
   const std::int64_t size = grad_w.rows * grad_w.cols;
-  parallel_rows(grad_w.rows, chunks * grad_w.cols, threads, [&](std::int64_t begin, std::int64_t end) {
+  parallel_rows(grad_w.rows, chunks * grad_w.cols, team, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       T* row = grad_w.row(i);
       const T* chunk_row = sums + i * grad_w.cols;
@@ -140,7 +136,8 @@ void add_chunks(const Matrix<T>& grad_w, const T* sums, std::int64_t chunks, Upd
 }
 
 template <class T>
-void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Matrix<T>& x, Update update, int threads) {
+void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Matrix<T>& x, Update update,
+                     ThreadTeam& team) {
   const std::int64_t size = grad_w.rows * grad_w.cols;
   if (size == 0) return;
   const std::int64_t row_limit = std::max<std::int64_t>(1, x.rows / kMinChunkRows);
@@ -150,7 +147,7 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
   const std::int64_t panels = (grad_w.rows + kWeightPanelRows - 1) / kWeightPanelRows;
   T* sums = chunks > 1 ? chunk_sums<T>(chunks * size) : nullptr;
 
-  parallel_tasks(chunks * panels, 2 * x.rows * size, threads, [&](std::int64_t task) {
+  parallel_tasks(chunks * panels, 2 * x.rows * size, team, [&](std::int64_t task) {
     const std::int64_t chunk = task / panels;
     const std::int64_t first = std::min(chunk * chunk_rows, x.rows);
     const std::int64_t count = std::min(chunk_rows, x.rows - first);
@@ -165,23 +162,23 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
       rows_of(sum, out_first, out_count).noalias() = product;
     }
   });
-  if (chunks > 1) add_chunks(grad_w, sums, chunks, update, threads);
+  if (chunks > 1) add_chunks(grad_w, sums, chunks, update, team);
 }
 
 }  // namespace
 
 void CpuOps::do_linear_forward(Tensor y, Tensor x, Tensor w) {
-  dispatch(y.dtype(), [&]<class T>() { forward(matrix<T>(y), matrix<T>(x), matrix<T>(w), threads_); });
+  dispatch(y.dtype(), [&]<class T>() { forward(matrix<T>(y), matrix<T>(x), matrix<T>(w), team_); });
 }
 
 void CpuOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update) {
   dispatch(grad_x.dtype(),
-           [&]<class T>() { reverse_data(matrix<T>(grad_x), matrix<T>(grad_y), matrix<T>(w), update, threads_); });
+           [&]<class T>() { reverse_data(matrix<T>(grad_x), matrix<T>(grad_y), matrix<T>(w), update, team_); });
 }
 
 void CpuOps::do_linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update) {
   dispatch(grad_w.dtype(),
-           [&]<class T>() { reverse_weights(matrix<T>(grad_w), matrix<T>(grad_y), matrix<T>(x), update, threads_); });
+           [&]<class T>() { reverse_weights(matrix<T>(grad_w), matrix<T>(grad_y), matrix<T>(x), update, team_); });
 }
 
 }  // namespace bracket

@@ -20,8 +20,8 @@ constexpr int kPanel = 32;
 
 /// Calls f(first, count) for panels of up to kPanel columns; what f does to a column must not depend on the panel.
 template <class F>
-void column_panels(std::int64_t columns, std::int64_t cost_per_column, int threads, F&& f) {
-  parallel_rows(columns, cost_per_column, threads, [&](std::int64_t first, std::int64_t last) {
+void column_panels(std::int64_t columns, std::int64_t cost_per_column, ThreadTeam& team, F&& f) {
+  parallel_rows(columns, cost_per_column, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t j = first; j < last; j += kPanel) {
       f(j, static_cast<int>(std::min<std::int64_t>(kPanel, last - j)));
     }
@@ -81,10 +81,10 @@ void store(T* y, double value, Update update) {
 constexpr std::int64_t kRowChunks = 64;
 
 template <class RowTerm>
-double sum_of_rows(std::int64_t rows, std::int64_t cost_per_row, int threads, RowTerm&& row_term) {
+double sum_of_rows(std::int64_t rows, std::int64_t cost_per_row, ThreadTeam& team, RowTerm&& row_term) {
   std::array<double, kRowChunks> partial{};
   const std::int64_t chunk = (rows + kRowChunks - 1) / kRowChunks;
-  parallel_rows(kRowChunks, chunk * cost_per_row, threads, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(kRowChunks, chunk * cost_per_row, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t c = first; c < last; ++c) {
       double sum = 0;
       for (std::int64_t i = c * chunk; i < std::min(rows, (c + 1) * chunk); ++i) sum += row_term(i);
@@ -105,16 +105,16 @@ void normalize(T* x, std::int64_t count, double epsilon) {
 
 /// u = w v
 template <class T>
-void multiply(T* u, const Matrix<T>& w, const T* v, int threads) {
-  parallel_rows(w.rows, 2 * w.cols, threads, [&](std::int64_t first, std::int64_t last) {
+void multiply(T* u, const Matrix<T>& w, const T* v, ThreadTeam& team) {
+  parallel_rows(w.rows, 2 * w.cols, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) u[i] = static_cast<T>(inner_product(w.row(i), v, w.cols));
   });
 }
 
 /// v = w^T u
 template <class T>
-void multiply_transposed(T* v, const Matrix<T>& w, const T* u, int threads) {
-  column_panels(w.cols, 2 * w.rows, threads, [&](std::int64_t first, int count) {
+void multiply_transposed(T* v, const Matrix<T>& w, const T* u, ThreadTeam& team) {
+  column_panels(w.cols, 2 * w.rows, team, [&](std::int64_t first, int count) {
     double sums[kPanel] = {};
     add_columns(sums, w.rows, count, [&](std::int64_t i, int j) {
       return static_cast<double>(w.row(i)[first + j]) * static_cast<double>(u[i]);
@@ -141,7 +141,7 @@ void CpuOps::do_batch_norm_train_forward(Tensor y, Tensor mean, Tensor inv_std, 
     const auto move = [momentum](T& running, double batch) {
       running = static_cast<T>((1 - momentum) * static_cast<double>(running) + momentum * batch);
     };
-    column_panels(in.cols, 8 * n, threads_, [&](std::int64_t first, int count) {
+    column_panels(in.cols, 8 * n, team_, [&](std::int64_t first, int count) {
       double center[kPanel] = {};
       double squares[kPanel] = {};
       add_columns(center, n, count, [&](std::int64_t i, int j) { return static_cast<double>(in.row(i)[first + j]); });
@@ -177,7 +177,7 @@ void CpuOps::do_batch_norm_train_reverse(Tensor grad_x, Tensor grad_gamma, Tenso
     const T* const means = mean.as<T>();
     const T* const inv_stds = inv_std.as<T>();
     const std::int64_t n = in.rows;
-    column_panels(in.cols, 10 * n, threads_, [&](std::int64_t first, int count) {
+    column_panels(in.cols, 10 * n, team_, [&](std::int64_t first, int count) {
       const PanelOf<T> center(means, first, count), inverse(inv_stds, first, count), scale_of(scale, first, count);
       double shifts[kPanel] = {};
       double scales[kPanel] = {};
@@ -210,7 +210,7 @@ void CpuOps::do_batch_norm_infer_forward(Stacked y, Stacked x, Tensor gamma, Ten
     const T* const means = running_mean.as<T>();
     const T* const variances = running_variance.as<T>();
     const auto map_rows = [&]<bool kShifted>(const Matrix<T>& out, const Matrix<T>& in) {
-      column_panels(out.cols, 4 * out.rows, threads_, [&](std::int64_t first, int count) {
+      column_panels(out.cols, 4 * out.rows, team_, [&](std::int64_t first, int count) {
         T factor[kPanel];
         for (int j = 0; j < count; ++j) {
           const double deviation = std::sqrt(static_cast<double>(variances[first + j]) + epsilon);
@@ -244,7 +244,7 @@ void CpuOps::do_batch_norm_infer_reverse(Stacked grad_x, Tensor grad_gamma, Tens
     const Matrix<T> inputs[2] = {matrix<T>(x.primal), matrix<T>(x.tangent)};
     const Matrix<T> outputs[2] = {matrix<T>(grad_x.primal), matrix<T>(grad_x.tangent)};
     column_panels(
-        gamma.rows(), 6 * (outputs[0].rows + outputs[1].rows + seeds[0].rows + seeds[1].rows), threads_,
+        gamma.rows(), 6 * (outputs[0].rows + outputs[1].rows + seeds[0].rows + seeds[1].rows), team_,
         [&](std::int64_t first, int count) {
           double inverse[kPanel];
           double shifts[kPanel] = {};
@@ -293,16 +293,16 @@ void CpuOps::do_spectral_norm_forward(Tensor w_normalized, Tensor sigma, Tensor 
     T* const left = u.as<T>();
     T* const right = v.as<T>();
     for (int iteration = 0; iteration < iterations; ++iteration) {
-      multiply(left, weights, right, threads_);
+      multiply(left, weights, right, team_);
       normalize(left, weights.rows, epsilon);
-      multiply_transposed(right, weights, left, threads_);
+      multiply_transposed(right, weights, left, team_);
       normalize(right, weights.cols, epsilon);
     }
-    const T norm = static_cast<T>(sum_of_rows(weights.rows, 2 * weights.cols, threads_, [&](std::int64_t i) {
+    const T norm = static_cast<T>(sum_of_rows(weights.rows, 2 * weights.cols, team_, [&](std::int64_t i) {
       return static_cast<double>(left[i]) * inner_product(weights.row(i), right, weights.cols);
     }));
     *sigma.as<T>() = norm;
-    parallel_rows(weights.rows, 4 * weights.cols, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(weights.rows, 4 * weights.cols, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         const T* const from = weights.row(i);
         T* const to = out.row(i);
@@ -320,10 +320,10 @@ void CpuOps::do_spectral_norm_reverse(Tensor grad_w, Tensor grad_w_normalized, T
     const T* const left = u.as<T>();
     const T* const right = v.as<T>();
     const T norm = *sigma.as<T>();
-    const double radial = sum_of_rows(seed.rows, 2 * seed.cols, threads_, [&](std::int64_t i) {
+    const double radial = sum_of_rows(seed.rows, 2 * seed.cols, team_, [&](std::int64_t i) {
       return inner_product(seed.row(i), weights.row(i), seed.cols);
     });
-    parallel_rows(seed.rows, 6 * seed.cols, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(seed.rows, 6 * seed.cols, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         const T along = static_cast<T>(radial * static_cast<double>(left[i]));
         const T* const from = seed.row(i);

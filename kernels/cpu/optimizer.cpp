@@ -29,7 +29,7 @@ void CpuOps::do_adam(Tensor parameters, Tensor first_moment, Tensor second_momen
     T* const m = first_moment.absent() ? nullptr : first_moment.as<T>();
     T* const v = second_moment.as<T>();
     const T* const g = gradient.as<T>();
-    parallel_rows(parameters.size(), kFlopsPerAdamElement, threads_, [=](std::int64_t first, std::int64_t last) {
+    parallel_rows(parameters.size(), kFlopsPerAdamElement, team_, [=](std::int64_t first, std::int64_t last) {
       if (m == nullptr) {
 #pragma omp simd
         for (std::int64_t i = first; i < last; ++i) {
@@ -53,7 +53,7 @@ void CpuOps::do_ema(Tensor average, Tensor parameters, double decay, const StepS
     T* const a = average.as<T>();
     const T* const p = parameters.as<T>();
     const T step = static_cast<T>(gain);
-    parallel_rows(average.size(), kFlopsPerAverageElement, threads_, [=](std::int64_t first, std::int64_t last) {
+    parallel_rows(average.size(), kFlopsPerAverageElement, team_, [=](std::int64_t first, std::int64_t last) {
 #pragma omp simd
       for (std::int64_t i = first; i < last; ++i) a[i] += step * (p[i] - a[i]);
     });

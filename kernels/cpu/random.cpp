@@ -35,9 +35,9 @@ void fill_group(WordGroup& group, const PhiloxKey& key, std::uint64_t first_bloc
 
 /// Calls transform(values, group) for each group of kGroupElements elements and stores as many as are wanted.
 template <class T, class Transform>
-void fill_by_groups(T* y, std::int64_t size, const PhiloxKey& key, int threads, Transform&& transform) {
+void fill_by_groups(T* y, std::int64_t size, const PhiloxKey& key, ThreadTeam& team, Transform&& transform) {
   const std::int64_t groups = (size + kGroupElements - 1) / kGroupElements;
-  parallel_rows(groups, kFlopsPerGroup, threads, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(groups, kFlopsPerGroup, team, [&](std::int64_t first, std::int64_t last) {
     WordGroup words;
     T values[4][kGroupBlocks];
     for (std::int64_t g = first; g < last; ++g) {
@@ -59,7 +59,7 @@ void CpuOps::do_random_uniform(Tensor y, const RandomKey& key, double low, doubl
   const PhiloxKey philox = formula::philox_key(key, formula::counted_step(key, counter));
   dispatch(y.dtype(), [&]<class T>() {
     const auto range = formula::uniform_range<T>(low, high);
-    fill_by_groups(y.as<T>(), y.size(), philox, threads_, [&](T(&values)[4][kGroupBlocks], const WordGroup& words) {
+    fill_by_groups(y.as<T>(), y.size(), philox, team_, [&](T(&values)[4][kGroupBlocks], const WordGroup& words) {
       for (int w = 0; w < 4; ++w) {
         for (std::int64_t j = 0; j < kGroupBlocks; ++j) values[w][j] = formula::uniform_in(range, words.word[w][j]);
       }
@@ -70,7 +70,7 @@ void CpuOps::do_random_uniform(Tensor y, const RandomKey& key, double low, doubl
 void CpuOps::do_random_normal(Tensor y, const RandomKey& key, const std::int64_t* counter) {
   const PhiloxKey philox = formula::philox_key(key, formula::counted_step(key, counter));
   dispatch(y.dtype(), [&]<class T>() {
-    fill_by_groups(y.as<T>(), y.size(), philox, threads_, [](T(&values)[4][kGroupBlocks], const WordGroup& words) {
+    fill_by_groups(y.as<T>(), y.size(), philox, team_, [](T(&values)[4][kGroupBlocks], const WordGroup& words) {
       for (int w = 0; w < 4; w += 2) {
         for (std::int64_t j = 0; j < kGroupBlocks; ++j) {
           const formula::NormalPair pair = formula::normal_pair(words.word[w][j], words.word[w + 1][j]);
@@ -91,7 +91,7 @@ void CpuOps::do_gather_batch(Tensor y, Tensor table, const RandomKey& key, const
     const Matrix<T> source = matrix<T>(table);
     const auto row_bytes = static_cast<std::size_t>(target.cols) * sizeof(T);
     // One evaluation of the permutation is about 300 integer operations.
-    parallel_rows(target.rows, 300 + target.cols, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(target.rows, 300 + target.cols, team_, [&](std::int64_t first, std::int64_t last) {
       std::uint64_t epoch = (first_draw + static_cast<std::uint64_t>(first)) / table_rows;
       formula::Permutation order = formula::permutation(key, epoch, table_rows);
       for (std::int64_t i = first; i < last; ++i) {

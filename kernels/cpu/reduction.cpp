@@ -71,9 +71,9 @@ struct Elements {
 };
 
 template <class T, class RunSum>
-void sum_of_runs(double* result, const Tensor& x, double* partial, int threads, RunSum&& run_sum) {
+void sum_of_runs(double* result, const Tensor& x, double* partial, ThreadTeam& team, RunSum&& run_sum) {
   const Elements<T> elements(x);
-  parallel_rows(elements.chunks, 2 * elements.chunk, threads, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(elements.chunks, 2 * elements.chunk, team, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t c = first; c < last; ++c) {
       double sum = 0;
       elements.runs(c, [&](const T* data, std::int64_t count, std::int64_t) {
@@ -101,7 +101,7 @@ std::int64_t first_nonfinite(const T* x, std::int64_t count) {
 void CpuOps::do_row_dot(Tensor y, Tensor a, Tensor b) {
   dispatch(y.dtype(), [&]<class T>() {
     const Matrix<T> out = matrix<T>(y), left = matrix<T>(a), right = matrix<T>(b);
-    parallel_rows(left.rows, 2 * left.cols, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(left.rows, 2 * left.cols, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         *out.row(i) = static_cast<T>(inner_product(left.row(i), right.row(i), left.cols));
       }
@@ -112,7 +112,7 @@ void CpuOps::do_row_dot(Tensor y, Tensor a, Tensor b) {
 void CpuOps::do_row_norm(Tensor y, Tensor x) {
   dispatch(y.dtype(), [&]<class T>() {
     const Matrix<T> out = matrix<T>(y), in = matrix<T>(x);
-    parallel_rows(in.rows, 2 * in.cols, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(in.rows, 2 * in.cols, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) *out.row(i) = static_cast<T>(norm(in.row(i), in.cols));
     });
   });
@@ -120,7 +120,7 @@ void CpuOps::do_row_norm(Tensor y, Tensor x) {
 
 void CpuOps::do_sum(Tensor sum, Tensor x, Tensor workspace) {
   dispatch(x.dtype(), [&]<class T>() {
-    sum_of_runs<T>(sum.as<double>(), x, workspace.as<double>(), threads_, [](const T* data, std::int64_t count) {
+    sum_of_runs<T>(sum.as<double>(), x, workspace.as<double>(), team_, [](const T* data, std::int64_t count) {
       return lane_sum(count, [data](std::int64_t i) { return static_cast<double>(data[i]); });
     });
   });
@@ -128,7 +128,7 @@ void CpuOps::do_sum(Tensor sum, Tensor x, Tensor workspace) {
 
 void CpuOps::do_squared_norm(Tensor sum, Tensor x, Tensor workspace) {
   dispatch(x.dtype(), [&]<class T>() {
-    sum_of_runs<T>(sum.as<double>(), x, workspace.as<double>(), threads_,
+    sum_of_runs<T>(sum.as<double>(), x, workspace.as<double>(), team_,
                    [](const T* data, std::int64_t count) { return inner_product(data, data, count); });
   });
 }
@@ -138,7 +138,7 @@ void CpuOps::do_finite_check(StepState* state, Tensor x, std::int64_t tag, Tenso
   dispatch(x.dtype(), [&]<class T>() {
     const Elements<T> elements(x);
     double* const lowest = workspace.as<double>();
-    parallel_rows(elements.chunks, 2 * elements.chunk, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(elements.chunks, 2 * elements.chunk, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t c = first; c < last; ++c) {
         lowest[c] = kNoElement;
         elements.runs(c, [&](const T* data, std::int64_t count, std::int64_t start) {

@@ -41,11 +41,11 @@ void copy_passive(const StackedMatrix<T>& target, const StackedMatrix<T>& source
 
 template <class T>
 void staircase_rows_forward(const StackedMatrix<T>& y, const StackedMatrix<T>& x, const StackedMatrix<T>& theta,
-                            const Staircase& map, const Rows& rows, int threads) {
+                            const Staircase& map, const Rows& rows, ThreadTeam& team) {
   const T max_slope = static_cast<T>(map.max_slope), max_height = static_cast<T>(map.max_height);
   const std::int64_t per_column = 2 + 3 * map.knots;
   const std::int64_t cost = stacked_cost(kStaircaseCost * map.parameters(), 3 * map.parameters(), rows);
-  parallel_rows(rows.primal, cost, threads, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(rows.primal, cost, team, [&](std::int64_t first, std::int64_t last) {
     StaircaseKnots<T> knots;
     T gradient[kSlots];
     for (std::int64_t i = first; i < last; ++i) copy_passive(y, x, i, TangentRange(rows, i), map);
@@ -83,11 +83,11 @@ void staircase_rows_forward(const StackedMatrix<T>& y, const StackedMatrix<T>& x
 template <class T>
 void staircase_rows_reverse(const StackedMatrix<T>& grad_x, const StackedMatrix<T>& grad_theta,
                             const StackedMatrix<T>& grad_y, const StackedMatrix<T>& x, const StackedMatrix<T>& theta,
-                            const Staircase& map, const Rows& rows, int threads) {
+                            const Staircase& map, const Rows& rows, ThreadTeam& team) {
   const T max_slope = static_cast<T>(map.max_slope), max_height = static_cast<T>(map.max_height);
   const std::int64_t per_column = 2 + 3 * map.knots;
   const std::int64_t cost = stacked_cost(kStaircaseReverseCost * map.parameters(), 6 * map.parameters(), rows);
-  parallel_rows(rows.primal, cost, threads, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(rows.primal, cost, team, [&](std::int64_t first, std::int64_t last) {
     StaircaseKnots<T> knots;
     T gradient[kSlots], direction[kSlots], result[kSlots];
     for (std::int64_t i = first; i < last; ++i) copy_passive(grad_x, grad_y, i, TangentRange(rows, i), map);

@@ -14,7 +14,7 @@ void CpuOps::do_toy_samples(Tensor y, ToyData data, const RandomKey& key, const 
   constexpr std::int64_t kFlopsPerSample = 200;
   dispatch(y.dtype(), [&]<class T>() {
     const Matrix<T> target = matrix<T>(y);
-    parallel_rows(target.rows, kFlopsPerSample, threads_, [&](std::int64_t first, std::int64_t last) {
+    parallel_rows(target.rows, kFlopsPerSample, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         const formula::ToyPoint point = formula::toy_point(data, philox, static_cast<std::uint64_t>(i));
         target.row(i)[0] = static_cast<T>(point.x);

@@ -20,7 +20,8 @@ function(bracket_target_options target)
     message(FATAL_ERROR "BRACKET_CPU_ARCH is '${BRACKET_CPU_ARCH}'; use x86-64-v3, native or baseline")
   endif()
   # Exceptions and signed arithmetic stay exact; only errno, which nothing here reads, is given up.
-  target_compile_options(${target} PRIVATE $<${cxx}:-fno-math-errno -fno-trapping-math -ffp-contract=off>)
+  # OpenMP serves as vectorisation hints alone; its runtime is not used.
+  target_compile_options(${target} PRIVATE $<${cxx}:-fno-math-errno -fno-trapping-math -ffp-contract=off -fopenmp-simd>)
   if(BRACKET_SANITIZE)
     target_compile_options(${target} PRIVATE
       $<${cxx}:-fsanitize=${BRACKET_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1>)

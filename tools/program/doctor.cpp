@@ -1,5 +1,4 @@
 // bracket doctor: what this machine and this build can do, tried out.
-#include <omp.h>
 
 #include <cmath>
 #include <memory>
@@ -58,8 +57,7 @@ void try_device(const Device& device) {
 int doctor() {
   print("Bracket " + std::string(version()) + " (revision " + revision() +
         "), compiled by GCC-compatible " __VERSION__ "\n");
-  print("CPU       " + std::to_string(std::thread::hardware_concurrency()) + " logical cores, OpenMP threads " +
-        std::to_string(omp_get_max_threads()) + "; " + cpu_features_text() + "\n");
+  print("CPU       " + std::to_string(std::thread::hardware_concurrency()) + " logical cores; " + cpu_features_text() + "\n");
   int code = 0;
   const auto trial = [&](const Device& device) {
     try {

@@ -54,7 +54,7 @@ void add_model_options(CLI::App& command, ModelOptions& options, DataUse use) {
       ->check(CLI::IsMember({"raw", "ema"}))
       ->capture_default_str();
   command.add_option("--device", options.device, "cpu, cuda, cuda:N or auto")->capture_default_str();
-  command.add_option("--threads", options.threads, "CPU threads; 0: as many as OpenMP chooses")->capture_default_str();
+  command.add_option("--threads", options.threads, "CPU threads; 0: one per processor")->capture_default_str();
   if (use == DataUse::required) {
     command.add_option("--data", options.data, "Where the run's data file is now; default: where it was in training");
   }

@@ -208,7 +208,7 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
       ->check(steps);
   command->add_option("--device", options->device,
                       "cpu, cuda, cuda:N or auto (a usable GPU, else the CPU); default: auto, on --resume as before");
-  command->add_option("--threads", options->threads, "CPU threads; 0: as many as OpenMP chooses. Changes no result")
+  command->add_option("--threads", options->threads, "CPU threads; 0: one per processor. Changes no result")
       ->capture_default_str();
   command->callback([=, &action] {
     for (const CLI::Option* option : of_new_runs) {

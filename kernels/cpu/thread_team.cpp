@@ -1,0 +1,107 @@
+#include "kernels/cpu/thread_team.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <system_error>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+namespace bracket {
+namespace {
+
+// About 20 us: most gaps between two parallel ops of a step are shorter.
+constexpr int kSpins = 400;
+
+void pause_briefly() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  _mm_pause();
+#endif
+}
+
+int usable_processors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0)
+    return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  return std::max(1, CPU_COUNT(&set));
+}
+
+std::uint32_t job_of(std::uint64_t ticket) { return static_cast<std::uint32_t>(ticket >> 32); }
+std::uint32_t tasks_of(std::uint64_t ticket) { return static_cast<std::uint32_t>(ticket >> 16 & 0xffff); }
+std::uint32_t next_of(std::uint64_t ticket) { return static_cast<std::uint32_t>(ticket & 0xffff); }
+
+}  // namespace
+
+ThreadTeam::ThreadTeam(int threads) : size_(threads > 0 ? threads : usable_processors()) {}
+
+ThreadTeam::~ThreadTeam() {
+  stop_.store(true);
+  job_.fetch_add(1);
+  job_.notify_all();
+}
+
+void ThreadTeam::run_shared(std::uint32_t tasks, Call call, void* function) {
+  start_workers();
+  done_.store(0, std::memory_order_relaxed);
+  call_.store(call, std::memory_order_relaxed);
+  function_.store(function, std::memory_order_relaxed);
+  const std::uint32_t job = job_.load(std::memory_order_relaxed) + 1;
+  ticket_.store(std::uint64_t{job} << 32 | std::uint64_t{tasks} << 16, std::memory_order_release);
+  // Sequentially consistent with the sleeper's count and wait: one of the two sees the other.
+  job_.store(job);
+  if (sleeping_.load() > 0) job_.notify_all();
+  work(job);
+  for (int spin = 0; done_.load(std::memory_order_acquire) != tasks; ++spin) {
+    if (spin < kSpins)
+      pause_briefly();
+    else
+      std::this_thread::yield();  // whoever holds the last task may be waiting for this core
+  }
+}
+
+// A system that grants fewer threads gets a smaller team.
+void ThreadTeam::start_workers() {
+  try {
+    while (static_cast<int>(workers_.size()) + 1 < size_) workers_.emplace_back([this] { serve(); });
+  } catch (const std::system_error&) {
+    size_ = static_cast<int>(workers_.size()) + 1;
+  }
+}
+
+// Claims tasks of `job` until none is left. A claim that succeeds keeps the job alive, so what it reads belongs to it.
+void ThreadTeam::work(std::uint32_t job) {
+  std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  while (job_of(ticket) == job && next_of(ticket) < tasks_of(ticket)) {
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
+    const Call call = call_.load(std::memory_order_relaxed);
+    call(function_.load(std::memory_order_relaxed), next_of(ticket));
+    done_.fetch_add(1, std::memory_order_acq_rel);
+    ticket = ticket_.load(std::memory_order_acquire);
+  }
+}
+
+void ThreadTeam::serve() {
+  std::uint32_t seen = 0;
+  while (true) {
+    std::uint32_t job = job_.load(std::memory_order_acquire);
+    for (int spin = 0; job == seen && spin < kSpins; ++spin) {
+      pause_briefly();
+      job = job_.load(std::memory_order_acquire);
+    }
+    if (job == seen) {
+      sleeping_.fetch_add(1);
+      job_.wait(seen);
+      sleeping_.fetch_sub(1);
+      continue;
+    }
+    if (stop_.load()) return;
+    seen = job;
+    work(job);
+  }
+}
+
+}  // namespace bracket
