@@ -57,6 +57,12 @@ std::vector<Case> cases() {
   list.push_back({"monotone_coupling", {2, {MonotoneCouplingSpec{1, 1, 3, {5}, 3, 2}}}});
   list.push_back({"monotone_coupling_wide", {5, {MonotoneCouplingSpec{0, 2, 3, {6, 4}, 2, 1}, LinearSpec{3}}}});
   list.push_back({"confinement_of_input", {3, {LinearSpec{1}, ConfinementSpec{-1, 0.7, 3.0, 0.5}}}});
+  list.push_back(
+      {"confinement_of_a_layer_before_its_activation",
+       {2, {LinearSpec{2}, activation(Activation::tanh), LinearSpec{1}, ConfinementSpec{0, 0.7, 3.0, 0.5}}}});
+  list.push_back(
+      {"confinement_of_an_activation",
+       {2, {LinearSpec{2}, activation(Activation::tanh), LinearSpec{1}, ConfinementSpec{1, 0.7, 3.0, 0.5}}}});
   list.push_back({"calibrated_energy", calibrated_energy()});
   list.push_back({"calibrated_generator", calibrated_generator()});
   return list;
@@ -260,6 +266,24 @@ TEST(NetworkStructure, ParameterNamesAndShapesArePyTorchs) {
                                       "layers.1.weight", "layers.2.weight", "layers.2.bias", "layers.2.running_mean",
                                       "layers.2.running_var", "layers.3.weight"}));
   EXPECT_EQ(n.parameter_count(), 12 + 4 + 1 + 8 + 4);
+}
+
+// The value itself: gradients of a wrong function can be consistent.
+TEST(NetworkStructure, AConfinementReadsTheLayerItNames) {
+  TestDevice device("cpu");
+  for (const int layer : {0, 1}) {
+    NetworkOnDevice n(
+        device.context(),
+        {1,
+         {LinearSpec{1, false}, activation(Activation::tanh), LinearSpec{1, false}, ConfinementSpec{layer, 2.0, 0, 0}}},
+        DType::f64);
+    const double a = n.values()[0], b = n.values()[static_cast<std::size_t>(n.network().parameters()[1].offset)];
+    const double u = a * 0.7, f = std::tanh(u);
+    const std::vector<double> x = {0.7};
+    const double e = network_outputs(device.context(), n.network(), n.parameters(), x, 1)[0];
+    const double side = layer == 0 ? u : f;
+    EXPECT_NEAR(e, b * f + side * side, 1e-15) << "layer " << layer;
+  }
 }
 
 TEST(NetworkStructure, InjectivityIsDecidedLayerByLayer) {

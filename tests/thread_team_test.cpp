@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -52,6 +53,20 @@ TEST(ThreadTeam, TeamsOfTwoCallersDoNotMeet) {
   other.join();
   EXPECT_EQ(first, 500 * 10);
   EXPECT_EQ(second, 500 * 10);
+}
+
+TEST(ThreadTeam, ExceptionsReachTheCaller) {
+  ThreadTeam team(3);
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<int> done{0};
+    const auto job = [&](std::int64_t task) {
+      ++done;
+      if (task % 5 == 2) throw std::bad_alloc();
+    };
+    EXPECT_THROW(team.run(17, job), std::bad_alloc);
+    EXPECT_EQ(done, 17) << "the other tasks are done all the same";
+    EXPECT_NO_THROW(team.run(3, [](std::int64_t) {}));
+  }
 }
 
 TEST(ThreadTeam, SleepersWakeUp) {

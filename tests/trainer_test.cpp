@@ -99,7 +99,11 @@ TEST(Trainer, ThreadsDoNotChangeBits) {
     options.threads = threads;
     Context context(options);
     TrainerConfig config = small_config();
-    config.batch_size = 300;
+    // Large enough for the GEMMs and the staircases to be shared (kernels/cpu: kSerialCost, kSerialFlops).
+    config.batch_size = 1024;
+    config.energy.network = {2,
+                             {LinearSpec{64}, ActivationSpec{Activation::silu}, LinearSpec{64},
+                              ActivationSpec{Activation::silu}, LinearSpec{1}, ConfinementSpec{-1, 1, 0, 0}}};
     Trainer trainer(context, config, small_table());
     trainer.run(5);
     results.push_back(bytes_of(trainer.snapshot()));

@@ -32,7 +32,9 @@ bool is_path(const std::string& name) {
 }
 
 std::vector<double> density_samples(ToyData data, std::int64_t count, const RandomKey& key) {
-  Context context;
+  ContextOptions options;
+  options.threads = 1;
+  Context context(options);
   const Buffer buffer = context.pool().allocate(2 * count * dtype_bytes(DType::f64), "toy samples");
   const Tensor samples(buffer.data(), DType::f64, {count, 2});
   context.ops().toy_samples(samples, data, key, nullptr);

@@ -53,6 +53,15 @@ void check(const MonotoneCouplingSpec& s, std::size_t i, std::int64_t inputs) {
   for (const std::int64_t width : s.hidden) require(width > 0, i, "monotone_coupling hidden widths must be positive");
 }
 
+// Whether a later confinement reads the output of layer `index`, which must then exist as a value of its own.
+bool is_side_input(const NetworkSpec& spec, std::size_t index) {
+  for (const LayerSpec& layer : spec.layers) {
+    const auto* confinement = std::get_if<ConfinementSpec>(&layer);
+    if (confinement && confinement->input_layer == static_cast<int>(index)) return true;
+  }
+  return false;
+}
+
 // Every slot with its primal part and, where there is a tangent pass, its tangent part.
 std::vector<Stacked> stacked_slots(const PrimalPass& pass, const TangentPass* tangent_pass) {
   std::vector<Stacked> slots(pass.slots.size());
@@ -98,7 +107,9 @@ Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_
   const auto prefix = [](std::size_t i) { return "layers." + std::to_string(i) + "."; };
   for (std::size_t i = 0; i < spec_.layers.size(); ++i) {
     // An activation right behind a linear layer is computed with it; layer numbers in names stay those of the spec.
-    const auto* next = i + 1 < spec_.layers.size() ? std::get_if<ActivationSpec>(&spec_.layers[i + 1]) : nullptr;
+    const auto* next = i + 1 < spec_.layers.size() && !is_side_input(spec_, i)
+                           ? std::get_if<ActivationSpec>(&spec_.layers[i + 1])
+                           : nullptr;
     std::unique_ptr<Layer> layer = std::visit(
         Overloaded{[&](const LinearSpec& s) {
                      check(s, i, features);

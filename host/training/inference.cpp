@@ -48,7 +48,9 @@ void to_device(Ops& ops, const Tensor& tensor, std::span<const double> values) {
 }
 
 std::vector<double> normal_values(const RandomKey& key, std::int64_t count) {
-  Context host;
+  ContextOptions options;
+  options.threads = 1;
+  Context host(options);
   std::vector<double> values(static_cast<std::size_t>(count));
   host.ops().random_normal(Tensor(values.data(), DType::f64, {count}), key, nullptr);
   return values;

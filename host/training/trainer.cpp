@@ -40,6 +40,13 @@ void check(const TrainerConfig& config, const Network& energy, const Network& ge
     require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "optimizer: betas must lie in [0, 1)");
   }
   require(config.ema_decay >= 0 && config.ema_decay < 1, "ema_decay must lie in [0, 1)");
+  const PenaltyConfig& p = config.penalty;
+  require(p.weight >= 0 && p.threshold >= 0, "penalty: weight and threshold must not be negative");
+  require(p.rule != PenaltyConfig::Rule::power || p.offset > 0, "penalty: the power rule needs an offset above 0");
+  require(p.rule != PenaltyConfig::Rule::controller ||
+              (p.target > 0 && p.minimum > 0 && p.maximum >= p.minimum && p.weight > 0),
+          "penalty: the controller needs target, minimum and weight above 0 and maximum >= minimum");
+  require(!config.schedule.cosine || config.total_steps > 0, "a cosine schedule needs steps of at least 1");
 }
 
 SnapshotTensor snapshot_tensor(Ops& ops, const Tensor& block, const ParameterInfo& info) {
@@ -103,7 +110,10 @@ struct Trainer::Impl {
       context->ops().copy_bytes_to_host(all.data(), ring, static_cast<std::int64_t>(all.size() * sizeof(StepRecord)));
       for (; reported < now.step; ++reported) pending.push_back(all[static_cast<std::size_t>(reported % kRingSize)]);
     }
-    if (now.nonfinite_tensor != 0) throw_diverged(now);
+    if (now.nonfinite_tensor != 0) {
+      queued = now.step;  // what was queued after the mark did nothing
+      throw_diverged(now);
+    }
   }
 
   [[noreturn]] void throw_diverged(const StepState& now) const {

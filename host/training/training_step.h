@@ -17,7 +17,7 @@ struct BatchSource {
   Tensor table;
 };
 
-/// Bookkeeping of passes, kept between steps so that a step takes no memory.
+/// Bookkeeping of passes, kept between steps.
 struct StepPasses {
   EntropyPass entropy;
   PrimalPass generated, energy;

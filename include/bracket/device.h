@@ -32,7 +32,8 @@ int cuda_device_count(std::string* reason = nullptr);
 struct ContextOptions {
   Device device;
   /// A cudaStream_t of the caller on `device`, or null: the context makes a non-blocking stream of its own. Work is
-  /// ordered on this stream only; the library never touches the default stream and never synchronises the device.
+  /// ordered on this stream only; the library never touches the default stream and synchronises the device only where
+  /// CUDA itself does (freeing memory: `trim` and destruction).
   void* stream = nullptr;
   /// Where memory comes from; the default takes it from the device itself.
   AllocatorCallbacks allocator;

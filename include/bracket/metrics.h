@@ -11,7 +11,7 @@ struct StepRecord {
   double energy_data = 0;     ///< mean E(x)
   double energy_samples = 0;  ///< mean E(G(z))
   double log_volume = 0;      ///< mean h(z), or of the estimator's bound on it
-  double lower_bound = 0;     ///< energy_data - energy_samples + d/2 log(2 pi e) + log_volume
+  double lower_bound = 0;     ///< energy_data - mean E(G(z)) + d/2 log(2 pi e) + log_volume, G in inference mode
   double penalty = 0;         ///< P: half the mean squared residual, or the zero-GP penalty
   double loss_energy = 0;
   double loss_generator = 0;

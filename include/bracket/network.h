@@ -120,7 +120,9 @@ struct TangentLayout {
   std::int64_t rows() const noexcept { return count * tangents; }
 };
 
-/// What a forward saved. Valid until its arena is rewound.
+/// What a forward saved. Valid until its arena is rewound. It refers to the parameter blocks: until the reverse passes
+/// are done these must not change, nor may a training pass of the same network move its buffers (running statistics,
+/// power iterations) unless the network has neither.
 struct PrimalPass {
   PassMode mode = PassMode::inference;
   std::int64_t rows = 0;

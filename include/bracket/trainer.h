@@ -108,8 +108,11 @@ class Trainer {
   Trainer(Trainer&&) noexcept;
   Trainer& operator=(Trainer&&) noexcept;
 
-  /// Queues `steps` training steps; takes no memory and does not wait, but for reading the reports when the ring of
-  /// 1,024 of them is full. A step that meets a non-finite value changes nothing; `reports` then throws Diverged.
+  /// Queues `steps` training steps; takes no device memory and does not wait, but for reading the reports when the ring
+  /// of 1,024 of them is full. The first non-finite energy or gradient freezes parameters, averages, optimizer state
+  /// and the step count of this and all later steps (an energy update that came before it in the same step stands;
+  /// running statistics and power iterations go on moving); from then on `reports` and `snapshot` throw Diverged, and
+  /// `restore` of an earlier snapshot starts afresh.
   void run(std::int64_t steps);
   /// Waits and returns the reports of the steps since the last call. Throws Diverged naming tensor and step.
   std::vector<StepRecord> reports();

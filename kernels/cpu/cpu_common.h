@@ -54,7 +54,7 @@ inline std::int64_t panel_rows(std::int64_t rows, std::int64_t cost_per_row_in_f
   return (wanted + kPanelRowMultiple - 1) / kPanelRowMultiple * kPanelRowMultiple;
 }
 
-/// Calls f(first, last) for every panel of [0, rows). f must not throw.
+/// Calls f(first, last) for every panel of [0, rows).
 template <class F>
 void parallel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops, ThreadTeam& team, F&& f) {
   if (rows <= 0) return;

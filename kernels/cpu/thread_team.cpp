@@ -1,9 +1,12 @@
 #include "kernels/cpu/thread_team.h"
 
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -60,15 +63,25 @@ void ThreadTeam::run_shared(std::uint32_t tasks, Call call, void* function) {
     else
       std::this_thread::yield();  // whoever holds the last task may be waiting for this core
   }
+  if (failed_.load(std::memory_order_relaxed)) {
+    failed_.store(false, std::memory_order_relaxed);
+    std::rethrow_exception(std::exchange(error_, nullptr));
+  }
 }
 
 // A system that grants fewer threads gets a smaller team.
 void ThreadTeam::start_workers() {
+  if (static_cast<int>(workers_.size()) + 1 >= size_) return;
+  // Workers take no signals: those are for the threads of the embedding program.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     while (static_cast<int>(workers_.size()) + 1 < size_) workers_.emplace_back([this] { serve(); });
   } catch (const std::system_error&) {
     size_ = static_cast<int>(workers_.size()) + 1;
   }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // Claims tasks of `job` until none is left. A claim that succeeds keeps the job alive, so what it reads belongs to it.
@@ -78,7 +91,11 @@ void ThreadTeam::work(std::uint32_t job) {
     if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
       continue;
     const Call call = call_.load(std::memory_order_relaxed);
-    call(function_.load(std::memory_order_relaxed), next_of(ticket));
+    try {
+      call(function_.load(std::memory_order_relaxed), next_of(ticket));
+    } catch (...) {
+      if (!failed_.exchange(true)) error_ = std::current_exception();
+    }
     done_.fetch_add(1, std::memory_order_acq_rel);
     ticket = ticket_.load(std::memory_order_acquire);
   }

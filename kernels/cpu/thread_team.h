@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -25,8 +26,9 @@ class ThreadTeam {
 
   int size() const noexcept { return size_; }
 
-  /// Calls f(task) once for every task in [0, tasks), on any threads in any order; returns when all are done.
-  /// f must not throw. Not reentrant, one caller at a time.
+  /// Calls f(task) once for every task in [0, tasks), on any threads in any order; returns when all are done. What f
+  /// throws is thrown here after that (the first, if several). Not reentrant, one caller at a time. More than 65,535
+  /// tasks run on the caller alone.
   template <class F>
   void run(std::int64_t tasks, F&& f) {
     if (size_ == 1 || tasks < 2 || tasks > kMaxTasks) {
@@ -61,6 +63,8 @@ class ThreadTeam {
   alignas(64) std::atomic<std::uint32_t> job_{0};
   std::atomic<std::uint32_t> sleeping_{0};
   std::atomic<bool> stop_{false};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr error_;           // written by the one task that set failed_
   std::vector<std::jthread> workers_;  // last: joined before anything they use is gone
 };
 
