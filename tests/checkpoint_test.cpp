@@ -58,6 +58,20 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   expect_equal(training.trainer.snapshot(), other.trainer.snapshot());
 }
 
+TEST_F(CheckpointTest, TrailingSlashesDoNotMatter) {
+  SmallTraining training;
+  training.trainer.run(1);
+  for (const char* ending : {"", "/", "//", "/.", "/./"}) {
+    const fs::path folder = at("a/b");
+    save_checkpoint(folder.string() + ending, training.trainer);  // new
+    save_checkpoint(folder.string() + ending, training.trainer);  // replaced
+    EXPECT_EQ(read_checkpoint(folder).snapshot.step, 1) << ending;
+    EXPECT_EQ(tree(folder).size(), kCheckpointFiles.size() + 1) << ending;
+    EXPECT_EQ(tree(folder_).size(), kCheckpointFiles.size() + 1) << ending;  // nothing beside it
+    fs::remove_all(at("a"));
+  }
+}
+
 TEST_F(CheckpointTest, DoublePrecisionComesBackToo) {
   TrainerConfig config = small_config(small_table());
   config.dtype = DType::f64;

@@ -56,6 +56,9 @@ TEST_F(CliTest, WrongUsageEndsWith2AndNamesTheNearest) {
   expect_failure(train + " --set energy.lr", 2, {"energy.lr", "value"});
   expect_failure(train + " --device gpu", 2, {"'gpu'", "cuda:N"});
   expect_failure("train --data 25gausians" + out, 2, {"'25gausians'", "'25gaussians'"});
+  expect_failure("train --data two_moons.txt" + out, 2,
+                 {"'two_moons.txt'", "did you mean 'two_moons'", ".npy or .csv"});
+  expect_failure("train --data moons.txt" + out, 2, {"'moons.txt'", "did you mean '"});
   expect_failure(train + " --resume x", 2, {"--data", "--resume", "new runs"});
   expect_failure("eval", 2, {"run"});
   expect_failure("eval a b", 2, {"'b'", "bracket eval --help"});
@@ -103,8 +106,25 @@ TEST_F(CliTest, AbsentGpuEndsWith6) {
   EXPECT_FALSE(fs::exists(at("new")));
 }
 
+// 4 GiB, whatever the machine has and its kernel promises. A sanitizer needs more address space than that for itself,
+// but its allocator has a limit of its own.
+void limit_memory() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  for (const char* variable : {"ASAN_OPTIONS", "TSAN_OPTIONS"}) {
+    const char* present = std::getenv(variable);
+    const std::string options = std::string(present != nullptr ? present : "");
+    ::setenv(variable, (options + ":allocator_may_return_null=1:max_allocation_size_mb=4096").c_str(), 1);
+  }
+#else
+  const rlimit limit{rlim_t{4} << 30, rlim_t{4} << 30};
+  ::setrlimit(RLIMIT_AS, &limit);
+#endif
+}
+
 TEST_F(CliTest, ExhaustedMemoryEndsWith5) {
-  expect_failure("train --data rings --device cpu --set batch_size=2000000000 --out " + path("new"), 5, {"bytes"});
+  // One batch of rows alone takes 16 GB.
+  expect_failure("train --data rings --device cpu --set batch_size=2000000000 --out " + path("new"), 5, {"bytes"},
+                 limit_memory);
   EXPECT_FALSE(fs::exists(at("new")));
 }
 
@@ -189,6 +209,7 @@ TEST_F(CliTest, ConfigFilesAndOverridesAddUp) {
   EXPECT_EQ(config["log_every"], 10);  // --set of small_run is stronger than the file
   EXPECT_EQ(config["steps"], 60);
   EXPECT_EQ(config["seed"], 3);
+  EXPECT_EQ(json::parse(content(at("run/config.json")))["device_description"], device_description({}));
 
   expect_failure(small_run("new", "--config " + path("absent.json")), 3, {"absent.json"});
   put(at("bad.json"), "{\"energy\": }");
@@ -307,8 +328,13 @@ TEST_F(CliTest, LostOutputEndsWith3AndClosedStreamsDoNoHarm) {
 
 TEST_F(CliTest, DoctorTriesWhatIsThere) {
   const ProgramResult result = expect_success("doctor");
-  for (const char* part : {"Bracket ", "cpu       works", "cuda"}) {
+  for (const std::string part : {"Bracket ", "cpu       works", "cuda"}) {
     EXPECT_NE(result.out.find(part), std::string::npos) << result.out;
+  }
+  std::vector<Device> devices(1);
+  for (int i = 0; i < cuda_device_count(); ++i) devices.push_back({DeviceKind::cuda, i});
+  for (const Device& device : devices) {
+    EXPECT_NE(result.out.find(device_description(device) + "\n" + device.name()), std::string::npos) << result.out;
   }
 }
 

@@ -252,7 +252,8 @@ TEST(ConfigJson, Ranges) {
   expect_config_refused("entropy.weight=-1", {"'entropy.weight'", "at least 0"});
   expect_config_refused("ema_decay=1", {"'ema_decay'", "[0, 1)"});
   expect_config_refused("batch_size=0", {"'batch_size'", "[1, ", "(0)"});
-  expect_config_refused("energy_steps=0", {"'energy_steps'"});
+  expect_config_refused("energy_steps=0", {"'energy_steps'", "[1, 10000]"});
+  expect_config_refused("energy_steps=10001", {"'energy_steps'", "[1, 10000]", "(10001)"});
   expect_config_refused("energy.network.input_size=0", {"'energy.network.input_size'", "[1, "});
   expect_config_refused("energy.network.layers.0.features=0", {"layers.0.features'", "(0)"});
   expect_config_refused("energy.network.layers.0.features=1e300", {"layers.0.features'", "1e+300"});

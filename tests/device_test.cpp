@@ -42,6 +42,14 @@ TEST(DeviceTest, CountAndReasonAgree) {
 #endif
 }
 
+TEST(DeviceTest, DescribesWhatIsThere) {
+  EXPECT_FALSE(device_description({}).empty());
+  EXPECT_FALSE(contains(device_description({}), "\n"));
+  const int count = cuda_device_count();
+  for (int i = 0; i < count; ++i) EXPECT_TRUE(contains(device_description({DeviceKind::cuda, i}), "(sm_"));
+  EXPECT_THROW(device_description({DeviceKind::cuda, count}), CudaError);
+}
+
 TEST(DeviceTest, AbsentGpuIsADeviceErrorWithTheReason) {
   std::string reason;
   const int count = cuda_device_count(&reason);

@@ -48,22 +48,5 @@ TEST(Sha256, DigestDoesNotEndTheStream) {
   EXPECT_EQ(sha.hex_digest(), sha256_hex(bytes_of("abc")));
 }
 
-class Sha256OfFile : public FolderTest {};
-
-TEST_F(Sha256OfFile, EqualsDigestOfContent) {
-  constexpr std::size_t kChunk = std::size_t{1} << 20;
-  for (const std::size_t size : {std::size_t{0}, std::size_t{3}, kChunk - 1, kChunk, kChunk + 1}) {
-    const std::string text(size, 'x');
-    put(at("file"), text);
-    EXPECT_EQ(sha256_hex_of_file(at("file")), sha256_hex(bytes_of(text))) << size;
-  }
-}
-
-TEST_F(Sha256OfFile, NamesWhatCannotBeRead) {
-  expect_error<DataError>([&] { sha256_hex_of_file(at("absent")); }, {"absent", "No such file", "correct the path"});
-  expect_error<DataError>([&] { sha256_hex_of_file(folder_); }, {folder_.string(), "not of a folder"});
-  expect_error<DataError>([&] { sha256_hex_of_file("/dev/zero"); }, {"/dev/zero", "not a regular file"});
-}
-
 }  // namespace
 }  // namespace bracket

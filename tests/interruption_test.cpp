@@ -24,22 +24,45 @@ class InterruptionTest : public ProgramTest {
 
   std::string newest_tree_path(const std::string& name) const { return path(name + "/checkpoints/step_00000060"); }
 
+  /// small_run with batches large enough that products and activations are shared among threads
+  /// (kernels/cpu/linear.cpp, cpu_common.h).
+  std::string arguments_with_threads(const std::string& name, const std::string& threads,
+                                     const std::string& more = "") const {
+    std::string arguments = small_run(name, "--set batch_size=512 " + more);
+    return arguments.replace(arguments.find("--threads 1"), 11, "--threads " + threads);
+  }
+
   /// A run that does not end by itself, and has begun to train.
   pid_t start_endless(const std::string& name, const std::string& more = "") {
     const pid_t child = start(small_run(name, "--set log_every=1 --steps 100000000 " + more), name);
     EXPECT_TRUE(eventually([&] { return fs::exists(at(name) / "metrics.jsonl"); })) << content(at(name + ".err"));
     return child;
   }
+
+  /// Processor time of a process.
+  static double busy_seconds(pid_t process) {
+    const std::string text = content("/proc/" + std::to_string(process) + "/stat");
+    std::istringstream fields(text.substr(text.rfind(')') + 1));
+    std::string skipped;
+    for (int i = 0; i < 11; ++i) fields >> skipped;  // up to field 13 of proc(5); 14 and 15 are the times
+    double user = 0, system = 0;
+    fields >> user >> system;
+    return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  }
+
+  /// Whether every signal sent to a process has been handed to it.
+  static bool signals_delivered(pid_t process) {
+    const std::string text = content("/proc/" + std::to_string(process) + "/status");
+    return text.find("ShdPnd:\t0000000000000000") != std::string::npos;
+  }
 };
 
 TEST_F(InterruptionTest, ResumedRunsAreBitIdenticalAtOneAndTwoThreads) {
-  expect_success(small_run("straight"));
+  expect_success(arguments_with_threads("straight", "1"));
   for (const std::string threads : {"1", "2"}) {
     for (const int stop : {1, 17, 40}) {
       const std::string name = "run_" + threads + "_" + std::to_string(stop);
-      std::string arguments = small_run(name, "--stop-after " + std::to_string(stop));
-      arguments.replace(arguments.find("--threads 1"), 11, "--threads " + threads);
-      expect_success(arguments);
+      expect_success(arguments_with_threads(name, threads, "--stop-after " + std::to_string(stop)));
       expect_success("train --resume " + path(name) + " --threads " + threads);
       EXPECT_EQ(tree(newest_tree_path(name)), tree(newest_tree_path("straight"))) << name;
       EXPECT_EQ(metrics(name), metrics("straight")) << name;
@@ -49,8 +72,8 @@ TEST_F(InterruptionTest, ResumedRunsAreBitIdenticalAtOneAndTwoThreads) {
 
 TEST_F(InterruptionTest, TheDefaultRecipeResumesBitIdenticallyToo) {
   const auto arguments = [&](const std::string& name, const std::string& more) {
-    return "train --data 25gaussians --device cpu --threads 2 --steps 12 --set log_every=2 --set batch_size=32 --out " +
-           path(name) + more;
+    return "train --data 25gaussians --device cpu --threads 2 --steps 12 --set log_every=2 --out " + path(name) +
+           " --set batch_size=256" + more;
   };
   expect_success(arguments("straight", ""));
   expect_success(arguments("stopped", " --stop-after 5"));
@@ -88,13 +111,17 @@ TEST_F(InterruptionTest, SignalsLeaveACheckpointAndTheirCode) {
 }
 
 TEST_F(InterruptionTest, ASecondSignalEndsAtOnce) {
-  // A batch that keeps a step busy for long, so that the first signal is still being honoured.
-  const pid_t child = start(small_run("run", "--set batch_size=30000"), "run");
-  EXPECT_TRUE(eventually([&] { return content(at("run.out")).find("training") != std::string::npos; }));
+  // One step of a minute or more: the first signal waits for its end.
+  const pid_t child = start(small_run("run", "--set batch_size=4096 --set energy_steps=1000"), "run");
+  ASSERT_TRUE(eventually([&] { return fs::exists(at("run/metrics.jsonl")); })) << content(at("run.err"));
+  // Opening the logs takes next to none of this time, so it is within the step.
+  const double begin = busy_seconds(child);
+  ASSERT_TRUE(eventually([&] { return busy_seconds(child) > begin + 0.5; }));
   ::kill(child, SIGTERM);
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  ASSERT_TRUE(eventually([&] { return signals_delivered(child); }));
   ::kill(child, SIGUSR1);
   EXPECT_EQ(wait(child, "run").code, 75);
+  EXPECT_TRUE(list_checkpoints(at("run/checkpoints")).empty());  // the first signal was not honoured yet
 }
 
 TEST_F(InterruptionTest, ASecondProcessIsRefused) {

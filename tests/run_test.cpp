@@ -17,7 +17,9 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using TrainingRun = Run;  // Run alone would be a member of GoogleTest's base class
 
-RunSession session(const std::string& revision = "abc") { return {"1.2.3", revision, "cpu", {"embedder", "--x"}}; }
+RunSession session(const std::string& revision = "abc") {
+  return {"1.2.3", revision, "cpu", "a computer", {"embedder", "--x"}};
+}
 
 class RunTest : public RunFolderTest {
  protected:
@@ -100,6 +102,7 @@ TEST_F(RunTest, LeavesEverythingThatIsPromised) {
   EXPECT_EQ(record["version"], "1.2.3");
   EXPECT_EQ(record["revision"], "abc");
   EXPECT_EQ(record["device"], "cpu");
+  EXPECT_EQ(record["device_description"], "a computer");
   EXPECT_EQ(record["seed"], 7);
   EXPECT_EQ(record["preset"], "vectors");
   EXPECT_EQ(record["command"], (json{"embedder", "--x"}));
@@ -275,6 +278,37 @@ TEST_F(RunTest, AnotherTotalOfStepsIsRecorded) {
   SmallTraining shorter(30);
   TrainingRun run = TrainingRun::open(at("run"));
   expect_error<InvalidArgument>([&] { run.resume(shorter.trainer, shorter.data, session()); }, {"80", "30"});
+}
+
+TEST_F(RunTest, AnExtendedRunHasTheLinesOfAStraightOne) {
+  const auto train = [&](const std::string& name, std::int64_t total_steps) {
+    TrainerConfig config = small_config(small_table(), total_steps);
+    config.schedule = {.cosine = false, .warmup_steps = 0, .final_fraction = 1};  // the total changes no step
+    SmallTraining training(config);
+    const bool begun = fs::exists(at(name));
+    TrainingRun run = begun ? TrainingRun::open(at(name)) : create(name, training);
+    if (begun) run.resume(training.trainer, training.data, session());
+    run.train(training.trainer, training.data, total_steps);
+  };
+  train("straight", 60);
+  for (const std::int64_t total_steps : {25, 37, 40, 60}) {
+    train("extended", total_steps);
+    const json last = metrics("extended").back();
+    EXPECT_EQ(last["step"], total_steps);
+    train("extended", total_steps);  // complete: its last line stays
+    EXPECT_EQ(metrics("extended").back(), last);
+  }
+  EXPECT_EQ(metrics("extended"), metrics("straight"));
+  EXPECT_EQ(tree(at("extended/checkpoints/step_00000060")), tree(at("straight/checkpoints/step_00000060")));
+}
+
+TEST_F(RunTest, RecordsWithoutADeviceDescriptionAreRead) {
+  train_straight("run");
+  json record = json::parse(content(at("run/config.json")));
+  record.erase("device_description");
+  put(at("run/config.json"), record.dump());
+  EXPECT_EQ(read_run_description(at("run")).created.device_description, "");
+  EXPECT_EQ(read_run_description(at("run")).created.device, "cpu");
 }
 
 TEST_F(RunTest, OtherDataIsRefused) {

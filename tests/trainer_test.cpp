@@ -23,6 +23,27 @@ TrainerConfig small_config() {
   return c;
 }
 
+// What the paper's recipes use: spectral norm, BatchNorm, PReLU, beta1 = 0, a power rule, the smallest singular value.
+TrainerConfig normalised_config() {
+  LinearSpec normalised{9}, scalar{1};
+  normalised.spectral_norm = scalar.spectral_norm = true;
+  const ActivationSpec prelu{Activation::prelu};
+  TrainerConfig c;
+  c.energy.network = {2, {normalised, prelu, scalar, LinearSpec{1, false}}};
+  c.generator.network = {2, {LinearSpec{7}, prelu, BatchNormSpec{}, LinearSpec{2}}};
+  c.energy.optimizer.beta1 = c.generator.optimizer.beta1 = 0;
+  c.penalty.rule = PenaltyConfig::Rule::power;
+  c.penalty.weight = 0.7;
+  c.penalty.offset = 2307;
+  c.penalty.exponent = -0.55;
+  c.entropy = EntropyEstimator::min_singular;
+  c.schedule.cosine = false;
+  c.batch_size = 21;
+  c.total_steps = 100;
+  c.seed = 5;
+  return c;
+}
+
 Dataset small_table() {
   const HostMatrix rows = random_matrix(101, 2, 8, -2, 2);
   return Dataset::from_rows(rows.values, rows.rows, rows.cols);
@@ -64,20 +85,29 @@ TEST_P(TrainerDevices, SameSeedSameBits) {
 
 TEST_P(TrainerDevices, ARestoredRunGoesOnWithTheSameBits) {
   if (IsSkipped() || HasFailure()) return;
-  auto a = fresh(), b = fresh();
-  Trainer straight(*a, small_config(), small_table());
-  straight.run(3);
-  const TrainerSnapshot middle = straight.snapshot();
-  straight.run(4);
-  Trainer resumed(*b, small_config(), small_table());
-  resumed.restore(middle);
-  EXPECT_EQ(resumed.step(), 3);
-  resumed.run(4);
-  EXPECT_EQ(bytes_of(straight.snapshot()), bytes_of(resumed.snapshot()));
-  const std::vector<StepRecord> want = straight.reports(), got = resumed.reports();
-  ASSERT_EQ(got.size(), 4U);
-  for (std::size_t i = 0; i < 4; ++i)
-    EXPECT_EQ(std::memcmp(&want[want.size() - 4 + i], &got[i], sizeof(StepRecord)), 0);
+  for (const TrainerConfig& config : {small_config(), normalised_config()}) {
+    auto a = fresh(), b = fresh();
+    Trainer straight(*a, config, small_table());
+    straight.run(3);
+    const TrainerSnapshot middle = straight.snapshot();
+    straight.run(4);
+    Trainer resumed(*b, config, small_table());
+    resumed.restore(middle);
+    EXPECT_EQ(resumed.step(), 3);
+    const TrainerSnapshot again = resumed.snapshot();
+    EXPECT_EQ(bytes_of(again), bytes_of(middle));
+    EXPECT_EQ(again.energy_updates, middle.energy_updates);
+    EXPECT_EQ(again.generator_updates, middle.generator_updates);
+    EXPECT_EQ(again.penalty_weight, middle.penalty_weight);
+    EXPECT_EQ(again.gap_average, middle.gap_average);
+    resumed.run(4);
+    EXPECT_EQ(bytes_of(straight.snapshot()), bytes_of(resumed.snapshot()));
+    const std::vector<StepRecord> want = straight.reports(), got = resumed.reports();
+    ASSERT_EQ(got.size(), 4U);
+    for (std::size_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(std::memcmp(&want[want.size() - 4 + i], &got[i], sizeof(StepRecord)), 0);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, TrainerDevices, ::testing::ValuesIn(test_devices()), device_name);
@@ -139,28 +169,85 @@ TEST(Trainer, ReportsOutlastTheRing) {
   EXPECT_TRUE(trainer.reports().empty());
 }
 
-TEST(Trainer, NonFiniteUpdatesAreNotAppliedAndNamed) {
-  for (const Player which : {Player::energy, Player::generator}) {
-    Context context;
-    Trainer trainer(context, small_config(), small_table());
-    trainer.run(2);
+// Steps until the report says what went wrong; the parameters that must not have moved are compared bit by bit.
+std::string divergence(const TrainerConfig& config, Player frozen) {
+  Context context;
+  Trainer trainer(context, config, small_table());
+  const auto values = [&] {
+    const ParameterSet p =
+        frozen == Player::energy ? trainer.energy_parameters(Weights::raw) : trainer.generator_parameters(Weights::raw);
+    return to_host(context.ops(), p.values);
+  };
+  const std::vector<double> before = values();
+  trainer.run(3);
+  try {
     (void)trainer.reports();
-    TrainerSnapshot poisoned = trainer.snapshot();
-    auto& tensors = which == Player::energy ? poisoned.energy : poisoned.generator;
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    std::memcpy(tensors.begin()->second.bytes.data(), &nan, sizeof nan);
-    trainer.restore(poisoned);
-    trainer.run(3);
-    try {
-      (void)trainer.reports();
-      FAIL() << "divergence went unnoticed";
-    } catch (const Diverged& error) {
-      EXPECT_EQ(error.step(), 3);
-      EXPECT_EQ(error.code(), ExitCode::diverged);
-      EXPECT_NE(std::string(error.what()).find("energies"), std::string::npos) << error.what();
-    }
-    EXPECT_THROW(trainer.snapshot(), Diverged);
+  } catch (const Diverged& error) {
+    EXPECT_EQ(error.step(), 1);
+    EXPECT_EQ(trainer.step(), 0);
+    EXPECT_EQ(error.code(), ExitCode::diverged);
+    EXPECT_EQ(values(), before) << "a non-finite update was applied";
+    EXPECT_THROW((void)trainer.snapshot(), Diverged);
+    return error.tensor();
   }
+  ADD_FAILURE() << "divergence went unnoticed";
+  return {};
+}
+
+TEST(Trainer, EveryKindOfNonFiniteValueIsNamedAndNotApplied) {
+  TrainerConfig gradient = small_config();  // the seeds of the penalty overflow, energies do not
+  gradient.penalty.rule = PenaltyConfig::Rule::constant;
+  gradient.penalty.weight = 1e30;
+  std::get<LinearSpec>(gradient.energy.network.layers.front()).weight_gain = 1e12;
+  EXPECT_EQ(divergence(gradient, Player::energy).rfind("energy gradient of layers.", 0), 0U);
+
+  TrainerConfig entropy = small_config();  // the generator's entropy cotangent overflows
+  entropy.entropy_weight = 1e300;
+  EXPECT_EQ(divergence(entropy, Player::generator).rfind("generator gradient of layers.", 0), 0U);
+
+  TrainerConfig step = small_config();  // the energy update itself is finite, but what it leads to is not
+  step.energy.optimizer.lr = 1e30;
+  step.schedule.warmup_steps = 0;
+  EXPECT_EQ(divergence(step, Player::generator).rfind("energies of generated points", 0), 0U);
+
+  TrainerConfig start = small_config();  // energies overflow from the start
+  std::get<ConfinementSpec>(start.energy.network.layers.back()).quadratic = 1e30;
+  std::get<LinearSpec>(start.generator.network.layers.back()).weight_gain = 1e6;
+  EXPECT_EQ(divergence(start, Player::energy).rfind("energies, row", 0), 0U);
+}
+
+// PReLU's neighbours in the average: running statistics and power-iteration vectors are copied, not left at their
+// start.
+TEST(Trainer, AveragesTakeOverTheBuffers) {
+  Context context;
+  Trainer trainer(context, normalised_config(), small_table());
+  trainer.run(3);
+  const TrainerSnapshot s = trainer.snapshot();
+  for (const char* name : {"layers.2.running_mean", "layers.2.running_var"}) {
+    EXPECT_EQ(s.generator.at(name).bytes, s.generator_average.at(name).bytes) << name;
+  }
+  const char* u = "layers.0.parametrizations.weight.0._u";
+  EXPECT_EQ(s.energy.at(u).bytes, s.energy_average.at(u).bytes);
+  EXPECT_NE(s.energy.at("layers.0.bias").bytes, s.energy_average.at("layers.0.bias").bytes);
+}
+
+TEST(Trainer, ImpossibleCountsAreRefused) {
+  Context context;
+  Trainer trainer(context, small_config(), small_table());
+  const TrainerSnapshot good = trainer.snapshot();
+  for (auto member : {&TrainerSnapshot::step, &TrainerSnapshot::energy_updates, &TrainerSnapshot::generator_updates}) {
+    TrainerSnapshot bad = good;
+    bad.*member = -5;
+    EXPECT_THROW(trainer.restore(bad), CheckpointError);
+  }
+  for (auto member : {&TrainerSnapshot::penalty_weight, &TrainerSnapshot::gap_average}) {
+    TrainerSnapshot bad = good;
+    bad.*member = std::numeric_limits<double>::quiet_NaN();
+    EXPECT_THROW(trainer.restore(bad), CheckpointError);
+  }
+  EXPECT_THROW(trainer.samples(std::numeric_limits<std::int64_t>::max(), 1), InvalidArgument);
+  EXPECT_THROW(trainer.samples(-1, 1), InvalidArgument);
+  EXPECT_THROW(trainer.energies({}, -2), InvalidArgument);
 }
 
 TEST(Trainer, RestoreChecksEveryTensor) {
@@ -192,6 +279,11 @@ TEST(Trainer, InconsistentConfigurationsAreRefused) {
   refused([](TrainerConfig& c) { c.generator.network = {3, {LinearSpec{2}}}; });
   refused([](TrainerConfig& c) { c.generator.optimizer.beta2 = 1; });
   refused([](TrainerConfig& c) { c.ema_decay = 1.5; });
+  refused([](TrainerConfig& c) { c.dtype = static_cast<DType>(9); });
+  refused([](TrainerConfig& c) { c.entropy = static_cast<EntropyEstimator>(9); });
+  refused([](TrainerConfig& c) { c.penalty.kind = static_cast<PenaltyConfig::Kind>(9); });
+  refused([](TrainerConfig& c) { c.penalty.target = 0; });
+  refused([](TrainerConfig& c) { c.total_steps = 0; });
 }
 
 TEST(Trainer, TheMemoryLimitIsReported) {

@@ -66,9 +66,9 @@ std::vector<Case> cases() {
 // One training step with learning rate 0, so that parameters stay and the gradients of both players can be read.
 class StillStep {
  public:
-  StillStep(Context& context, const Case& item)
+  StillStep(Context& context, const Case& item, std::int64_t energy_steps = 1)
       : context_(context),
-        config_(configuration(item)),
+        config_(configuration(item, energy_steps)),
         energy_(context, config_.energy, DType::f64, Player::energy),
         generator_(context, config_.generator, DType::f64, Player::generator),
         state_(context, StepState{}),
@@ -93,9 +93,18 @@ class StillStep {
     return ring_.read();
   }
   const TrainerConfig& config() const { return config_; }
+  /// mean 2 |x|^2 over batch number `batch` of the table.
+  double mean_over_batch(std::int64_t batch) {
+    const DeviceTensor x = empty_matrix(context_, DType::f64, config_.batch_size, energy_.network.input_size());
+    context_.ops().gather_batch(x, table_, {config_.seed, RandomStream::data, static_cast<std::uint64_t>(batch)},
+                                nullptr);
+    double sum = 0;
+    for (const double value : download(context_, x).values) sum += 2 * value * value;
+    return sum / static_cast<double>(config_.batch_size);
+  }
 
  private:
-  static TrainerConfig configuration(const Case& item) {
+  static TrainerConfig configuration(const Case& item, std::int64_t energy_steps) {
     TrainerConfig c;
     c.energy.network = item.energy;
     c.generator.network = item.generator;
@@ -106,6 +115,7 @@ class StillStep {
     c.entropy = item.entropy;
     c.entropy_weight = 0.7;
     c.batch_size = 6;
+    c.energy_steps = energy_steps;
     c.dtype = DType::f64;
     c.seed = test_seed();
     return c;
@@ -121,6 +131,56 @@ class StillStep {
   StepPasses passes_;
   Arena arena_;
 };
+
+// A step on the identity generator and E = 2 |x|^2, where every quantity has a closed form in the random numbers of the
+// documented streams: grad E . J v - s . v = 4 z.v - z.v, h = 0.
+TEST(UpdateInputs, AreDrawnFromTheirOwnStreams) {
+  TestDevice device("cpu");
+  LinearSpec zero{1, false}, identity{2, false};
+  zero.weight_gain = 0;
+  identity.identity_start = true;
+  const Case item{"closed_form", {2, {zero, ConfinementSpec{-1, 4, 0, 0}}}, {2, {identity}}};
+  for (const std::int64_t energy_steps : {1, 2}) {
+    StillStep step(device.context(), item, energy_steps);
+    const StepRecord record = step.run();
+    const std::int64_t n = step.config().batch_size;
+    // Energy update number k draws with step k, the last one is reported; the generator's first draws with step 0.
+    const auto last = static_cast<std::uint64_t>(energy_steps - 1);
+    const auto draw = [&](RandomStream stream, std::uint64_t at) {
+      return normal_values({step.config().seed, stream, at}, 2 * n);
+    };
+    const std::vector<double> z = draw(RandomStream::energy_latent, last), v = draw(RandomStream::penalty_probe, last);
+    const std::vector<double> fresh = draw(RandomStream::generator_latent, 0);
+    double energy = 0, penalty = 0, fresh_energy = 0;
+    for (std::size_t i = 0; i < z.size(); i += 2) {
+      energy += 2 * (z[i] * z[i] + z[i + 1] * z[i + 1]);
+      fresh_energy += 2 * (fresh[i] * fresh[i] + fresh[i + 1] * fresh[i + 1]);
+      const double residual = 3 * (z[i] * v[i] + z[i + 1] * v[i + 1]);
+      penalty += 0.5 * residual * residual;
+    }
+    const auto count = static_cast<double>(n);
+    // A few hundred roundings of terms of the size of the sums.
+    EXPECT_NEAR(record.energy_samples, energy / count, 1e-13 * energy);
+    EXPECT_NEAR(record.penalty, penalty / count, 1e-13 * penalty);
+    EXPECT_NEAR(record.loss_generator, fresh_energy / count, 1e-13 * fresh_energy);
+    EXPECT_NEAR(record.log_volume, 0, 1e-15);
+    EXPECT_NEAR(record.energy_data, step.mean_over_batch(static_cast<std::int64_t>(last)), 1e-12);
+  }
+}
+
+// With BatchNorm the energies of fakes are those of the training pass.
+TEST(UpdateInputs, FakesComeFromTheTrainingPassOfBatchNorm) {
+  TestDevice device("cpu");
+  LinearSpec zero{1, false};
+  zero.weight_gain = 0;
+  const Case item{
+      "batch_norm", {2, {zero, ConfinementSpec{-1, 2, 0, 0}}}, {2, {LinearSpec{2}, BatchNormSpec{0, 1e-5}}}};
+  StillStep step(device.context(), item, 1);
+  const StepRecord record = step.run();
+  // Batch statistics give each column mean 0 and variance var / (var + eps): mean |x|^2 is just under 2 whatever z was.
+  EXPECT_NEAR(record.energy_samples, 2, 1e-2);
+  EXPECT_LT(record.energy_samples, 2);
+}
 
 class UpdateGradients : public ::testing::TestWithParam<Case> {};
 

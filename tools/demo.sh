@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains 25 Gaussians with the preset calibrated-2d on the best device present, prints what the bounds say beside the
-# exact likelihood, and leaves a picture. About three minutes on two cores, the build included.
+# exact likelihood, and leaves a picture. About three minutes on two cores, the build included; a run that is complete
+# is not trained again.
 # Usage: tools/demo.sh [FOLDER]      FOLDER: where run and picture go (default: build/demo in the project)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,7 +17,12 @@ cmake -S "$root" -B "$root/build/demo-program" -G Ninja -DCMAKE_BUILD_TYPE=Relea
 cmake --build "$root/build/demo-program"
 bracket=$root/build/demo-program/tools/bracket
 
-"$bracket" train --preset calibrated-2d --data 25gaussians --steps 20000 --seed 0 --device auto --out "$out/run" --force
+steps=20000
+if [ -d "$out/run/checkpoints/$(printf 'step_%08d' $steps)" ]; then
+  echo "the run in $out/run is complete; remove it to train anew"
+else
+  "$bracket" train --preset calibrated-2d --data 25gaussians --steps $steps --seed 0 --device auto --out "$out/run" --force
+fi
 "$bracket" eval "$out/run"
 "$bracket" density "$out/run" -o "$out/density.png"
 echo "picture: $out/density.png"

@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""The part of tools/gpu_check.sh that counts: runs GPU tests, sanitizers and benchmarks and writes JSON."""
+"""The part of tools/gpu_check.sh that counts: runs GPU tests, sanitizers and benchmarks and writes JSON.
+
+Whatever goes wrong is "failed"; "unavailable" is only what cannot be had here: a program that was not built, or a
+sanitizer that is not installed or cannot start a program at all.
+"""
 import argparse
 import json
 import pathlib
@@ -11,70 +15,100 @@ import tempfile
 MINIMUM_GPU_TESTS = 60
 # Suites whose kernels use shared memory; small shapes, so that the sanitizers finish in seconds.
 SANITIZER_SUITES = ["reduction_test", "dense_test", "linear_test", "normalization_test", "network_test"]
+TAIL_CHARACTERS = 2000
 
 
-def test_programs(build):
-    return sorted(p for p in (build / "tests").glob("*_test") if p.is_file())
+def text_of(output):
+    """Output as text: that of a command that timed out is bytes, or None."""
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def run(command, timeout):
+    """Runs a command; returns its exit status (None: it could not start or did not end) and its output's tail."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        return None, f"{text_of(error.output)[-TAIL_CHARACTERS:]}\nno end within {timeout} s"
+    except OSError as error:
+        return None, str(error)
+    return done.returncode, text_of(done.stdout)[-TAIL_CHARACTERS:]
 
 
 def run_tests(program, prefix=(), timeout=300):
-    """Runs the cuda tests of one program; returns gtest's JSON summary and the output's tail."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as report:
-        command = [*prefix, str(program), "--gtest_filter=*/*cuda*", f"--gtest_output=json:{report.name}"]
+    """Runs the cuda tests of one program; returns a summary of gtest's JSON and the output's tail."""
+    summary = {"status": "failed", "tests": 0, "failures": 0, "skipped": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        report = pathlib.Path(folder) / "report.json"
+        summary["exit"], tail = run(
+            [*prefix, str(program), "--gtest_filter=*/*cuda*", f"--gtest_output=json:{report}"], timeout)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            return {"tests": 0, "failures": 0, "skipped": 0, "status": "timeout"}, f"no end within {timeout} s"
-        text = pathlib.Path(report.name).read_text()
-    summary = {"tests": 0, "failures": 0, "skipped": 0, "exit": done.returncode}
-    if text:
-        data = json.loads(text)
-        cases = [c for suite in data.get("testsuites", []) for c in suite.get("testsuite", [])]
-        summary["tests"] = len(cases)
-        summary["failures"] = sum(1 for c in cases if c.get("failures"))
-        summary["skipped"] = sum(1 for c in cases if c.get("result") == "SKIPPED" or c.get("skipped"))
-    return summary, (done.stdout + done.stderr)[-2000:]
+            data = json.loads(report.read_text())
+        except (OSError, ValueError):  # it ended before gtest wrote its report
+            return summary, tail
+    cases = [c for suite in data.get("testsuites", []) for c in suite.get("testsuite", [])]
+    summary["tests"] = len(cases)
+    summary["failures"] = sum(1 for c in cases if c.get("failures"))
+    summary["skipped"] = sum(1 for c in cases if c.get("result") == "SKIPPED" or c.get("skipped"))
+    if summary["exit"] == 0 and not summary["failures"] and not summary["skipped"]:
+        summary["status"] = "passed" if cases else "no tests"
+    return summary, tail
 
 
 def tests_section(build):
-    section = {"programs": {}, "tests": 0, "failures": 0, "skipped": 0}
-    for program in test_programs(build):
+    section = {"status": "passed", "programs": {}, "tests": 0, "failures": 0, "skipped": 0}
+    for program in sorted(p for p in (build / "tests").glob("*_test") if p.is_file()):
         summary, tail = run_tests(program)
-        if summary["tests"] == 0 and summary.get("exit") == 0:
+        if summary["status"] == "no tests":
             continue  # a program without GPU tests
         section["programs"][program.name] = summary
         for key in ("tests", "failures", "skipped"):
             section[key] += summary[key]
-        bad = summary["failures"] or summary["skipped"] or summary.get("exit") != 0
-        print(f"{program.name:28s} {summary['tests']:4d} tests {'FAILED' if bad else 'ok'}")
-        if bad:
+        print(f"{program.name:28s} {summary['tests']:4d} tests {'ok' if summary['status'] == 'passed' else 'FAILED'}")
+        if summary["status"] != "passed":
             print(tail)
-            section["bad"] = True
-    section["passed"] = (not section.get("bad") and section["skipped"] == 0 and section["tests"] >= MINIMUM_GPU_TESTS)
+            section["status"] = "failed"
+            section.setdefault("output", {})[program.name] = tail
     if section["tests"] < MINIMUM_GPU_TESTS:
-        print(f"only {section['tests']} GPU tests ran, {MINIMUM_GPU_TESTS} are required")
+        section["status"] = "failed"
+        section["reason"] = f"only {section['tests']} GPU tests ran, {MINIMUM_GPU_TESTS} are required"
     return section
 
 
+def why_sanitizer_cannot_run(sanitizer, target):
+    """Empty when the sanitizer starts a program that does next to nothing; else what it said."""
+    if sanitizer is None:
+        return "compute-sanitizer is not on PATH"
+    # Listing the tests need not touch CUDA, which the tool reports as an error unless told otherwise.
+    listing = [sanitizer, "--tool", "memcheck", "--require-cuda-init", "no", str(target), "--gtest_list_tests"]
+    for command in ([sanitizer, "--version"], listing):
+        status, tail = run(command, timeout=120)
+        if status != 0:
+            return f"{' '.join(command)}: exit status {status}: {tail.strip()[-400:]}"
+    return ""
+
+
 def sanitizer_section(build, tool):
-    program = shutil.which("compute-sanitizer")
-    if not program:
-        return {"status": "unavailable", "reason": "compute-sanitizer is not on PATH"}
     section = {"status": "passed", "programs": {}}
-    for name in SANITIZER_SUITES:
-        target = build / "tests" / name
-        if not target.exists():
-            return {"status": "failed", "reason": f"{target} is missing"}
-        prefix = [program, "--tool", tool, "--error-exitcode", "9"]
-        if tool == "memcheck":
-            prefix += ["--leak-check", "full"]
+    sanitizer = shutil.which("compute-sanitizer")
+    targets = [build / "tests" / name for name in SANITIZER_SUITES]
+    present = [target for target in targets if target.is_file()]
+    if len(present) < len(targets):
+        missing = [target.name for target in targets if target not in present]
+        section.update(status="failed", reason="not built: " + ", ".join(missing))
+    if not present:
+        return section
+    reason = why_sanitizer_cannot_run(sanitizer, present[0])
+    if reason:
+        return {"status": "unavailable", "reason": reason}
+    prefix = [sanitizer, "--tool", tool, "--error-exitcode", "9"]
+    if tool == "memcheck":
+        prefix += ["--leak-check", "full"]
+    for target in present:
         summary, tail = run_tests(target, prefix, timeout=240)
-        section["programs"][name] = summary
-        if summary["tests"] == 0:  # the tool itself did not start the program
-            return {"status": "unavailable", "reason": tail.strip()[-400:]}
-        if summary.get("exit") != 0:
+        section["programs"][target.name] = summary
+        if summary["status"] != "passed":  # "no tests" is a failure, too: these suites have some
             section["status"] = "failed"
-            section.setdefault("output", {})[name] = tail
+            section.setdefault("output", {})[target.name] = tail
     return section
 
 
@@ -83,10 +117,14 @@ def bench_section(build, results):
     if not program.exists():
         return {"status": "unavailable", "reason": "bench/bracket_bench was not built (BRACKET_BENCH=ON)"}
     output = results / "bench.json"
-    done = subprocess.run(
+    status, tail = run(
         [str(program), "--benchmark_filter=cuda", f"--benchmark_out={output}", "--benchmark_out_format=json",
          "--benchmark_repetitions=10", "--benchmark_display_aggregates_only=true"], timeout=600)
-    return {"status": "passed" if done.returncode == 0 else "failed", "file": output.name}
+    print(tail)
+    section = {"status": "passed" if status == 0 else "failed", "exit": status, "file": output.name}
+    if status != 0:
+        section["output"] = tail
+    return section
 
 
 def main():
@@ -95,21 +133,24 @@ def main():
     parser.add_argument("--results", type=pathlib.Path, required=True)
     parser.add_argument("--revision", required=True)
     options = parser.parse_args()
-    doctor = subprocess.run([str(options.build / "tools" / "bracket"), "doctor"], capture_output=True, text=True)
-    report = {
-        "revision": options.revision,
-        "doctor": (doctor.stdout + doctor.stderr).splitlines(),
-        "tests": tests_section(options.build),
-        "memcheck": sanitizer_section(options.build, "memcheck"),
-        "racecheck": sanitizer_section(options.build, "racecheck"),
-        "bench": bench_section(options.build, options.results),
+    doctor_status, doctor = run([str(options.build / "tools" / "bracket"), "doctor"], timeout=300)
+    report = {"revision": options.revision, "doctor_exit": doctor_status, "doctor": doctor.splitlines()}
+    sections = {
+        "tests": lambda: tests_section(options.build),
+        "memcheck": lambda: sanitizer_section(options.build, "memcheck"),
+        "racecheck": lambda: sanitizer_section(options.build, "racecheck"),
+        "bench": lambda: bench_section(options.build, options.results),
     }
-    (options.results / "gpu_check.json").write_text(json.dumps(report, indent=2) + "\n")
-    failed = [name for name in ("memcheck", "racecheck", "bench") if report[name]["status"] == "failed"]
-    for name in ("memcheck", "racecheck", "bench"):
-        print(f"{name}: {report[name]['status']} {report[name].get('reason', '')}")
-    if not report["tests"]["passed"]:
-        failed.append("tests")
+    for name, section in sections.items():
+        try:
+            report[name] = section()
+        except Exception as error:  # the report must say so, and hold the other sections
+            report[name] = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        # After every section, so that nothing is lost when this script is killed.
+        (options.results / "gpu_check.json").write_text(json.dumps(report, indent=2) + "\n")
+    for name in sections:
+        print(f"{name}: {report[name]['status']} {report[name].get('reason', '')}".rstrip())
+    failed = [name for name in sections if report[name]["status"] == "failed"]
     print("failed: " + ", ".join(failed) if failed else f"passed: {report['tests']['tests']} GPU tests")
     return 1 if failed else 0
 

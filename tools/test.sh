@@ -27,8 +27,9 @@ stage "without CUDA, under address and undefined-behaviour sanitizers"
 build asan
 run asan asan -L 'cpu|simt' -LE slow
 
-stage "kernels under the thread sanitizer"
-build tsan --target simt_tests
+stage "kernels and CPU threads under the thread sanitizer"
+build tsan --target simt_tests thread_team_test
 run tsan tsan -L simt
+run tsan tsan-threads -R 'ThreadTeam|Devices/Trainer.*/cpu|Trainer\.Threads|ElementwiseThreads'
 
 printf '\nall stages passed in %d s\n' "$SECONDS"

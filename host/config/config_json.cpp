@@ -32,6 +32,7 @@ constexpr NumberRange kAnyNumber;
 constexpr NumberRange kNotNegative = NumberRange::at_least(0);
 constexpr NumberRange kPositive = NumberRange::above(0);
 constexpr NumberRange kWidth = NumberRange::between(1, kLargestWidth);
+constexpr NumberRange kEnergySteps = NumberRange::between(1, 10000);  // of one step, which cannot be interrupted
 constexpr NumberRange kSteps = NumberRange::between(0, kLargestStep);
 constexpr NumberRange kFraction = NumberRange::between(0, 1);
 constexpr NumberRange kDecay = NumberRange::from_to_below(0, 1);
@@ -162,7 +163,7 @@ void visit_fields(ArchiveT& archive, TrainerConfig& config) {
   });
   archive.number("ema_decay", config.ema_decay, kDecay);
   archive.number("batch_size", config.batch_size, kWidth);
-  archive.number("energy_steps", config.energy_steps, kWidth);
+  archive.number("energy_steps", config.energy_steps, kEnergySteps);
   archive.number("steps", config.total_steps, kSteps);
   archive.number("seed", config.seed);
   archive.word("precision", config.dtype, precisions);

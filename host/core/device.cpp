@@ -1,6 +1,7 @@
 #include "bracket/device.h"
 
 #include <charconv>
+#include <fstream>
 
 #include "bracket/error.h"
 #ifdef BRACKET_WITH_CUDA
@@ -8,6 +9,18 @@
 #endif
 
 namespace bracket {
+namespace {
+
+std::string cpu_model() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown CPU";
+}
+
+}  // namespace
 
 int cuda_device_count(std::string* reason) {
   std::string why;
@@ -43,6 +56,17 @@ Device Device::parse(const std::string& text) {
                     " usable GPU(s), cuda:0 to cuda:" + std::to_string(count - 1));
   }
   return device;
+}
+
+std::string device_description(const Device& device) {
+  if (device.kind == DeviceKind::cpu) return cpu_model();
+#ifdef BRACKET_WITH_CUDA
+  return gpu::device_description(device.ordinal);
+#else
+  std::string reason;
+  cuda_device_count(&reason);
+  throw CudaError("device '" + device.name() + "' cannot be described: " + reason);
+#endif
 }
 
 std::string Device::name() const { return kind == DeviceKind::cpu ? "cpu" : "cuda:" + std::to_string(ordinal); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 
@@ -58,8 +59,17 @@ std::string nearest_name(const std::string& text, const std::vector<std::string>
 }
 
 std::string format_number(double value) {
+  if (std::isnan(value)) return "nan";
   std::array<char, 32> text;  // the longest is 24 characters: -2.2250738585072014e-308
   return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
+}
+
+std::string fixed_number(double value, int digits) {
+  if (std::isnan(value)) return "NaN";
+  std::array<char, 512> text;  // the longest has 309 digits before the point
+  const auto [end, error] =
+      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, digits);
+  return std::string(text.data(), end);
 }
 
 }  // namespace bracket

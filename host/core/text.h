@@ -11,7 +11,10 @@ namespace bracket {
 /// `names` is.
 std::string nearest_name(const std::string& text, const std::vector<std::string>& names);
 
-/// Shortest decimal text that reads back as the same double: "0.1", "1e-06", "25", "inf", "nan".
+/// Shortest decimal text that reads back as the same double: "0.1", "1e-06", "25", "inf", "nan" (of either sign).
 std::string format_number(double value);
+
+/// printf's %.*f with at most 200 digits, and "NaN" for a NaN of either sign.
+std::string fixed_number(double value, int digits);
 
 }  // namespace bracket

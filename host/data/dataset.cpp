@@ -8,6 +8,7 @@
 #include "bracket/device.h"
 #include "bracket/error.h"
 #include "host/core/text.h"
+#include "host/data/data_file.h"
 #include "host/files/in_quotes.h"
 #include "host/files/table.h"
 #include "kernels/formula/permutation.h"
@@ -17,19 +18,6 @@ namespace bracket {
 namespace {
 
 constexpr std::int64_t kStatisticsRows = 100000;
-
-// A name with a slash or one of the endings of read_table is a path; the endings in any case, as there.
-bool is_path(const std::string& name) {
-  if (name.find('/') != std::string::npos) return true;
-  for (const std::string ending : {".npy", ".csv"}) {
-    if (name.size() >= ending.size() &&
-        std::equal(ending.rbegin(), ending.rend(), name.rbegin(), [](char wanted, char c) {
-          return c == wanted || (c >= 'A' && c <= 'Z' && c - 'A' + 'a' == wanted);
-        }))
-      return true;
-  }
-  return false;
-}
 
 std::vector<double> density_samples(ToyData data, std::int64_t count, const RandomKey& key) {
   ContextOptions options;
@@ -102,6 +90,18 @@ std::vector<Column> measure_columns(std::span<const double> values, std::size_t 
 
 }  // namespace
 
+bool is_data_file(const std::string& name_or_path) {
+  if (name_or_path.find('/') != std::string::npos) return true;
+  for (const std::string ending : {".npy", ".csv"}) {
+    if (name_or_path.size() >= ending.size() &&
+        std::equal(ending.rbegin(), ending.rend(), name_or_path.rbegin(), [](char wanted, char c) {
+          return c == wanted || (c >= 'A' && c <= 'Z' && c - 'A' + 'a' == wanted);
+        }))
+      return true;
+  }
+  return false;
+}
+
 const std::vector<std::string>& Dataset::names() {
   static const std::vector<std::string> kNames = {// in the order of ToyData
                                                   "25gaussians", "8gaussians",     "swiss_roll", "two_moons",
@@ -113,7 +113,7 @@ const std::vector<std::string>& Dataset::names() {
 Dataset Dataset::open(const std::string& name_or_path) {
   Dataset data;
   data.name_ = name_or_path;
-  if (is_path(name_or_path)) {
+  if (is_data_file(name_or_path)) {
     Table table = read_table(name_or_path);
     data.rows_ = table.rows;
     data.cols_ = table.cols;

@@ -7,6 +7,7 @@
 
 #include "bracket/bounds.h"
 #include "bracket/error.h"
+#include "host/core/text.h"
 #include "host/evaluate/gaussian.h"
 #include "host/evaluate/generated_points.h"
 #include "host/evaluate/log_sum.h"
@@ -33,7 +34,7 @@ void require_finite(std::span<const double> energies, const char* where) {
   const auto bad = std::find_if(energies.begin(), energies.end(), [](double e) { return !std::isfinite(e); });
   if (bad == energies.end()) return;
   throw Diverged("the energy of " + std::string(where) + " " + std::to_string(bad - energies.begin()) + " is " +
-                     std::to_string(*bad) + "; evaluate an earlier checkpoint",
+                     fixed_number(*bad, 6) + "; evaluate an earlier checkpoint",
                  "energy", 0);
 }
 

@@ -54,17 +54,17 @@ struct Evaluation {
   std::optional<double> lower_bound_min_singular;  ///< with d log s_1 in place of h, D = d
   std::optional<double> lower_bound_on_manifold;   ///< D > d: bounds the likelihood on the image of G, not L
   std::optional<double> penalty;                   ///< P = 1/2 mean |J^T grad E - s|^2
-  std::optional<double> upper_bound;         ///< L_low + P / rho with exact latent means, where proved (gaussian.h)
-  std::optional<double> upper_estimate;      ///< L_low + 1/2 Var(phi), D = d; can lie below L
-  std::optional<bool> bracket_ok;            ///< lower_bound - 3 gap_standard_error <= nll_exact
-  std::optional<double> gap;                 ///< nll_exact - lower_bound
-  std::optional<double> gap_standard_error;  ///< sd(phi) / sqrt(latents)
-  std::optional<double> nll_importance;      ///< mean E + log mean exp(-phi), D = d
-  std::optional<double> ess;                 ///< effective share of the latents behind it, in (0, 1]
-  std::optional<double> max_abs_phi;         ///< one far-flying latent shows here
-  std::optional<double> fold_fraction;       ///< D = d <= 2: lower bound of the share of points with a second preimage
-  std::optional<double> fold_tolerance;      ///< of equal images, in deviations of the generated points
-  std::optional<double> fold_separation;     ///< of different latents
+  std::optional<double> upper_bound;               ///< L_low + P / rho, where proved up to rounding (gaussian.h)
+  std::optional<double> upper_estimate;            ///< L_low + 1/2 Var(phi), D = d; can lie below L
+  std::optional<bool> bracket_ok;                  ///< lower_bound - 3 gap_standard_error <= nll_exact
+  std::optional<double> gap;                       ///< nll_exact - lower_bound
+  std::optional<double> gap_standard_error;        ///< sd(phi) / sqrt(latents)
+  std::optional<double> nll_importance;            ///< mean E + log mean exp(-phi), D = d
+  std::optional<double> ess;                       ///< effective share of the latents behind it, in (0, 1]
+  std::optional<double> max_abs_phi;               ///< one far-flying latent shows here
+  std::optional<double> fold_fraction;    ///< D = d <= 2: lower bound of the share of points with a second preimage
+  std::optional<double> fold_tolerance;   ///< of equal images, in deviations of the generated points
+  std::optional<double> fold_separation;  ///< of different latents
 
   // Against what is known of the data.
   std::optional<double> kl_data_to_model;  ///< mean (log p_data - log p) over the test points

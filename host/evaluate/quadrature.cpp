@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bracket/error.h"
+#include "host/core/text.h"
 #include "host/evaluate/log_sum.h"
 
 namespace bracket {
@@ -130,7 +131,7 @@ class Region {
     std::string point;
     for (std::size_t a = 0; a < static_cast<std::size_t>(dimension_); ++a)
       point += (a == 0 ? "" : ", ") + std::to_string(chunk_[row * static_cast<std::size_t>(dimension_) + a]);
-    throw Diverged("the energy at (" + point + ") is " + std::to_string(value) +
+    throw Diverged("the energy at (" + point + ") is " + fixed_number(value, 6) +
                        ", so the model has no density; evaluate an earlier checkpoint",
                    "energy", 0);
   }

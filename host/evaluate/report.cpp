@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "host/core/text.h"
 #include "host/evaluate/evaluate.h"
 
 namespace bracket {
@@ -16,25 +17,20 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-std::string fixed(double value, int digits) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.*f", digits, value);
-  return text.data();
-}
-
 std::string compact(double value) {
+  if (std::isnan(value)) return "NaN";
   std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), "%.2g", value);
   return text.data();
 }
 
-std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
+std::string percent(double share) { return fixed_number(100 * share, 1) + " %"; }
 
 // One line "name  value  remark", aligned with its neighbours.
 std::string line(const std::string& name, const std::optional<double>& value, const std::string& remark) {
   std::array<char, 64> text{};
   if (value)
-    std::snprintf(text.data(), text.size(), "  %-24s %12.4f", name.c_str(), *value);
+    std::snprintf(text.data(), text.size(), "  %-24s %12s", name.c_str(), fixed_number(*value, 4).c_str());
   else
     std::snprintf(text.data(), text.size(), "  %-24s %12s", name.c_str(), "unknown");
   return text.data() + (remark.empty() ? "" : "   " + remark) + "\n";
@@ -59,17 +55,17 @@ std::string bounds_lines(const Evaluation& e) {
         "+- " + compact(e.energy_data_standard_error) + " (test points), quadrature error " + compact(*e.log_z_error));
   else
     text += line("exact", std::nullopt, "needs data of 1 or 2 dimensions");
-  if (e.upper_bound) text += line("upper bound", e.upper_bound, "proved: linear G, Gaussian energy");
+  if (e.upper_bound) text += line("upper bound", e.upper_bound, "proved up to rounding: linear G, Gaussian energy");
   if (!manifold) text += line("upper estimate", e.upper_estimate, "L_low + Var(phi) / 2: no bound");
   if (e.nll_importance)
-    text += line("importance sampling", e.nll_importance, "effective share of the samples " + fixed(*e.ess, 2));
+    text += line("importance sampling", e.nll_importance, "effective share of the samples " + fixed_number(*e.ess, 2));
   text += line("data entropy", e.data_entropy, e.data_entropy ? "the least any model can reach" : "");
   return text;
 }
 
 std::string order_lines(const Evaluation& e) {
   if (!e.gap) return "";
-  const std::string gap = fixed(*e.gap, 4) + " +- " + fixed(*e.gap_standard_error, 4) + " nats";
+  const std::string gap = fixed_number(*e.gap, 4) + " +- " + fixed_number(*e.gap_standard_error, 4) + " nats";
   if (*e.bracket_ok) return "Gap between exact and lower bound: " + gap + ", order kept.\n";
   return "ORDER VIOLATED: the lower bound lies above the exact value, gap " + gap + ".\n";
 }
@@ -78,7 +74,7 @@ std::string mode_lines(const Evaluation& e) {
   if (!e.modes_found) return "";
   return "Modes found: " + std::to_string(*e.modes_found) + " of " + std::to_string(*e.modes) +
          "; samples within 4 deviations of one: " + percent(*e.high_quality_fraction) + "; histogram KL " +
-         fixed(*e.mode_histogram_kl, 4) + "\n";
+         fixed_number(*e.mode_histogram_kl, 4) + "\n";
 }
 
 }  // namespace
@@ -135,7 +131,7 @@ std::string summary(const Evaluation& e) {
       (e.test_points_are_training_rows ? " rows of the training table" : " fresh test points") + "), nats per sample\n";
   text += bounds_lines(e);
   text += order_lines(e);
-  if (e.kl_data_to_model) text += "KL from data to model: " + fixed(*e.kl_data_to_model, 4) + " nats\n";
+  if (e.kl_data_to_model) text += "KL from data to model: " + fixed_number(*e.kl_data_to_model, 4) + " nats\n";
   text += mode_lines(e);
   for (const std::string& warning : e.warnings) text += "Warning: " + warning + "\n";
   if (e.calibrated) text += "Calibrated: the exact value, the bounds and importance sampling agree.\n";

@@ -153,10 +153,7 @@ Table parse_npy(std::span<const std::byte> bytes, const std::string& file_name) 
     throw DataError(where + "shape " + shape_text(header.shape) + " has rank " + std::to_string(header.shape.size()) +
                     "; the array must have shape (N, D) or (N,), use array.reshape(N, D)");
   }
-  Table table{.rows = header.shape[0],
-              .cols = header.shape.size() == 2 ? header.shape[1] : 1,
-              .values = {},
-              .single_precision = is_float32};
+  Table table{.rows = header.shape[0], .cols = header.shape.size() == 2 ? header.shape[1] : 1, .values = {}};
   if (table.rows == 0 || table.cols == 0) {
     throw DataError(where + "shape " + shape_text(header.shape) +
                     " is empty; at least one row and one column are needed");

@@ -1,10 +1,7 @@
 #include "host/files/sha256.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <bit>
-#include <vector>
 
 namespace bracket {
 namespace {
@@ -19,8 +16,6 @@ constexpr std::array<std::uint32_t, 64> kRoundConstants = {
     0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-
-constexpr std::size_t kFileChunkBytes = std::size_t{1} << 20;
 
 std::uint32_t big_endian_word(const std::byte* bytes) {
   std::uint32_t word = 0;
@@ -99,18 +94,6 @@ std::string sha256_hex(std::span<const std::byte> bytes) {
   Sha256 sha;
   sha.update(bytes);
   return sha.hex_digest();
-}
-
-std::string sha256_hex_of_file(const std::filesystem::path& path, FileCalls& calls) {
-  OpenFile file = OpenFile::open(path, O_RDONLY | O_NONBLOCK, calls);
-  file.regular_file_size();
-  Sha256 sha;
-  std::vector<std::byte> chunk(kFileChunkBytes);
-  for (;;) {
-    const std::size_t count = file.read(chunk);
-    sha.update(std::span(chunk).first(count));
-    if (count < chunk.size()) return sha.hex_digest();
-  }
 }
 
 }  // namespace bracket

@@ -4,11 +4,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <span>
 #include <string>
-
-#include "host/files/posix_file.h"
 
 namespace bracket {
 
@@ -32,8 +29,5 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::span<const std::byte> bytes);
-
-/// Digest of a regular file, read in pieces. Throws DataError.
-std::string sha256_hex_of_file(const std::filesystem::path& path, FileCalls& calls = FileCalls::kernel());
 
 }  // namespace bracket

@@ -10,8 +10,7 @@ namespace bracket {
 struct Table {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
-  std::vector<double> values;     ///< row-major, rows * cols, all finite
-  bool single_precision = false;  ///< the file held float32, so every value is exact in float
+  std::vector<double> values;  ///< row-major, rows * cols, all finite
 };
 
 /// Reads a .npy or .csv file, chosen by the ending of its name (upper or lower case). At least one row and column.

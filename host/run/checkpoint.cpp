@@ -29,6 +29,15 @@ constexpr std::string_view kFolderPrefix = "step_";
 constexpr int kStepDigits = 8;
 constexpr std::size_t kListedDifferences = 4;
 
+// "a/b/" and "a/b/." as "a/b": they name the same folder, but only the last has a name to rename to.
+fs::path named_by_last_part(fs::path folder) {
+  while (folder.has_relative_path() && folder.has_parent_path() &&
+         (!folder.has_filename() || folder.filename() == ".")) {
+    folder = folder.parent_path();
+  }
+  return folder;
+}
+
 fs::path parent_of(const fs::path& folder) { return folder.has_parent_path() ? folder.parent_path() : fs::path("."); }
 
 bool is_checkpoint_file(const std::string& name) {
@@ -118,8 +127,9 @@ void require_same_networks(const TrainerConfig& stored, const TrainerConfig& pre
 
 }  // namespace
 
-void write_checkpoint(const fs::path& folder, const TrainerSnapshot& snapshot, const TrainerConfig& config,
+void write_checkpoint(const fs::path& path, const TrainerSnapshot& snapshot, const TrainerConfig& config,
                       FileCalls& calls) {
+  const fs::path folder = named_by_last_part(path);
   const CheckpointBytes files = checkpoint_bytes(snapshot, config);
   const fs::path parent = parent_of(folder);
   create_folders(parent, calls);

@@ -101,13 +101,17 @@ std::vector<NamedValue> metrics_of(const StepRecord& r, double time_s, double st
           {"half_variance", r.half_variance}};
 }
 
-// The first step above `step` that is a multiple of `interval` (0: none).
+// The first step above `step` that is a multiple of `interval` (0: none), at most `limit`.
 std::int64_t next_multiple(std::int64_t step, std::int64_t interval, std::int64_t limit) {
-  if (interval == 0 || step > limit - interval) return limit;
-  return std::min(limit, (step / interval + 1) * interval);
+  if (interval == 0) return limit;
+  return step + std::min(limit - step, interval - step % interval);
 }
 
 bool due(std::int64_t step, std::int64_t interval) { return interval > 0 && step % interval == 0; }
+
+bool is_logged(std::int64_t step, std::int64_t log_every, std::int64_t total_steps) {
+  return due(step, log_every) || step == total_steps;
+}
 
 }  // namespace
 
@@ -130,11 +134,24 @@ struct Run::Impl {
     saved_step = trainer.step();
   }
 
+  std::vector<StepRecord> advance(Trainer& trainer, std::int64_t steps) {
+    try {
+      trainer.run(steps);
+      return trainer.reports();
+    } catch (const Diverged& problem) {
+      if (saved_step >= 0) throw;
+      throw Diverged("non-finite " + problem.tensor() + " in step " + std::to_string(problem.step()) +
+                         "; this update was not applied, and the run has no checkpoint yet. Train anew with a lower "
+                         "learning rate or another seed",
+                     problem.tensor(), problem.step());
+    }
+  }
+
   void draw(Trainer& trainer, const Dataset& data) {
     const std::int64_t step = trainer.step();
     const std::string stem = checkpoint_folder("", step).filename().string();
     write_samples(trainer, stem);
-    if (data.cols() == 2) write_png("density", stem, step, density_picture(trainer, data));
+    if (data.cols() == 2) write_png("density", step, [&] { return density_picture(trainer, data); });
   }
 
   void write_samples(Trainer& trainer, const std::string& stem) {
@@ -150,16 +167,27 @@ struct Run::Impl {
     create_folders(folder / "samples");
     write_file_atomically(folder / "samples" / (stem + ".npy"), bytes);
     if (const auto side = image_side(cols)) {
-      write_png("samples", stem, trainer.step(),
-                sample_picture(std::span(rows).first(static_cast<std::size_t>(kSampleImages * cols)), kSampleImages,
-                               *side, description.data_minimum, description.data_maximum));
+      write_png("samples", trainer.step(), [&] {
+        return sample_picture(std::span(rows).first(static_cast<std::size_t>(kSampleImages * cols)), kSampleImages,
+                              *side, description.data_minimum, description.data_maximum);
+      });
     }
   }
 
-  void write_png(const char* kind, const std::string& stem, std::int64_t step, const Image& image) {
-    const std::vector<std::byte> png = encode_png(image);
+  // A training does not end for a picture that cannot be drawn; a disk that refuses is another matter.
+  template <class DrawT>
+  void write_png(const char* kind, std::int64_t step, const DrawT& draw_image) {
+    std::optional<Image> image;
+    try {
+      image = draw_image();
+    } catch (const InvalidArgument&) {  // data that no axis can show
+      return;
+    } catch (const Diverged&) {  // a model without a density
+      return;
+    }
+    const std::vector<std::byte> png = encode_png(*image);
     create_folders(folder / kind);
-    write_file_atomically(folder / kind / (stem + ".png"), png);
+    write_file_atomically(picture_path(folder, kind, step), png);
     events->add_png(step, kind, png);
   }
 
@@ -271,11 +299,13 @@ std::vector<RefusedCheckpoint> Run::resume(Trainer& trainer, const Dataset& data
     throw InvalidArgument("the run has done " + std::to_string(trainer.step()) + " steps, more than the " +
                           std::to_string(total_steps) + " wanted in total; give a larger number of steps");
   }
-  cut_json_lines(run.folder / kMetricsName, trainer.step());
-  run.time_offset = last_time(run.folder / kMetricsName);
   record_session(run.record, session, trainer.step(), total_steps);
   run.description.settings.trainer.total_steps = total_steps;
   write_run_record(run.folder, run.record);
+  // The record first: were the session lost, the line of the last step that it drops would be missing.
+  const bool logged = is_logged(trainer.step(), run.description.settings.log_every, total_steps);
+  cut_json_lines(run.folder / kMetricsName, logged ? trainer.step() : trainer.step() - 1);
+  run.time_offset = last_time(run.folder / kMetricsName);
   return std::move(newest.refused);
 }
 
@@ -299,8 +329,7 @@ void Run::train(Trainer& trainer, const Dataset& data, std::int64_t last_step, c
     }
     steps = std::min(steps, slice);
     const Clock::time_point start = Clock::now();
-    trainer.run(steps);
-    const std::vector<StepRecord> records = trainer.reports();
+    const std::vector<StepRecord> records = run.advance(trainer, steps);
     const double seconds = seconds_since(start);
     busy_seconds += seconds;
     busy_steps += steps;
@@ -308,7 +337,7 @@ void Run::train(Trainer& trainer, const Dataset& data, std::int64_t last_step, c
                        std::int64_t{1}, 2 * slice);
 
     const std::int64_t step = trainer.step();
-    const bool logged = due(step, settings.log_every) || step == total_steps;
+    const bool logged = is_logged(step, settings.log_every, total_steps);
     if (logged) {
       run.log(records.back(), 1e3 * std::exchange(busy_seconds, 0.0) / static_cast<double>(busy_steps));
       busy_steps = 0;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "bracket/checkpoint.h"
 #include "bracket/error.h"
 #include "host/evaluate/evaluate.h"
 #include "host/picture/axes.h"
@@ -62,6 +63,10 @@ Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictur
   figure.samples = points_of(trainer.samples(options.points, seed, options.weights));
   figure.grid = density_grid(trainer, figure.box, options.cells, options.cells, log_z, options.weights);
   return density_figure(figure);
+}
+
+std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step) {
+  return run_folder / kind / (checkpoint_folder("", step).filename().string() + ".png");
 }
 
 std::optional<std::int64_t> image_side(std::int64_t cols) {

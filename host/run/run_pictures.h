@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
@@ -21,6 +22,9 @@ struct DensityPictureOptions {
 
 /// Data, samples, density and log-density of a 2-D run side by side.
 Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictureOptions& options = {});
+
+/// RUN/`kind`/step_XXXXXXXX.png, where a run keeps its picture of a step; absent when none could be drawn.
+std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step);
 
 /// Side of the gray images that rows of `cols` values are: 8 for 64. None unless cols is a square of at least 16.
 std::optional<std::int64_t> image_side(std::int64_t cols);

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "bracket/error.h"
+#include "host/config/json_reader.h"
 #include "host/files/atomic_file.h"
 #include "host/files/in_quotes.h"
 #include "host/files/sha256.h"
@@ -18,12 +19,22 @@ Json session_json(const RunSession& session) {
   return {{"version", session.version},
           {"revision", session.revision},
           {"device", session.device},
+          {"device_description", session.device_description},
           {"command", session.command}};
 }
 
+// Throws InvalidArgument, as JsonReader does for the keys it reads.
+std::string text_at(const Json& object, const char* key, const std::string& path) {
+  const std::string member = member_path(path, key);
+  if (!object.contains(key)) throw InvalidArgument("key " + text_in_quotes(member) + " is missing");
+  const Json& value = object[key];
+  if (!value.is_string()) throw InvalidArgument(quoted_path(member) + " must be a string, got " + described(value));
+  return value.get<std::string>();
+}
+
 RunSession session_of(const Json& json) {
-  return {json.at("version").get<std::string>(), json.at("revision").get<std::string>(),
-          json.at("device").get<std::string>(), json.at("command").get<std::vector<std::string>>()};
+  return {text_at(json, "version", ""), text_at(json, "revision", ""), text_at(json, "device", ""),
+          json.value("device_description", ""), json.at("command").get<std::vector<std::string>>()};
 }
 
 std::string columns_text(std::int64_t rows, std::int64_t cols) {
@@ -64,15 +75,17 @@ Json read_run_record(const fs::path& folder) {
 RunDescription description_of(const Json& record, const fs::path& folder) {
   try {
     RunDescription d;
+    JsonReader(record, "");  // throws unless it is an object
     d.created = session_of(record);
-    d.preset = record.at("preset").get<std::string>();
+    d.preset = text_at(record, "preset", "");
     const Json& data = record.at("data");
-    d.data = data.at("name").get<std::string>();
-    d.data_rows = data.at("rows").get<std::int64_t>();
-    d.data_cols = data.at("columns").get<std::int64_t>();
-    d.data_sha256 = data.at("sha256").get<std::string>();
-    d.data_minimum = data.at("minimum").get<double>();
-    d.data_maximum = data.at("maximum").get<double>();
+    JsonReader reader(data, "data");
+    d.data = text_at(data, "name", "data");
+    reader.number("rows", d.data_rows, NumberRange::at_least(0), Presence::required);
+    reader.number("columns", d.data_cols, NumberRange::at_least(1), Presence::required);
+    d.data_sha256 = text_at(data, "sha256", "data");
+    reader.number("minimum", d.data_minimum, NumberRange(), Presence::required);
+    reader.number("maximum", d.data_maximum, NumberRange(), Presence::required);
     d.settings = run_settings_from_json(record.at("config").dump());
     if (!record.at("resumed").is_array()) throw InvalidArgument("'resumed' must be an array");
     return d;

@@ -12,7 +12,9 @@ namespace {
 constexpr std::int64_t kChunkRows = 4096;  // activations of a 64-wide network stay in a few MB
 
 void require_points(std::span<const double> x, std::int64_t rows, std::int64_t cols, const char* what) {
-  if (rows < 0 || static_cast<std::int64_t>(x.size()) != rows * cols)
+  if (rows < 0)
+    throw InvalidArgument(std::string(what) + ": rows is " + std::to_string(rows) + ", must not be negative");
+  if (rows > std::int64_t{1} << 40 || static_cast<std::int64_t>(x.size()) != rows * cols)
     throw InvalidArgument(std::string(what) + ": expected " + std::to_string(rows) + " x " + std::to_string(cols) +
                           " values, got " + std::to_string(x.size()));
 }

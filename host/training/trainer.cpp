@@ -1,10 +1,14 @@
 #include "bracket/trainer.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "bracket/error.h"
+#include "host/core/text.h"
 #include "host/training/inference.h"
 #include "host/training/player.h"
 #include "host/training/training_step.h"
@@ -20,6 +24,12 @@ void check(const TrainerConfig& config, const Network& energy, const Network& ge
     if (!holds) throw InvalidArgument(what);
   };
   const auto number = [](std::int64_t value) { return std::to_string(value); };
+  require(config.dtype == DType::f32 || config.dtype == DType::f64, "dtype must be f32 or f64");
+  require(config.entropy == EntropyEstimator::exact || config.entropy == EntropyEstimator::min_singular,
+          "entropy must be exact or min_singular");
+  require(
+      config.penalty.kind == PenaltyConfig::Kind::bidirectional || config.penalty.kind == PenaltyConfig::Kind::zero_gp,
+      "penalty: kind must be bidirectional or zero_gp");
   require(config.batch_size >= 1, "batch_size is " + number(config.batch_size) + ", must be at least 1");
   require(config.energy_steps >= 1, "energy_steps is " + number(config.energy_steps) + ", must be at least 1");
   require(config.total_steps >= 0, "steps is " + number(config.total_steps) + ", must not be negative");
@@ -49,6 +59,19 @@ void check(const TrainerConfig& config, const Network& energy, const Network& ge
   require(!config.schedule.cosine || config.total_steps > 0, "a cosine schedule needs steps of at least 1");
 }
 
+// A value that overflows on its way to the device would be infinite there.
+void require_representable(const Dataset& data, DType dtype) {
+  if (dtype != DType::f32) return;
+  const std::span<const double> values = data.values();
+  const auto bad = std::find_if(values.begin(), values.end(),
+                                [](double v) { return std::abs(v) > std::numeric_limits<float>::max(); });
+  if (bad == values.end()) return;
+  const std::int64_t index = bad - values.begin();
+  throw DataError("row " + std::to_string(index / data.cols()) + ", column " + std::to_string(index % data.cols()) +
+                  " of the data is " + format_number(*bad) +
+                  ", more than precision f32 can hold; rescale the data");
+}
+
 SnapshotTensor snapshot_tensor(Ops& ops, const Tensor& block, const ParameterInfo& info) {
   SnapshotTensor tensor{block.dtype(), info.shape, {}};
   tensor.bytes.resize(static_cast<std::size_t>(info.size() * dtype_bytes(block.dtype())));
@@ -74,6 +97,7 @@ struct Trainer::Impl {
         energy(ctx, cfg.energy, cfg.dtype, Player::energy),
         generator(ctx, cfg.generator, cfg.dtype, Player::generator) {
     check(config, energy.network, generator.network, dataset);
+    require_representable(dataset, config.dtype);
     Ops& ops = ctx.ops();
     scalars = ctx.pool().allocate(static_cast<std::int64_t>(sizeof(StepState) + kRingSize * sizeof(StepRecord)));
     state = static_cast<StepState*>(scalars.data());
@@ -133,7 +157,7 @@ struct Trainer::Impl {
         break;
     }
     throw Diverged("non-finite " + name + " in step " + std::to_string(now.step + 1) +
-                       "; the update was not applied. Resume from the last checkpoint with a lower learning rate or "
+                       "; this update was not applied. Go on from an earlier state with a lower learning rate or "
                        "another seed",
                    name, now.step + 1);
   }
@@ -222,6 +246,13 @@ TrainerSnapshot Trainer::snapshot() {
 }
 
 void Trainer::restore(const TrainerSnapshot& snapshot) {
+  if (snapshot.step < 0 || snapshot.energy_updates < 0 || snapshot.generator_updates < 0)
+    throw CheckpointError("step and update counts must not be negative, got " + std::to_string(snapshot.step) + ", " +
+                          std::to_string(snapshot.energy_updates) + " and " +
+                          std::to_string(snapshot.generator_updates));
+  if (!std::isfinite(snapshot.penalty_weight) || !std::isfinite(snapshot.gap_average))
+    throw CheckpointError("penalty_weight and gap_average must be finite, got " +
+                          std::to_string(snapshot.penalty_weight) + " and " + std::to_string(snapshot.gap_average));
   TrainerSnapshot copy = snapshot;  // entries() wants mutable maps; tensors found are removed, leftovers are errors
   Ops& ops = impl_->context->ops();
   const std::vector<SnapshotEntry> entries = impl_->entries(copy);
@@ -264,8 +295,12 @@ std::vector<double> Trainer::energies(std::span<const double> points, std::int64
 }
 
 std::vector<double> Trainer::samples(std::int64_t count, std::uint64_t seed, Weights weights) {
-  if (count < 0) throw InvalidArgument("samples: count is " + std::to_string(count) + ", must not be negative");
-  const std::int64_t d = impl_->generator.network.input_size();
+  const Network& generator = impl_->generator.network;
+  const std::int64_t d = generator.input_size();
+  const std::int64_t most = std::int64_t{1} << 40;  // values; more fit no machine, and counts stay far from overflow
+  if (count < 0 || count > most / generator.output_size())
+    throw InvalidArgument("samples: count is " + std::to_string(count) + ", must lie in [0, " +
+                          std::to_string(most / generator.output_size()) + "]");
   const std::vector<double> z = normal_values({seed, RandomStream::sampling, 0}, count * d);
   return network_outputs(*impl_->context, impl_->generator.network, generator_parameters(weights), z, count);
 }

@@ -29,6 +29,10 @@ struct Device {
 /// receives one line that says why none is usable (empty if one is).
 int cuda_device_count(std::string* reason = nullptr);
 
+/// What a device is, for people: the model of the CPU ("unknown CPU" where the system does not tell), or name,
+/// architecture, driver and runtime of a GPU. Throws CudaError for a GPU that is not there.
+std::string device_description(const Device& device);
+
 struct ContextOptions {
   Device device;
   /// A cudaStream_t of the caller on `device`, or null: the context makes a non-blocking stream of its own. Work is

@@ -44,7 +44,8 @@ RunSettings run_settings_from_json(const std::string& text);
 struct RunSession {
   std::string version;
   std::string revision;
-  std::string device;
+  std::string device;              ///< Device::name()
+  std::string device_description;  ///< device_description(); empty where a record has none
   std::vector<std::string> command;
 };
 
@@ -116,7 +117,9 @@ class Run {
 
   /// Brings a fresh trainer, made from the settings of this run, to where the newest valid checkpoint stands (step 0
   /// when there is none), cuts metrics.jsonl back to there and records the session; a total of steps other than that of
-  /// the settings is recorded, too. Returns the refused checkpoints. Throws CheckpointError and DataError as above.
+  /// the settings is recorded, too, and the line of a former last step goes where `log_every` does not ask for it, so
+  /// that an extended run has the lines of a straight one. Returns the refused checkpoints. Throws CheckpointError and
+  /// DataError as above.
   std::vector<RefusedCheckpoint> resume(Trainer& trainer, const Dataset& data, const RunSession& session);
 
   /// Trains until `last_step` steps or the configured total are done, or a stop is requested, and leaves a checkpoint

@@ -1,7 +1,8 @@
 // Reads files that Python wrote and writes files for Python to read; driven by the scripts beside it.
 //
 //   files_exchange safetensors IN OUT   reads IN and writes its content to OUT
-//   files_exchange npy IN OUT           reads the .npy or .csv file IN and writes it to OUT as .npy, same precision
+//   files_exchange float32 IN OUT       reads the .npy or .csv file IN and writes it to OUT as .npy of that type
+//   files_exchange float64 IN OUT
 //   files_exchange events FOLDER PNG    writes two sessions of TensorBoard events, the second from step 3
 #include <array>
 #include <cstdint>
@@ -25,15 +26,12 @@ void exchange_safetensors(const char* in, const char* out) {
   write_file_atomically(out, serialize_safetensors(read_safetensors(in)));
 }
 
-void exchange_npy(const char* in, const char* out) {
+template <class T>
+void exchange_table(const char* in, const char* out) {
   const Table table = read_table(in);
   const std::array<std::int64_t, 2> shape = {table.rows, table.cols};
-  if (table.single_precision) {
-    const std::vector<float> values(table.values.begin(), table.values.end());
-    write_file_atomically(out, serialize_npy(values, shape));
-  } else {
-    write_file_atomically(out, serialize_npy(table.values, shape));
-  }
+  const std::vector<T> values(table.values.begin(), table.values.end());
+  write_file_atomically(out, serialize_npy(values, shape));
 }
 
 void write_events(const char* folder, const char* png) {
@@ -52,12 +50,14 @@ int main(int argc, char** argv) {
   try {
     if (what == "safetensors") {
       bracket::exchange_safetensors(argv[2], argv[3]);
-    } else if (what == "npy") {
-      bracket::exchange_npy(argv[2], argv[3]);
+    } else if (what == "float32") {
+      bracket::exchange_table<float>(argv[2], argv[3]);
+    } else if (what == "float64") {
+      bracket::exchange_table<double>(argv[2], argv[3]);
     } else if (what == "events") {
       bracket::write_events(argv[2], argv[3]);
     } else {
-      throw bracket::InvalidArgument("usage: files_exchange safetensors IN OUT | npy IN OUT | events FOLDER PNG");
+      throw bracket::InvalidArgument("usage: files_exchange safetensors|float32|float64 IN OUT, or events FOLDER PNG");
     }
   } catch (const bracket::Error& error) {
     std::cerr << error.what() << '\n';

@@ -30,7 +30,7 @@ def main():
                         array = numpy.asarray(rng.standard_normal(shape).astype(dtype), order=order)
                         with open(source, "wb") as stream:
                             numpy.lib.format.write_array(stream, array, version=version)
-                        subprocess.run([program, "npy", source, target], check=True)
+                        subprocess.run([program, array.dtype.name, source, target], check=True)
                         back = numpy.load(target)
                         expected = array.reshape(-1, 1) if array.ndim == 1 else array
                         assert back.dtype == numpy.dtype("<" + dtype[1:]), (back.dtype, dtype)
@@ -41,7 +41,7 @@ def main():
         for header in ("", "x,y,z"):
             for newline in ("\n", "\r\n"):
                 numpy.savetxt(source, table, delimiter=",", header=header, newline=newline, fmt="%.17g")
-                subprocess.run([program, "npy", source, target], check=True)
+                subprocess.run([program, "float64", source, target], check=True)
                 assert (numpy.load(target) == table).all()
                 num_cases += 1
     print(f"passed: numpy {numpy.__version__}, {num_cases} files")

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -102,6 +103,25 @@ int parse_and_run(CLI::App& program, Action& action, int argc, char** argv) {
 }
 
 }  // namespace
+
+CLI::Validator whole_number(std::uint64_t low, std::uint64_t high) {
+  const auto problem = [low, high](std::string& text) -> std::string {
+    std::uint64_t value = 0;
+    const char* const end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    // Leading zeros read back differently; elsewhere they mean octal.
+    const bool is_decimal = error == std::errc() && stop == end && std::to_string(value) == text;
+    if (is_decimal && value >= low && value <= high) return "";
+    return text_in_quotes(text) + " is no whole number from " + std::to_string(low) + " to " + std::to_string(high) +
+           " in decimal digits";
+  };
+  return CLI::Validator(problem, "");
+}
+
+CLI::Validator not_empty() {
+  return CLI::Validator([](std::string& text) { return std::string(text.empty() ? "an empty text is no value" : ""); },
+                        "");
+}
 
 int run_command_line(int argc, char** argv) {
   occupy_standard_descriptors();

@@ -34,10 +34,10 @@ void add_density(CLI::App& program, Action& action) {
   add_model_options(*command, options->model, DataUse::required);
   command->add_option("-o,--output", options->output, "The picture, a .png file")->required();
   command->add_option("--points", options->picture.points, "Points of the data and of the samples")
-      ->check(CLI::Range(0, 1000000).description(""))
+      ->check(whole_number(0, 1000000))
       ->capture_default_str();
   command->add_option("--cells", options->picture.cells, "Cells of the density on each side")
-      ->check(CLI::Range(1, 4000).description(""))
+      ->check(whole_number(1, 4000))
       ->capture_default_str();
   command->callback([options, &action] { action = [options] { return density(*options); }; });
 }

@@ -57,16 +57,18 @@ void try_device(const Device& device) {
 int doctor() {
   print("Bracket " + std::string(version()) + " (revision " + revision() +
         "), compiled by GCC-compatible " __VERSION__ "\n");
-  print("CPU       " + std::to_string(std::thread::hardware_concurrency()) + " logical cores; " + cpu_features_text() + "\n");
+  print("CPU       " + std::to_string(std::thread::hardware_concurrency()) + " logical cores; " + cpu_features_text() +
+        "\n");
   int code = 0;
   const auto trial = [&](const Device& device) {
+    const std::string name = device.name();
+    const std::string label = name + std::string(10 - std::min<std::size_t>(9, name.size()), ' ');
     try {
+      print(label + device_description(device) + "\n");
       try_device(device);
-      print(device.name() + std::string(10 - std::min<std::size_t>(9, device.name().size()), ' ') +
-            "works: " + std::to_string(kTrialSteps) + " training steps of calibrated-2d\n");
+      print(label + "works: " + std::to_string(kTrialSteps) + " training steps of calibrated-2d\n");
     } catch (const Error& error) {
-      print(device.name() + std::string(10 - std::min<std::size_t>(9, device.name().size()), ' ') +
-            "FAILS: " + error.what() + "\n");
+      print(label + "FAILS: " + error.what() + "\n");
       code = static_cast<int>(error.code());
     }
   };

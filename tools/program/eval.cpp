@@ -34,9 +34,11 @@ void add_eval(CLI::App& program, Action& action) {
   add_model_options(*command, options->model, DataUse::required);
   command->add_flag("--json", options->json, "Print one JSON object; null: not known for this run");
   command->add_option("--samples", options->evaluation.samples, "Test points and latents")
-      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 32).description(""))
+      ->check(whole_number(2, std::uint64_t{1} << 32))
       ->capture_default_str();
-  command->add_option("--seed", options->evaluation.seed, "Seed of the test points and latents")->capture_default_str();
+  command->add_option("--seed", options->evaluation.seed, "Seed of the test points and latents")
+      ->check(whole_number(0, kLargestSeed))
+      ->capture_default_str();
   command->callback([options, &action] { action = [options] { return eval(*options); }; });
 }
 

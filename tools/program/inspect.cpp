@@ -131,6 +131,10 @@ int inspect(const fs::path& path) {
   std::error_code error;
   const fs::file_type type = fs::status(path, error).type();
   if (type == fs::file_type::not_found) throw DataError(path_in_quotes(path) + " is absent; check the path");
+  if (type == fs::file_type::regular && fs::file_size(path, error) == 0 && !error) {
+    throw DataError(path_in_quotes(path) +
+                    " is an empty file; give a run folder, a checkpoint folder or a .safetensors file");
+  }
   if (type != fs::file_type::directory) {
     print_tensors(path.string(), read_safetensors(path));
   } else if (fs::exists(path / kManifestName, error)) {

@@ -1,6 +1,5 @@
 #include "tools/program/model.h"
 
-#include <cstdio>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -8,6 +7,8 @@
 #include "bracket/error.h"
 #include "host/files/in_quotes.h"
 #include "host/run/manifest.h"
+#include "tools/program/command_line.h"
+#include "tools/program/output.h"
 
 namespace bracket {
 namespace {
@@ -44,7 +45,7 @@ Dataset placeholder(std::int64_t cols) {
 
 void warn_about(const std::vector<RefusedCheckpoint>& refused) {
   for (const RefusedCheckpoint& checkpoint : refused) {
-    std::fprintf(stderr, "bracket: warning: damaged checkpoint passed over: %s\n", checkpoint.reason.c_str());
+    warn("damaged checkpoint passed over: " + checkpoint.reason);
   }
 }
 
@@ -53,8 +54,12 @@ void add_model_options(CLI::App& command, ModelOptions& options, DataUse use) {
   command.add_option("--weights", options.weights, "ema: averaged weights; raw: those of the last step")
       ->check(CLI::IsMember({"raw", "ema"}))
       ->capture_default_str();
-  command.add_option("--device", options.device, "cpu, cuda, cuda:N or auto")->capture_default_str();
-  command.add_option("--threads", options.threads, "CPU threads; 0: one per processor")->capture_default_str();
+  command.add_option("--device", options.device, "cpu, cuda, cuda:N or auto")
+      ->check(not_empty())
+      ->capture_default_str();
+  command.add_option("--threads", options.threads, "CPU threads; 0: one per processor")
+      ->check(whole_number(0, kMostThreads))
+      ->capture_default_str();
   if (use == DataUse::required) {
     command.add_option("--data", options.data, "Where the run's data file is now; default: where it was in training");
   }

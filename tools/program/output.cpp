@@ -29,6 +29,8 @@ void announce(const std::string& text) {
   std::fflush(stdout);
 }
 
+void warn(const std::string& text) { std::fprintf(stderr, "bracket: warning: %s\n", text.c_str()); }
+
 int finish_output() {
   errno = 0;
   if (std::fflush(stdout) != 0 && output_error == 0) output_error = errno != 0 ? errno : EIO;

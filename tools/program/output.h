@@ -14,6 +14,9 @@ void print(const std::string& text);
 /// Text that only keeps a person informed, shown at once. It may get lost.
 void announce(const std::string& text);
 
+/// "bracket: warning: ..." on standard error, in one line.
+void warn(const std::string& text);
+
 /// Writes out what was printed and returns the exit code: 0, also when a pipe's reader has seen enough; 3 with a
 /// message when printed text is lost.
 int finish_output();

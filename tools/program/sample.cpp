@@ -55,9 +55,10 @@ void add_sample(CLI::App& program, Action& action) {
   CLI::App* command = program.add_subcommand("sample", "Samples of a run's generator, in raw data coordinates");
   add_model_options(*command, options->model, DataUse::none);
   command->add_option("-n,--count", options->count, "How many")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40).description(""))
+      ->check(whole_number(1, std::uint64_t{1} << 40))
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "Seed of the latents; default: that of the run");
+  command->add_option("--seed", options->seed, "Seed of the latents; default: that of the run")
+      ->check(whole_number(0, kLargestSeed));
   command
       ->add_option("-o,--output", options->output,
                    "A .npy file of shape (N, D), or a .png: points in the plane, or rows that are square images")

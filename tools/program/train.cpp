@@ -1,5 +1,4 @@
 // bracket train: a new run, or one that goes on.
-#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -8,8 +7,10 @@
 #include "bracket/preset.h"
 #include "bracket/run.h"
 #include "host/config/override.h"
+#include "host/data/data_file.h"
 #include "host/files/in_quotes.h"
 #include "host/files/posix_file.h"
+#include "host/run/run_pictures.h"
 #include "tools/program/command_line.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
@@ -89,15 +90,13 @@ Context make_context(const Device& device, int threads) {
 }
 
 std::string file_named_absolutely(const std::string& data) {
-  const std::vector<std::string>& names = Dataset::names();
-  const bool is_density = std::find(names.begin(), names.end(), data) != names.end();
-  const bool is_path = data.find('/') != std::string::npos || fs::path(data).has_extension();
+  if (!is_data_file(data)) return data;
   std::error_code error;
-  return is_path && !is_density ? fs::absolute(data, error).lexically_normal().string() : data;
+  return fs::absolute(data, error).lexically_normal().string();
 }
 
 RunSession session_on(const Device& device, const std::vector<std::string>& command) {
-  return {version(), revision(), device.name(), command};
+  return {version(), revision(), device.name(), device_description(device), command};
 }
 
 int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const TrainOptions& options) {
@@ -123,6 +122,11 @@ int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const Trai
     announce(cause + " after step " + std::to_string(step) + " of " + std::to_string(total_steps) +
              "; resume with: bracket train --resume " + folder + "\n");
     return signal != 0 ? exit_code_of(signal) : 0;
+  }
+  std::error_code error;
+  if (data.cols() == 2 && !fs::exists(picture_path(run.folder(), "density", step), error)) {
+    warn("no density picture of step " + std::to_string(step) + " could be drawn; 'bracket density " + folder +
+         " -o FILE.png' says why");
   }
   announce("run complete: " + std::to_string(step) + " steps in " + folder + "; next: bracket eval " + folder + "\n");
   return 0;
@@ -192,12 +196,12 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
                                "One setting, e.g. energy.lr=1e-3 or log_every=10; may be repeated"))
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  only_new(command->add_option("--seed", options->seed, "Seed of everything random; default 0"));
+  only_new(command->add_option("--seed", options->seed, "Seed of everything random; default 0"))
+      ->check(whole_number(0, kLargestSeed));
   only_new(command->add_flag("--force", options->force, "Replace a run that exists in --out"));
   const CLI::Option* resume = command->add_option(
       "--resume", options->resume, "Go on with a run from its newest valid checkpoint, with its settings");
-  // A step is 48 bits of the counter of the random numbers.
-  const auto steps = CLI::Range(std::int64_t{0}, (std::int64_t{1} << 48) - 1).description("");
+  const CLI::Validator steps = whole_number(0, kMostSteps);
   command
       ->add_option(
           "--steps", options->steps,
@@ -206,9 +210,12 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
       ->check(steps);
   command->add_option("--stop-after", options->stop_after, "Stop, with a checkpoint, once this many steps are done")
       ->check(steps);
-  command->add_option("--device", options->device,
-                      "cpu, cuda, cuda:N or auto (a usable GPU, else the CPU); default: auto, on --resume as before");
+  command
+      ->add_option("--device", options->device,
+                   "cpu, cuda, cuda:N or auto (a usable GPU, else the CPU); default: auto, on --resume as before")
+      ->check(not_empty());
   command->add_option("--threads", options->threads, "CPU threads; 0: one per processor. Changes no result")
+      ->check(whole_number(0, kMostThreads))
       ->capture_default_str();
   command->callback([=, &action] {
     for (const CLI::Option* option : of_new_runs) {

@@ -1,0 +1,11 @@
+// What tells the path of a data file from the name of a density.
+#pragma once
+
+#include <string>
+
+namespace bracket {
+
+/// Whether Dataset::open takes `name_or_path` for a path: it has a slash, or ends in .npy or .csv in any case.
+bool is_data_file(const std::string& name_or_path);
+
+}  // namespace bracket
