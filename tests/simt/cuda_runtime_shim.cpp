@@ -48,6 +48,8 @@ Registry& registry() {
   static Registry& immortal = *new Registry;
   return immortal;
 }
+// Made before any thread: this file is not instrumented, so TSan would not see the order that a first use creates.
+[[maybe_unused]] const auto& kRegistry = registry();
 
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local cudaError_t described_error = cudaSuccess;
