@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains, judges and abuses Bracket at full length and holds the figures against their limits (tools/acceptance.py lists
-# them): 12 runs of calibrated-2d, toy-a beside them, 50 kill -9, 200 damaged checkpoints. About 20 minutes on two cores.
+# them): 12 runs of calibrated-2d, toy-a beside them, 50 kill -9, 200 damaged checkpoints.
 # Leaves bench/results/acceptance.json and acceptance.md. Exit status 0 only when every limit is kept.
 # Usage: tools/acceptance.sh [--smoke] [--program BRACKET] [--results FOLDER] [--parallel N] [--time wall|cpu]
 #   --smoke      the first 4,000 of the 20,000 steps of two runs, against the limits for that, nothing else (the tests

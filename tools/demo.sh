@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Trains 25 Gaussians with the preset calibrated-2d on the best device present, prints what the bounds say beside the
-# exact likelihood, and leaves a picture. About three minutes on two cores, the build included; a run that is complete
-# is not trained again.
+# exact likelihood, and leaves a picture. A run that is complete is not trained again.
 # Usage: tools/demo.sh [FOLDER]      FOLDER: where run and picture go (default: build/demo in the project)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -21,8 +21,8 @@ namespace bracket {
 /// Every method throws DataError when the disk refuses; a record is then absent, never torn.
 class EventFile {
  public:
-  /// `first_step` is the first step this session will report: 0 for a new run, the checkpoint's step plus 1 after a
-  /// resume. TensorBoard drops what earlier sessions reported from that step on. The folder must exist.
+  /// `first_step` is the first step this file will report: 0 for a new run, the checkpoint's step plus 1 after a
+  /// resume. TensorBoard drops what earlier files reported from that step on. The folder must exist.
   EventFile(const std::filesystem::path& folder, std::int64_t first_step, FileCalls& calls = FileCalls::kernel());
 
   /// One point per metric. TensorBoard stores single precision; NaN and infinities are kept.

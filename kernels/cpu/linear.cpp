@@ -6,7 +6,7 @@
 // Measured on a 2-core Xeon (AVX2, float), GFLOP/s on one / two threads; one whole Eigen product at 800 x 100 x 100
 // reaches 103 on one:
 //   rows x in -> out    forward       reverse data   reverse weights
-//   800 x 100 -> 100     87 / 170      90 / 180       89 / 164
+//   800 x 100 -> 100     87 /  -       90 / 180       89 / 164
 //   384 x  66 ->  64     85 / 158      81 / 150       82 / 131
 //   384 x  48 ->  48     86 / 156      90 / 156       87 / 132
 //   384 x  48 ->  38     68 / 120      84 / 143       81 / 118

@@ -11,7 +11,7 @@ namespace bracket {
 
 class ProgressDisplay {
  public:
-  /// `first_step`: where this session starts to count its rate.
+  /// `first_step`: the step from which the rate is counted.
   explicit ProgressDisplay(std::int64_t first_step);
 
   void update(const RunProgress& progress);
