@@ -7,35 +7,15 @@
 
 #include "bracket/entropy.h"
 #include "bracket/error.h"
-#include "host/training/row_chunks.h"
 #include "host/training/inference.h"
+#include "host/training/row_chunks.h"
+#include "host/training/smallest_singular.h"
 #include "kernels/ops.h"
 
 namespace bracket {
 namespace {
 
 constexpr std::int64_t kChunkRows = 4096;  // primal and tangent rows together; a 64-wide network's values take a few MB
-
-void append(std::vector<double>& out, Ops& ops, const Tensor& tensor) {
-  if (ops.planning()) return;
-  const std::vector<double> values = to_host(ops, tensor);
-  out.insert(out.end(), values.begin(), values.end());
-}
-
-// h - d log s_1 needs the spectrum of J^T J; both estimates share the Jacobian of `pass`.
-Tensor min_singular_volume(Ops& ops, Arena& arena, const EntropyPass& pass, std::int64_t rows, std::int64_t d) {
-  const Tensor jacobian = pass.basis.output();
-  const Tensor gram = arena.allocate(DType::f64, {rows, d, d});
-  const Tensor values = arena.allocate(DType::f64, {rows, d});
-  const Tensor vectors = arena.allocate(DType::f64, {rows, d, d});
-  const Tensor volume = arena.allocate(jacobian.dtype(), {rows});
-  const Tensor direction = arena.allocate(jacobian.dtype(), {rows, d});
-  const Tensor scale = arena.allocate(jacobian.dtype(), {rows});
-  ops.gram(gram, jacobian);
-  ops.symmetric_eigen(values, vectors, gram);
-  ops.min_singular(volume, direction, scale, values, vectors);
-  return volume;
-}
 
 // The reverse pass of the generator with -grad E on its output and C on its tangents gives grad h - J^T grad E; with z
 // added that is s - J^T grad E = -grad phi.
@@ -76,11 +56,11 @@ GeneratedPoints generated_points(const NetworkPair& pair, std::span<const double
     to_device(ops, latent, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
     entropy_forward(ops, arena, entropy, pair.generator, pair.generator_parameters, latent, EntropyEstimator::exact);
     pair.energy.forward(ops, arena, energy, pair.energy_parameters, entropy.primal.output(), PassMode::inference);
-    append(points.x, ops, entropy.primal.output());
-    append(points.energy, ops, energy.output());
-    append(points.log_volume, ops, entropy.value);
-    append(points.phi_min_singular, ops, min_singular_volume(ops, arena, entropy, count, d));
-    append(points.phi_gradient, ops, negative_phi_gradient(ops, arena, pair, energy, entropy, count));
+    append_to_host(points.x, ops, entropy.primal.output());
+    append_to_host(points.energy, ops, energy.output());
+    append_to_host(points.log_volume, ops, entropy.value);
+    append_to_host(points.phi_min_singular, ops, smallest_singular(ops, arena, entropy.basis.output(), count, d).volume);
+    append_to_host(points.phi_gradient, ops, negative_phi_gradient(ops, arena, pair, energy, entropy, count));
   });
   for (double& g : points.phi_gradient) g = -g;
   const double log_normaliser = -0.5 * static_cast<double>(d) * std::log(2 * std::numbers::pi);

@@ -34,7 +34,7 @@ class BlockLayout {
   std::int64_t next_[2] = {0, 0};
 };
 
-/// Writes the starting value of one tensor; `index` numbers the tensors of a network and keys their random numbers.
+/// Writes the starting values of one tensor of a network.
 using ValueWriter = std::function<void(const BlockView& view, bool buffer, const std::vector<double>& values)>;
 
 /// The shared part of a forward or reverse call.

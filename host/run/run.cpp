@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr const char* kMetricsName = "metrics.jsonl";
 constexpr const char* kLockName = ".lock";
-constexpr std::array<const char*, 3> kRunFolders = {"density", "samples", "checkpoints"};
+constexpr std::array<const char*, 4> kRunFolders = {"bounds", "density", "samples", "checkpoints"};
 constexpr std::string_view kEventPrefix = "events.out.tfevents.";
 // Long enough that the host's work between slices does not show, short enough to stop at once for a person.
 constexpr double kSliceSeconds = 0.05;
@@ -151,6 +151,7 @@ struct Run::Impl {
     const std::int64_t step = trainer.step();
     const std::string stem = checkpoint_folder("", step).filename().string();
     write_samples(trainer, stem);
+    write_png("bounds", step, [&] { return lower_bound_picture(folder / kMetricsName); });
     if (data.cols() == 2) write_png("density", step, [&] { return density_picture(trainer, data); });
   }
 

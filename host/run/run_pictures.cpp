@@ -5,12 +5,16 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "bracket/checkpoint.h"
 #include "bracket/error.h"
+#include "host/config/json_text.h"
 #include "host/evaluate/evaluate.h"
+#include "host/files/in_quotes.h"
+#include "host/files/posix_file.h"
 #include "host/picture/axes.h"
 #include "host/picture/plots.h"
 
@@ -20,6 +24,7 @@ namespace {
 constexpr std::int64_t kSmallestSide = 4;
 constexpr std::int64_t kScatterSide = 640;
 constexpr std::int64_t kTextScale = 2;
+constexpr std::size_t kAveragedSteps = 20;
 constexpr Color kPointColor{31, 90, 160};
 
 std::vector<Point> points_of(std::span<const double> values) {
@@ -63,6 +68,32 @@ Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictur
   figure.samples = points_of(trainer.samples(options.points, seed, options.weights));
   figure.grid = density_grid(trainer, figure.box, options.cells, options.cells, log_z, options.weights);
   return density_figure(figure);
+}
+
+Image lower_bound_picture(const std::filesystem::path& metrics_file) {
+  Series batches{"batches", {}, {}}, average{"mean of " + std::to_string(kAveragedSteps) + " logged steps", {}, {}};
+  const std::vector<std::byte> bytes = read_file(metrics_file);
+  std::istringstream lines(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  double sum = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const Json metrics = Json::parse(line, nullptr, false);
+    const auto step = metrics.find("step"), bound = metrics.find("lower_bound");
+    if (step == metrics.end() || bound == metrics.end() || !step->is_number() || !bound->is_number()) continue;
+    batches.x.push_back(step->get<double>());
+    batches.y.push_back(bound->get<double>());
+    sum += batches.y.back();
+    if (batches.y.size() > kAveragedSteps) sum -= batches.y[batches.y.size() - 1 - kAveragedSteps];
+    average.x.push_back(batches.x.back());
+    average.y.push_back(sum / static_cast<double>(std::min(batches.y.size(), kAveragedSteps)));
+  }
+  if (batches.x.empty()) throw InvalidArgument(path_in_quotes(metrics_file) + " has no lower bound to draw");
+  LineChart chart{"Lower bound of the negative log-likelihood", "step", "nats", {}, std::nullopt};
+  // The first tenth can lie hundreds of nats below the rest.
+  const auto settled = std::minmax_element(batches.y.begin() + static_cast<std::ptrdiff_t>(batches.y.size() / 10),
+                                           batches.y.end());
+  chart.y_range = padded({*settled.first, *settled.second}, 0.05);
+  chart.series = {std::move(batches), std::move(average)};
+  return line_chart(chart);
 }
 
 std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step) {

@@ -23,6 +23,10 @@ struct DensityPictureOptions {
 /// Data, samples, density and log-density of a 2-D run side by side.
 Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictureOptions& options = {});
 
+/// The lower bound of every step that `metrics_file` (metrics.jsonl) has logged, with its running mean. Throws
+/// InvalidArgument when no step has a finite one.
+Image lower_bound_picture(const std::filesystem::path& metrics_file);
+
 /// RUN/`kind`/step_XXXXXXXX.png, where a run keeps its picture of a step; absent when none could be drawn.
 std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step);
 

@@ -5,6 +5,7 @@
 
 #include "bracket/error.h"
 #include "host/core/text.h"
+#include "host/training/smallest_singular.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -16,6 +17,7 @@ constexpr const char* kNames[] = {"exact", "min_singular"};
 // per sample T = J^T and C^T = (T T^T)^-1 T: two triangular solves on the rows of T.
 void exact_estimate(Ops& ops, Arena& arena, EntropyPass& pass, std::int64_t n, std::int64_t d) {
   const Tensor jacobian = pass.basis.output();
+  pass.value = arena.allocate(jacobian.dtype(), {n});
   const Tensor factor = arena.allocate(DType::f64, {n, d, d});
   ops.gram(factor, jacobian);
   ops.cholesky(factor);
@@ -29,17 +31,11 @@ void exact_estimate(Ops& ops, Arena& arena, EntropyPass& pass, std::int64_t n, s
 void min_singular_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator, std::int64_t n,
                            std::int64_t d) {
   const Tensor jacobian = pass.basis.output();
-  const Tensor gram = arena.allocate(DType::f64, {n, d, d});
-  const Tensor values = arena.allocate(DType::f64, {n, d});
-  const Tensor vectors = arena.allocate(DType::f64, {n, d, d});
-  ops.gram(gram, jacobian);
-  ops.symmetric_eigen(values, vectors, gram);
-  const Tensor direction = arena.allocate(jacobian.dtype(), {n, d});
-  const Tensor scale = arena.allocate(jacobian.dtype(), {n});
-  ops.min_singular(pass.value, direction, scale, values, vectors);
-  generator.push(ops, arena, pass.singular, pass.primal, direction, {0, n, 1});
+  const SmallestSingular smallest = smallest_singular(ops, arena, jacobian, n, d);
+  pass.value = smallest.volume;
+  generator.push(ops, arena, pass.singular, pass.primal, smallest.direction, {0, n, 1});
   pass.cotangents = arena.allocate(jacobian.dtype(), {n, jacobian.cols()});
-  ops.scale_rows(pass.cotangents, pass.singular.output(), scale, 1);
+  ops.scale_rows(pass.cotangents, pass.singular.output(), smallest.scale, 1);
 }
 
 }  // namespace
@@ -67,7 +63,6 @@ void entropy_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   ops.tile_identity(input.slice_rows(n, n * d), n);
   generator.forward(ops, arena, pass.primal, pass.basis, parameters, input.slice_rows(0, n), input.slice_rows(n, n * d),
                     {0, n, d}, PassMode::inference);
-  pass.value = arena.allocate(z.dtype(), {n});
   if (estimator == EntropyEstimator::exact)
     exact_estimate(ops, arena, pass, n, d);
   else

@@ -19,12 +19,6 @@ void require_points(std::span<const double> x, std::int64_t rows, std::int64_t c
                           " values, got " + std::to_string(x.size()));
 }
 
-void append(std::vector<double>& out, Ops& ops, const Tensor& tensor) {
-  if (ops.planning()) return;
-  const std::vector<double> values = to_host(ops, tensor);
-  out.insert(out.end(), values.begin(), values.end());
-}
-
 }  // namespace
 
 std::vector<double> to_host(Ops& ops, const Tensor& tensor) {
@@ -37,6 +31,12 @@ std::vector<double> to_host(Ops& ops, const Tensor& tensor) {
     std::copy(single.begin(), single.end(), values.begin());
   }
   return values;
+}
+
+void append_to_host(std::vector<double>& out, Ops& ops, const Tensor& tensor) {
+  if (ops.planning()) return;
+  const std::vector<double> values = to_host(ops, tensor);
+  out.insert(out.end(), values.begin(), values.end());
 }
 
 void to_device(Ops& ops, const Tensor& tensor, std::span<const double> values) {
@@ -69,35 +69,7 @@ std::vector<double> network_outputs(Context& context, const Network& network, co
     const Tensor input = arena.allocate(network.dtype(), {count, cols});
     to_device(ops, input, x.subspan(static_cast<std::size_t>(first * cols), static_cast<std::size_t>(count * cols)));
     network.forward(ops, arena, pass, parameters, input, PassMode::inference);
-    append(out, ops, pass.output());
-  });
-  return out;
-}
-
-GeneratorOutputs generator_outputs(Context& context, const Network& generator, const ParameterSet& parameters,
-                                   std::span<const double> z, std::int64_t rows, bool jacobians) {
-  const std::int64_t d = generator.input_size();
-  require_points(z, rows, d, "generator_outputs");
-  GeneratorOutputs out;
-  EntropyPass pass;
-  const std::int64_t chunk = std::max<std::int64_t>(1, kChunkRows / (1 + d));
-  for_row_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
-    const Tensor input = arena.allocate(generator.dtype(), {count, d});
-    to_device(ops, input, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
-    entropy_forward(ops, arena, pass, generator, parameters, input, EntropyEstimator::exact);
-    append(out.x, ops, pass.primal.output());
-    append(out.log_volume, ops, pass.value);
-    if (jacobians) append(out.jacobian_columns, ops, pass.basis.output());
-    const Tensor gram = arena.allocate(DType::f64, {count, d, d});
-    const Tensor values = arena.allocate(DType::f64, {count, d});
-    const Tensor vectors = arena.allocate(DType::f64, {count, d, d});
-    const Tensor direction = arena.allocate(generator.dtype(), {count, d});
-    const Tensor scale = arena.allocate(generator.dtype(), {count});
-    const Tensor volume = arena.allocate(generator.dtype(), {count});
-    ops.gram(gram, pass.basis.output());
-    ops.symmetric_eigen(values, vectors, gram);
-    ops.min_singular(volume, direction, scale, values, vectors);
-    append(out.min_singular_volume, ops, volume);
+    append_to_host(out, ops, pass.output());
   });
   return out;
 }

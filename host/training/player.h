@@ -14,7 +14,7 @@ struct PlayerBlocks {
 
   /// Starting values, zeroed gradient and moments, average = raw.
   void initialize(Ops& ops, std::uint64_t seed);
-  /// Clips, moves the parameters by the gradient and counts the update. Workspace: f64[kReductionWorkspace].
+  /// Clips, moves the parameters by the gradient and counts the update.
   void update(Ops& ops, Arena& arena, StepState* state);
   /// Average parameters follow; buffers are copied.
   void average_weights(Ops& ops, double decay, const StepState* state);
