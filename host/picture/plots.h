@@ -82,4 +82,27 @@ struct LineChart {
 /// InvalidArgument for x and y of different length, a bad y_range, a side above 16384 or too small to hold the axes.
 Image line_chart(const LineChart& chart);
 
+struct Sample {
+  std::string name;
+  std::span<const double> values;
+};
+
+struct HistogramChart {
+  std::string title;
+  std::string x_name;
+  std::vector<Sample> samples;
+  std::int64_t bins = 80;
+};
+
+inline constexpr std::int64_t kMostBins = 4096;
+
+/// The steps of a sample's density over `bins` equal bins of a range; no points when none of its values lies inside.
+/// The name tells what share lies outside, values that are not finite included. Throws InvalidArgument for bins outside
+/// [1, kMostBins] or a range without extent.
+Series density_outline(const Sample& sample, const Range& range, std::int64_t bins);
+
+/// Outlines of the densities of several samples over common bins. The x axis holds the central 99 % of every sample.
+/// Throws InvalidArgument for bins outside [1, kMostBins].
+Image histogram_chart(const HistogramChart& chart);
+
 }  // namespace bracket
