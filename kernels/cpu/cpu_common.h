@@ -37,8 +37,8 @@ Matrix<T> matrix(const Tensor& tensor) {
   return {tensor.as<T>(), tensor.rows(), tensor.cols(), tensor.row_stride()};
 }
 
-/// Below this many operations one thread is done (about 20 us at 8 flops per ns) before a second one has woken up.
-inline constexpr std::int64_t kSerialFlops = std::int64_t{160} * 1000;
+/// Below this many operations (4 us at 8 flops per ns) a second thread does not pay.
+inline constexpr std::int64_t kSerialFlops = std::int64_t{32} * 1000;
 /// A panel is worth handing to a thread from about 4 us of work on.
 inline constexpr std::int64_t kPanelFlops = std::int64_t{32} * 1000;
 /// Enough panels for an even load on 16 threads.

@@ -45,8 +45,8 @@ constexpr std::int64_t kWeightPanelRows = 128;
 
 /// Time estimates in units of 10 ps: 100 flops per ns, 8 written elements per ns.
 constexpr std::int64_t kWriteCost = 12;
-/// Below 10 us a second thread does not pay.
-constexpr std::int64_t kSerialCost = std::int64_t{1000} * 1000;
+/// Below 3 us a second thread does not pay.
+constexpr std::int64_t kSerialCost = std::int64_t{300} * 1000;
 
 template <class T>
 using Dense = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;

@@ -5,11 +5,15 @@
 // step took 2 ms alone and 200 to 400 ms beside one other busy process on a 2-core machine (each barrier waited for
 // a time slice); with passive waiting 4 ms. Here tasks are claimed, not assigned: the caller does every task that no
 // worker has taken, so a worker without a core delays nothing, and idle workers sleep after a short spin.
+//
+// Every thread claims the tasks of its own share first, then those that others have left: ops whose tasks are the row
+// panels of one batch find most of their rows in the cache of the core that wrote them.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -50,13 +54,16 @@ class ThreadTeam {
 
   void run_shared(std::uint32_t tasks, Call call, void* function);
   void start_workers();
-  void work(std::uint32_t job);
-  void serve();
+  void work(std::uint32_t job, int home);
+  void serve(int home);
 
   int size_;
-  // Job number (high 32 bits), its tasks (16) and the next one to claim (16), in one word: a claim for a job that is
-  // over cannot succeed.
-  alignas(64) std::atomic<std::uint64_t> ticket_{0};
+  /// One thread's share of a job: job number (high 32 bits), the end of the share (16) and its next task to claim (16)
+  /// in one word, so that a claim for a job that is over cannot succeed.
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> ticket{0};
+  };
+  std::unique_ptr<Share[]> shares_;
   std::atomic<Call> call_{nullptr};
   std::atomic<void*> function_{nullptr};
   alignas(64) std::atomic<std::uint32_t> done_{0};
