@@ -296,9 +296,9 @@ TEST(JacobianSpectrum, OfALinearMapIsThatOfItsMatrix) {
   for (const auto& [d, cols, rows] : {std::tuple{1, 1, 3}, {1, 5, 1}, {3, 3, 300}, {17, 33, 5}, {128, 200, 5}}) {
     Context context;
     NetworkOnDevice generator(context, linear_map(d, cols), DType::f64);
-    const std::vector<double> values = generator.values();
+    const std::vector<double> values = generator.values_of("layers.0.weight");
     using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    const Eigen::Map<const Matrix> w(values.data() + generator.network().parameters()[0].offset, cols, d);
+    const Eigen::Map<const Matrix> w(values.data(), cols, d);
     const Eigen::VectorXd s = Eigen::JacobiSVD<Eigen::MatrixXd>(w).singularValues();
     const JacobianSpectrum spectrum =
         jacobian_spectrum(context, generator.network(), generator.parameters(), normal_rows(rows * d, 4), rows);
@@ -345,7 +345,7 @@ TEST(JacobianSpectrum, EmptySingularAndBadInput) {
   generator.set_values(values);
   EXPECT_EQ(spectrum_of({1, 2}, 1).smallest[0], 0);
   EXPECT_EQ(spectrum_of({1, 2}, 1).log_volume[0], -std::numeric_limits<double>::infinity());
-  values[0] = std::nan("");
+  for (double& value : values) value = std::nan("");
   generator.set_values(values);
   EXPECT_THROW(spectrum_of({1, 2}, 1), Diverged);
   NetworkOnDevice wide(context, linear_map(3, 2), DType::f64);

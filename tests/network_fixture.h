@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "bracket/error.h"
 #include "bracket/network.h"
 #include "host/training/inference.h"
 #include "tests/ops_fixture.h"
@@ -34,6 +35,15 @@ class NetworkOnDevice {
   void set_values(const std::vector<double>& values) { to_device(context_->ops(), values_, values); }
   std::vector<double> buffers() const { return to_host(context_->ops(), buffers_); }
   void set_buffers(const std::vector<double>& values) { to_device(context_->ops(), buffers_, values); }
+
+  /// Values of one parameter by its name in files.
+  std::vector<double> values_of(const std::string& name) const {
+    const std::vector<double> all = values();
+    for (const ParameterInfo& info : network_.parameters()) {
+      if (info.name == name) return {all.begin() + info.offset, all.begin() + info.offset + info.size()};
+    }
+    throw InvalidArgument("no parameter " + name);
+  }
 
   /// Moves every learnt element by a uniform amount, so that no test point sits at a special start.
   void perturb(double amount) {

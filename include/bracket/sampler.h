@@ -24,7 +24,7 @@ struct SamplerTarget {
   const Network& energy;
   ParameterSet energy_parameters;
   const Network* generator = nullptr;  ///< null: data space
-  ParameterSet generator_parameters;
+  ParameterSet generator_parameters = {};
   std::int64_t dimension() const;  ///< of a chain's state
 };
 
