@@ -54,8 +54,8 @@ class BatchNormLayer final : public Layer {
     const std::int64_t mark = frame.arena.mark();
     const Tensor &values = frame.parameters.values, &buffers = frame.parameters.buffers;
     const Tensor grad_gamma = gamma_.of(grad_block), grad_beta = beta_.of(grad_block);
-    const Stacked grad = by_pixel(with_primal(
-        frame, epilogue_.reverse(frame, grad_y, slots, extras, grad_block, update), output_size()));
+    const Stacked grad = by_pixel(
+        with_primal(frame, epilogue_.reverse(frame, grad_y, slots, extras, grad_block, update), output_size()));
     if (frame.mode == PassMode::training) {
       Tensor target = by_pixel(grad_x.primal);
       if (target.absent()) target = frame.arena.allocate(frame.dtype, {grad.primal.rows(), channels_});

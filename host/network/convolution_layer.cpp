@@ -1,6 +1,6 @@
-// Convolution and its adjoint, the transposed convolution: y = f(conv(x, W) + b), one bias per output channel. Both hold
-// the weight of the Convolution whose input is the larger image, [out_channels, (ky, kx, in_channels)], which PyTorch
-// orders (out_channels, in_channels, ky, kx); a transposed layer reads the out_channels of that map.
+// Convolution and its adjoint, the transposed convolution: y = f(conv(x, W) + b), one bias per output channel. Both
+// hold the weight of the Convolution whose input is the larger image, [out_channels, (ky, kx, in_channels)], which
+// PyTorch orders (out_channels, in_channels, ky, kx); a transposed layer reads the out_channels of that map.
 #include <cmath>
 
 #include "host/network/product_layer.h"
@@ -41,11 +41,14 @@ class ConvolutionLayer final : public ProductLayer {
     else
       ops.conv2d_forward(grad_x, grad_y, weight, map_);
   }
-  void reverse_weights(Ops& ops, Tensor grad_weight, Tensor grad_y, Tensor x, Update update) const override {
+  void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x, Update update) const override {
+    const std::int64_t mark = frame.arena.mark(), elements = map_.weights_workspace(x.rows());
+    const Tensor workspace = elements > 0 ? frame.arena.allocate(frame.dtype, {elements}) : Tensor();
     if (direction_ == Direction::forward)
-      ops.conv2d_reverse_weights(grad_weight, grad_y, x, map_, update);
+      frame.ops.conv2d_reverse_weights(grad_weight, grad_y, x, map_, update, workspace);
     else
-      ops.conv2d_reverse_weights(grad_weight, x, grad_y, map_, update);
+      frame.ops.conv2d_reverse_weights(grad_weight, x, grad_y, map_, update, workspace);
+    frame.arena.rewind(mark);
   }
 
   Convolution map_;
@@ -80,7 +83,8 @@ std::unique_ptr<Layer> make_convolution_layer(const Conv2dSpec& spec, const Behi
                                               const std::string& prefix, BlockLayout& layout) {
   const Convolution map{input.height, input.width, input.channels, spec.channels,
                         spec.kernel,  spec.stride, spec.padding};
-  return make(spec, map, Direction::forward, map.out_height() * map.out_width() * spec.channels, behind, prefix, layout);
+  return make(spec, map, Direction::forward, map.out_height() * map.out_width() * spec.channels, behind, prefix,
+              layout);
 }
 
 std::unique_ptr<Layer> make_convolution_transpose_layer(const ConvTranspose2dSpec& spec, const Behind& behind,

@@ -63,14 +63,16 @@ std::vector<double> in_memory_order(const std::vector<double>& file_values, cons
 
 std::vector<std::byte> in_memory_order(const std::vector<std::byte>& file_bytes, const FileOrder& order,
                                        std::int64_t element_bytes) {
-  return reordered(file_bytes, order, element_bytes,
-                   [](std::int64_t file, std::int64_t memory) { return std::pair{memory, file}; });
+  return reordered(file_bytes, order, element_bytes, [](std::int64_t file, std::int64_t memory) {
+    return std::pair{memory, file};
+  });
 }
 
 std::vector<std::byte> in_file_order(const std::vector<std::byte>& memory_bytes, const FileOrder& order,
                                      std::int64_t element_bytes) {
-  return reordered(memory_bytes, order, element_bytes,
-                   [](std::int64_t file, std::int64_t memory) { return std::pair{file, memory}; });
+  return reordered(memory_bytes, order, element_bytes, [](std::int64_t file, std::int64_t memory) {
+    return std::pair{file, memory};
+  });
 }
 
 }  // namespace bracket

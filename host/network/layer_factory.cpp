@@ -42,7 +42,8 @@ class LayerMaker {
       : specs_(specs), index_(index), input_(input), path_(path), layout_(layout), check_(path, index, input) {}
 
   MadeLayer make() const {
-    return std::visit([&](const auto& spec) { return made_of(spec); }, static_cast<const AnyLayerSpec&>(specs_[index_]));
+    return std::visit([&](const auto& spec) { return made_of(spec); },
+                      static_cast<const AnyLayerSpec&>(specs_[index_]));
   }
 
  private:

@@ -75,9 +75,9 @@ void LayerWeight::initialize(const RandomKey& key, const std::vector<double>& va
 
 Tensor LayerWeight::forward(const Frame& frame, std::span<const Tensor> extras) const {
   if (spectral_norm_ && frame.primal)
-    frame.ops.spectral_norm_forward(extras[0], extras[1], left_.of(frame.parameters.buffers),
-                                    right_.of(frame.parameters.buffers), singular_view(weight_.of(frame.parameters.values)),
-                                    frame.mode == PassMode::training ? 1 : 0, kSpectralEpsilon);
+    frame.ops.spectral_norm_forward(
+        extras[0], extras[1], left_.of(frame.parameters.buffers), right_.of(frame.parameters.buffers),
+        singular_view(weight_.of(frame.parameters.values)), frame.mode == PassMode::training ? 1 : 0, kSpectralEpsilon);
   return used(frame, extras);
 }
 

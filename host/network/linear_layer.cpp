@@ -42,9 +42,9 @@ class LinearLayer final : public ProductLayer {
     weight_.initialize(key, weight, write);
     RandomKey bias_key = key;
     bias_key.step += 1;
-    epilogue_.initialize(uniform_values(bias_key, spec_.bias ? spec_.features : 0,
-                                        spec_.bias_bound < 0 ? fan_in : spec_.bias_bound),
-                         write);
+    epilogue_.initialize(
+        uniform_values(bias_key, spec_.bias ? spec_.features : 0, spec_.bias_bound < 0 ? fan_in : spec_.bias_bound),
+        write);
   }
 
  private:
@@ -52,8 +52,8 @@ class LinearLayer final : public ProductLayer {
   void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const override {
     ops.linear_reverse_data(grad_x, grad_y, weight, Update::overwrite);
   }
-  void reverse_weights(Ops& ops, Tensor grad_weight, Tensor grad_y, Tensor x, Update update) const override {
-    ops.linear_reverse_weights(grad_weight, grad_y, x, update);
+  void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x, Update update) const override {
+    frame.ops.linear_reverse_weights(grad_weight, grad_y, x, update);
   }
 
   LinearSpec spec_;

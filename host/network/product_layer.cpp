@@ -34,10 +34,10 @@ void ProductLayer::reverse(const Frame& frame, const Stacked& x, const Stacked&,
 void ProductLayer::weight_gradient(const Frame& frame, const Tensor& target, const Stacked& x, const Stacked& grad_pre,
                                    Update update) const {
   const Tensor all_x = joined(x), all_y = joined(grad_pre);
-  if (!all_x.absent() && !all_y.absent()) return reverse_weights(frame.ops, target, all_y, all_x, update);
+  if (!all_x.absent() && !all_y.absent()) return reverse_weights(frame, target, all_y, all_x, update);
   for (const auto& [g, v] : {std::pair{grad_pre.primal, x.primal}, std::pair{grad_pre.tangent, x.tangent}}) {
     if (g.absent()) continue;
-    reverse_weights(frame.ops, target, g, v, update);
+    reverse_weights(frame, target, g, v, update);
     update = Update::accumulate;
   }
   if (grad_pre.primal.absent() && grad_pre.tangent.absent() && update == Update::overwrite) frame.ops.fill(target, 0);

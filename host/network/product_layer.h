@@ -2,7 +2,7 @@
 #pragma once
 
 #include <span>
-#include <vector>
+#include <utility>
 
 #include "host/network/epilogue.h"
 #include "host/network/layer.h"
@@ -29,7 +29,8 @@ class ProductLayer : public Layer {
   // The product and its two adjoints, on rows of either kind.
   virtual void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const = 0;
   virtual void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const = 0;
-  virtual void reverse_weights(Ops& ops, Tensor grad_weight, Tensor grad_y, Tensor x, Update update) const = 0;
+  virtual void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x,
+                               Update update) const = 0;
 
   LayerWeight weight_;
   Epilogue epilogue_;

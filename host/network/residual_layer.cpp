@@ -1,4 +1,5 @@
-// y = body(x) + skip(x), two chains of layers. The sum replaces the last value of the body, which no reverse pass reads.
+// y = body(x) + skip(x), two chains of layers. The sum replaces the last value of the body, which no reverse pass
+// reads.
 #include "bracket/error.h"
 #include "host/network/layer_chain.h"
 

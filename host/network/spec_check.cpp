@@ -5,8 +5,11 @@
 namespace bracket {
 namespace {
 
-// Rows and extents up to here keep every index of a pass far inside 64 bits.
+// What the kernels take: an image's values and a weight's are indexed with 32 bits.
 constexpr std::int64_t kLargestRow = 2147483647;  // 2^31 - 1
+constexpr std::int64_t kLargestExtent = 65536;
+constexpr std::int64_t kLargestChannels = 1048576;
+constexpr std::int64_t kLargestKernel = 1024;
 
 std::string number(std::int64_t value) { return std::to_string(value); }
 
@@ -22,12 +25,14 @@ void SpecCheck::plain_rows(const char* type) const {
 }
 
 void SpecCheck::image(const char* type) const {
-  require(input_.image && !input_.flattened,
-          std::string(type) + " reads images, here come " + described(input_) +
-              "; give the network an image shape or put unflatten before it");
+  require(input_.image && !input_.flattened, std::string(type) + " reads images, here come " + described(input_) +
+                                                 "; give the network an image shape or put unflatten before it");
 }
 
 ImageShape SpecCheck::sized(const char* type, std::int64_t channels, std::int64_t height, std::int64_t width) const {
+  require(height <= kLargestExtent && width <= kLargestExtent,
+          std::string(type) + " would make images of " + described({channels, height, width}) + ", more than " +
+              number(kLargestExtent) + " pixels a side");
   const double size = static_cast<double>(channels) * static_cast<double>(height) * static_cast<double>(width);
   require(size <= static_cast<double>(kLargestRow), std::string(type) + " would make images of " +
                                                         described({channels, height, width}) + ", more than " +
@@ -39,9 +44,8 @@ void SpecCheck::operator()(const LinearSpec& s, const UnflattenSpec* behind) con
   plain_rows("linear");
   require(s.features > 0, "linear features is " + number(s.features) + ", must be at least 1");
   require(s.weight_gain >= 0, "linear weight_gain must not be negative");
-  require(
-      !s.identity_start || s.features == input_.size,
-      "identity_start needs features = inputs, got " + number(s.features) + " and " + number(input_.size));
+  require(!s.identity_start || s.features == input_.size,
+          "identity_start needs features = inputs, got " + number(s.features) + " and " + number(input_.size));
   if (behind == nullptr) return;
   require(behind->channels > 0 && behind->height > 0 && behind->width > 0,
           "unflatten behind linear needs positive extents, got " +
@@ -78,9 +82,9 @@ void SpecCheck::operator()(const FourierFeaturesSpec& s) const {
 
 void SpecCheck::operator()(const MonotoneCouplingSpec& s) const {
   require(!input_.image, "monotone_coupling reads rows, here come images; put flatten and linear before it");
-  require(s.active_count >= 1 && s.active_count < input_.size,
-          "monotone_coupling needs 1 <= active_count < inputs (" + number(input_.size) + "), got " +
-              number(s.active_count));
+  require(s.active_count >= 1 && s.active_count < input_.size, "monotone_coupling needs 1 <= active_count < inputs (" +
+                                                                   number(input_.size) + "), got " +
+                                                                   number(s.active_count));
   require(s.active_first == 0 || s.active_first + s.active_count == input_.size,
           "monotone_coupling's active columns must be the first or the last ones");
   require(s.knots >= 1, "monotone_coupling knots must be at least 1");
@@ -100,19 +104,22 @@ void SpecCheck::operator()(const UnflattenSpec& s) const {
   const ImageShape wanted{s.channels, s.height, s.width};
   require(input_.flattened,
           "unflatten must stand behind flatten or a linear layer and its activation, whose rows a file can reorder");
-  require(*input_.image == wanted, "unflatten wants " + described(wanted) + ", here comes a flattened image of " +
-                                       described(*input_.image));
+  require(*input_.image == wanted,
+          "unflatten wants " + described(wanted) + ", here comes a flattened image of " + described(*input_.image));
 }
 
 void SpecCheck::convolution(const char* type, std::int64_t channels, std::int64_t kernel, std::int64_t stride,
                             std::int64_t padding, double deviation) const {
   image(type);
   const std::string name(type);
-  for (const auto& [field, value, minimum] :
-       {std::tuple{"channels", channels, 1}, std::tuple{"kernel", kernel, 1}, std::tuple{"stride", stride, 1},
-        std::tuple{"padding", padding, 0}})
-    require(value >= minimum && value <= kLargestRow, name + " " + field + " is " + number(value) + ", must lie in [" +
-                                                          std::to_string(minimum) + ", " + number(kLargestRow) + "]");
+  const auto within = [&](const char* field, std::int64_t value, std::int64_t low, std::int64_t high) {
+    require(value >= low && value <= high,
+            name + " " + field + " is " + number(value) + ", must lie in [" + number(low) + ", " + number(high) + "]");
+  };
+  within("channels", channels, 1, kLargestChannels);
+  within("kernel", kernel, 1, kLargestKernel);
+  within("stride", stride, 1, kLargestExtent);
+  within("padding", padding, 0, kLargestExtent);
   require(deviation >= 0, name + " deviation must not be negative");
   const double size = static_cast<double>(channels) * static_cast<double>(input_.image->channels) *
                       static_cast<double>(kernel) * static_cast<double>(kernel);
@@ -136,8 +143,8 @@ ImageShape SpecCheck::operator()(const Conv2dSpec& s) const {
 ImageShape SpecCheck::operator()(const ConvTranspose2dSpec& s) const {
   convolution("conv_transpose2d", s.channels, s.kernel, s.stride, s.padding, s.deviation);
   require(s.output_padding >= 0 && s.output_padding < s.stride,
-          "conv_transpose2d output_padding is " + number(s.output_padding) + ", must lie in [0, stride = " +
-              number(s.stride) + ")");
+          "conv_transpose2d output_padding is " + number(s.output_padding) +
+              ", must lie in [0, stride = " + number(s.stride) + ")");
   const auto pixels = [&](const char* side, std::int64_t size) {
     const std::int64_t out = (size - 1) * s.stride - 2 * s.padding + s.kernel + s.output_padding;
     require(out >= 1, std::string("conv_transpose2d makes a ") + side + " of " + number(out) + " pixels from " +
@@ -150,8 +157,8 @@ ImageShape SpecCheck::operator()(const ConvTranspose2dSpec& s) const {
 
 ImageShape SpecCheck::operator()(const UpsampleSpec& s) const {
   image("upsample");
-  require(s.factor >= 1 && s.factor <= kLargestRow,
-          "upsample factor is " + number(s.factor) + ", must lie in [1, " + number(kLargestRow) + "]");
+  require(s.factor >= 1 && s.factor <= kLargestExtent,
+          "upsample factor is " + number(s.factor) + ", must lie in [1, " + number(kLargestExtent) + "]");
   return sized("upsample", input_.image->channels, input_.image->height * s.factor, input_.image->width * s.factor);
 }
 

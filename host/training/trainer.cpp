@@ -69,8 +69,7 @@ void require_representable(const Dataset& data, DType dtype) {
   if (bad == values.end()) return;
   const std::int64_t index = bad - values.begin();
   throw DataError("row " + std::to_string(index / data.cols()) + ", column " + std::to_string(index % data.cols()) +
-                  " of the data is " + format_number(*bad) +
-                  ", more than precision f32 can hold; rescale the data");
+                  " of the data is " + format_number(*bad) + ", more than precision f32 can hold; rescale the data");
 }
 
 SnapshotTensor snapshot_tensor(Ops& ops, const Tensor& block, const ParameterInfo& info) {

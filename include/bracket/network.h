@@ -148,10 +148,10 @@ struct ConfinementSpec {
   double radius = 0;
 };
 
-using AnyLayerSpec = std::variant<LinearSpec, ActivationSpec, BatchNormSpec, AffineSpec, FourierFeaturesSpec,
-                                  MonotoneCouplingSpec, ConfinementSpec, Conv2dSpec, ConvTranspose2dSpec,
-                                  AveragePoolSpec, SumPoolSpec, MaxPoolSpec, UpsampleSpec, FlattenSpec, UnflattenSpec,
-                                  ResidualSpec>;
+using AnyLayerSpec =
+    std::variant<LinearSpec, ActivationSpec, BatchNormSpec, AffineSpec, FourierFeaturesSpec, MonotoneCouplingSpec,
+                 ConfinementSpec, Conv2dSpec, ConvTranspose2dSpec, AveragePoolSpec, SumPoolSpec, MaxPoolSpec,
+                 UpsampleSpec, FlattenSpec, UnflattenSpec, ResidualSpec>;
 
 /// A class of its own, because a residual layer holds layers.
 struct LayerSpec : AnyLayerSpec {
