@@ -117,9 +117,9 @@ void register_convolution_cases(std::vector<BenchDevice>& devices) {
     for (const Layer& layer : kLayers) {
       const Convolution& m = layer.map;
       OpCase op;
-      op.name = std::string(direction.name) + "/" + layer.name + " " + std::to_string(kBatch) + "x" +
+      op.name = std::string(direction.name) + "/" + layer.name + "_" + std::to_string(kBatch) + "x" +
                 std::to_string(m.in_height) + "x" + std::to_string(m.in_width) + "x" + std::to_string(m.in_channels) +
-                " to " + std::to_string(m.out_channels) + " k" + std::to_string(m.kernel) + " s" +
+                "_to_" + std::to_string(m.out_channels) + "_k" + std::to_string(m.kernel) + "s" +
                 std::to_string(m.stride);
       op.flops = 2.0 * static_cast<double>(kBatch * m.out_columns() * m.weight_columns());
       op.bytes = static_cast<double>(

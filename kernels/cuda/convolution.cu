@@ -1,4 +1,33 @@
-// Convolutions of images in NHWC rows, x [r, H W Ci], w [Co, k k Ci], y [r, Ho Wo Co]; see kernels/ops.h.
+// Convolutions of images in NHWC rows, x [r, H W Ci], w [Co, k k Ci], y [r, Ho Wo Co]; any row strides:
+//   y[oy, ox, co] = sum over ky, kx, ci of x[oy s + ky - padding, ox s + kx - padding, ci] w[co, ky, kx, ci]
+// and its two adjoints; pixels outside the image are 0. Stride s; a pixel is (row of the batch, y, x).
+//
+// All three are products C(m, n) (+)= sum over p of A(m, p) B(p, n):
+//                     C(m, n)                     A(m, p)                         B(p, n)
+//   forward           y(pixel, co)                x(patch of pixel; ky, kx, ci)   w(co; ky, kx, ci)
+//   reverse data      grad_x(pixel, ci)           grad_y(patch of pixel; taps, co)  w(co; taps, ci)
+//   reverse weights   grad_w(co; ky, kx, ci)      grad_y(pixel, co)               x(patch of pixel; ky, kx, ci)
+// Reverse data treats the s x s classes of pixels modulo the stride one by one: only ceil(k/s)^2 or fewer taps reach a
+// pixel, the same ones for a whole class, so no product with a known zero is made but at the borders of the image.
+// One launch does all classes.
+//
+// Flops        2 r Ho Wo Co k k Ci per call and direction, counting taps that fall outside the image.
+// Bytes        each operand once at least: r (H W Ci + Ho Wo Co) + Co k k Ci elements. A tile asks 2 m n p / 64 elements
+//              of the caches, as in linear.cu; a pixel is asked k k / s^2 times, mostly from the first-level cache.
+// Bound        arithmetic, from some 16 channels on both sides on. Convolutions to or from 1 or 3 channels: forward to
+//              and reverse data to few channels run plain, bound by the first-level cache; they are 1 to 2 % of the
+//              flops of DCGAN-32.
+// Workspace    reverse weights: [chunks, Co, k k Ci], see Convolution::weights_workspace.
+// Alignment    that of the element; global loads are scalar.
+// Determinism  every element is one sum in ascending order by one thread; reverse weights sums chunks of pixels, a
+//              function of the shapes alone, and then the chunks in order.
+//
+// Variant      idea                                           registers (float / double)   measured
+// plain        one thread per element of the result           @P@                      not yet measured on a GPU
+// tiled        64 x 64 tile of C per block, 4 x 4 per thread; @T@                     not yet measured on a GPU
+//              A gathered on the way to shared memory, with
+//              cursors instead of divisions
+// Registers: the most of the three directions on sm_90 with CUDA 13.0, no spills; shared memory as in linear.cu.
 #include <algorithm>
 
 #include "kernels/cuda/convolution_operands.cuh"
