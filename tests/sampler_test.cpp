@@ -185,9 +185,16 @@ TEST_P(Sampler, SameBitsForAnyThreadsAndBlocksDoNotMix) {
                       .states;
   }
   EXPECT_EQ(states[0], states[1]);
-  states[0].resize(states[2].size());
-  EXPECT_EQ(states[0], states[2]);
+  const std::vector<double> head(states[0].begin(), states[0].begin() + 128 * kCols);
+  EXPECT_EQ(head, states[2]);
   EXPECT_NE(states[2][0], states[2][kCols]) << "two chains from one place must part";
+  Context context;
+  NetworkOnDevice energy(context, gaussian(kCols), GetParam(), 11);
+  const std::vector<double> tail(states[0].begin() + 128 * kCols, states[0].end());
+  EXPECT_EQ(sample_mala(context, {energy.network(), energy.parameters()}, span_of(start).subspan(128 * kCols), 172,
+                        {.steps = 30, .adaptation_steps = 20, .seed = 9, .first_chain = 128})
+                .states,
+            tail);
 }
 
 TEST_P(Sampler, RefusesProposalsThatOverflow) {
@@ -218,6 +225,8 @@ TEST_P(Sampler, BadInput) {
   EXPECT_THROW(sample_mala(context, target, start, 3), InvalidArgument);
   EXPECT_THROW(sample_mala(context, target, start, -2), InvalidArgument);
   EXPECT_THROW(sample_mala(context, target, start, 2, {.steps = -1}), InvalidArgument);
+  EXPECT_THROW(sample_mala(context, target, start, 2, {.first_chain = 100}), InvalidArgument);
+  EXPECT_THROW(sample_mala(context, target, start, 2, {.first_chain = -128}), InvalidArgument);
   EXPECT_THROW(sample_mala(context, target, start, 2, {.steps = 5, .adaptation_steps = 6}), InvalidArgument);
   EXPECT_THROW(sample_mala(context, target, start, 2, {.step_size = 0}), InvalidArgument);
   EXPECT_THROW(sample_mala(context, target, start, 2, {.step_size = std::nan("")}), InvalidArgument);

@@ -12,10 +12,9 @@
 namespace bracket {
 namespace {
 
-constexpr std::int64_t kBlockChains = 128;  // chains with one step size; bounds the activations in memory
-constexpr double kAdaptationPower = 0.6;    // in (1/2, 1]: steps that sum to infinity and vanish
+constexpr double kAdaptationPower = 0.6;  // in (1/2, 1]: steps that sum to infinity and vanish
 constexpr std::int64_t kMostSteps = std::int64_t{1} << 24;
-constexpr std::int64_t kMostBlocks = std::int64_t{1} << 23;  // with kMostSteps below the 2^48 steps of a random key
+constexpr std::int64_t kMostChains = kChainsPerBlock << 22;  // first_chain included: blocks x steps stay below 2^48
 
 void require(bool holds, const std::string& what) {
   if (!holds) throw InvalidArgument("sample_mala: " + what);
@@ -33,9 +32,12 @@ void check(const SamplerTarget& target, std::span<const double> start, std::int6
   }
   const std::int64_t cols = target.dimension();
   const auto size = static_cast<std::int64_t>(start.size());
-  require(rows >= 0 && size % cols == 0 && size / cols == rows && rows <= kMostBlocks * kBlockChains,
+  require(rows >= 0 && size % cols == 0 && size / cols == rows && rows <= kMostChains,
           std::to_string(size) + " values do not start " + std::to_string(rows) + " chains of " + std::to_string(cols) +
               " values");
+  require(o.first_chain >= 0 && o.first_chain <= kMostChains && o.first_chain % kChainsPerBlock == 0,
+          "first_chain is " + std::to_string(o.first_chain) + ", must be a multiple of " +
+              std::to_string(kChainsPerBlock) + " in [0, " + std::to_string(kMostChains) + "]");
   require(o.steps >= 0 && o.steps <= kMostSteps,
           "steps is " + std::to_string(o.steps) + ", must lie in [0, " + std::to_string(kMostSteps) + "]");
   require(o.adaptation_steps >= 0 && o.adaptation_steps <= o.steps,
@@ -163,7 +165,7 @@ MalaResult sample_mala(Context& context, const SamplerTarget& target, std::span<
   MalaResult result;
   double acceptance = 0;
   std::int64_t blocks = 0, counted = 0;
-  for_row_chunks(context, rows, kBlockChains, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
+  for_row_chunks(context, rows, kChainsPerBlock, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     Block block{target, options, ops, arena, count, options.step_size};
     Places now = block.places(), proposed = block.places();
     const Tensor noise = arena.allocate(target.energy.dtype(), {count, cols});
@@ -172,7 +174,7 @@ MalaResult sample_mala(Context& context, const SamplerTarget& target, std::span<
     block.evaluate(now);
     require_finite_start(now, block.squared_norms(now.gradient), first);
     for (std::int64_t t = 0; t < (ops.planning() ? 1 : options.steps); ++t) {
-      const auto step = static_cast<std::uint64_t>(first / kBlockChains * options.steps + t);
+      const auto step = static_cast<std::uint64_t>((options.first_chain + first) / kChainsPerBlock * options.steps + t);
       ops.random_normal(noise, {options.seed, RandomStream::markov_proposal, step}, nullptr);
       ops.copy(proposed.states, now.states);
       ops.axpy(proposed.states, -0.5 * block.step_size * block.step_size, now.gradient);

@@ -26,10 +26,10 @@ enum class RandomStream : std::uint16_t {
   statistics = 10,       ///< data used to measure location, scale and radius
   markov_proposal = 20,  ///< noise of Langevin proposals
   markov_acceptance = 21,
-  clustering = 22,       ///< first centres of k-means
-  classifier_init = 23,  ///< of the classifier behind feature figures
-  classifier_data = 24,
-  probes = 25,  ///< noise, constants and pairs that an energy should tell from data
+  clustering = 22,        ///< first centres of k-means
+  classifier_data = 23,   ///< which images train the classifier behind feature figures
+  classifier_shift = 24,  ///< and how far they are moved
+  probes = 25,            ///< noise, constants and pairs that an energy should tell from data
   test = 63,
 };
 

@@ -28,19 +28,24 @@ struct SamplerTarget {
   std::int64_t dimension() const;  ///< of a chain's state
 };
 
+/// Chains that share one step size.
+inline constexpr std::int64_t kChainsPerBlock = 128;
+
 struct MalaOptions {
   std::int64_t steps = 100;
   std::int64_t adaptation_steps = 50;  ///< the first so many of them
   double step_size = 0.05;             ///< e of the first step
   double target_acceptance = 0.574;
   std::uint64_t seed = 0;
+  /// Number of the first chain, a multiple of kChainsPerBlock: many chains can run in portions and come out the same.
+  std::int64_t first_chain = 0;
 };
 
 struct MalaResult {
   std::vector<double> states;     ///< [rows, dimension] at the end
   std::vector<double> potential;  ///< U of the states [rows]
   double acceptance = 0;          ///< mean acceptance probability of the steps without adaptation, or of all if none is
-  double step_size = 0;           ///< e at the end, mean over the blocks of 128 chains that share one
+  double step_size = 0;           ///< e at the end, mean over the blocks
 };
 
 /// Runs one chain from each row of `start` [rows, dimension], networks in inference mode. Deterministic in the seed and

@@ -136,6 +136,7 @@ int run_command_line(int argc, char** argv) {
     program.footer(std::string("'bracket COMMAND --help' explains a command.\n\n") + kExitCodes);
     add_train(program, action, {argv, argv + argc});
     add_eval(program, action);
+    add_classifier(program, action);
     add_density(program, action);
     add_sample(program, action);
     add_energy(program, action);
