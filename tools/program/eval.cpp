@@ -1,25 +1,34 @@
-// bracket eval: the exact likelihood beside the bounds.
+// bracket eval: the exact likelihood beside the bounds; of a run on images, how it ranks and makes images.
 #include <memory>
+#include <optional>
 
+#include "bracket/error.h"
 #include "host/evaluate/evaluate.h"
 #include "tools/program/command_line.h"
+#include "tools/program/image_eval.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
 
 namespace bracket {
 namespace {
 
-struct EvalOptions {
-  ModelOptions model;
-  bool json = false;
-  EvaluationOptions evaluation;
-};
+std::string evaluation_text(Model& model, const EvalRequest& request) {
+  if (model.data.is_images()) return evaluate_image_run(model, request);
+  if (request.images.any())
+    throw InvalidArgument(
+        "--classifier, --ood, --pictures and --jacobians are for runs on images; this one was trained on " +
+        model.description.data);
+  EvaluationOptions options;
+  options.samples = request.samples.value_or(options.samples);
+  options.seed = request.seed;
+  options.weights = request.model.chosen_weights();
+  const Evaluation evaluation = evaluate(*model.trainer, model.data, options);
+  return request.json ? to_json(evaluation) : summary(evaluation);
+}
 
-int eval(EvalOptions options) {
-  Model model = load_model(options.model, DataUse::required);
-  options.evaluation.weights = options.model.chosen_weights();
-  const Evaluation evaluation = evaluate(*model.trainer, model.data, options.evaluation);
-  std::string text = options.json ? to_json(evaluation) : summary(evaluation);
+int eval(const EvalRequest& request) {
+  Model model = load_model(request.model, DataUse::required);
+  std::string text = evaluation_text(model, request);
   if (!text.ends_with('\n')) text += '\n';
   print(text);
   return 0;
@@ -28,17 +37,18 @@ int eval(EvalOptions options) {
 }  // namespace
 
 void add_eval(CLI::App& program, Action& action) {
-  auto options = std::make_shared<EvalOptions>();
-  CLI::App* command =
-      program.add_subcommand("eval", "Exact likelihood, bounds, calibration and mode coverage of a run");
+  auto options = std::make_shared<EvalRequest>();
+  CLI::App* command = program.add_subcommand(
+      "eval",
+      "Exact likelihood, bounds, calibration and mode coverage of a run; of images, detection and sample quality");
   add_model_options(*command, options->model, DataUse::required);
   command->add_flag("--json", options->json, "Print one JSON object; null: not known for this run");
-  command->add_option("--samples", options->evaluation.samples, "Test points and latents")
-      ->check(whole_number(2, std::uint64_t{1} << 32))
-      ->capture_default_str();
-  command->add_option("--seed", options->evaluation.seed, "Seed of the test points and latents")
+  command->add_option("--samples", options->samples, "Test points and latents; default: 20000, of images 10000")
+      ->check(whole_number(2, std::uint64_t{1} << 32));
+  command->add_option("--seed", options->seed, "Seed of the test points and latents")
       ->check(whole_number(0, kLargestSeed))
       ->capture_default_str();
+  add_image_eval_options(*command, options->images);
   command->callback([options, &action] { action = [options] { return eval(*options); }; });
 }
 
