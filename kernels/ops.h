@@ -5,7 +5,8 @@
 // - Outputs first, then inputs, sizes, scalars, workspace. "Optional" operands may be absent tensors.
 // - Public methods check dtypes and shapes, throw InvalidArgument with the values, and then call the device's
 //   implementation. Work is queued on the device's stream; nothing here waits except `synchronize` and `download`.
-// - All operands of one call share one dtype (f32 or f64) unless the op says otherwise. Empty operands are allowed.
+// - All operands of one call share one dtype (f32 or f64) unless the op says otherwise. u8 is for storage: only the ops
+//   that name it take it. Empty operands are allowed.
 // - Results are the same bits on every run and for every number of threads (fixed-order sums, no atomics on floats).
 //
 // Stacked rows: a pass carries n primal rows and, for the primal rows [first, first + count), K tangent rows each,
@@ -56,6 +57,31 @@ struct Staircase {
   double max_slope = 0;
   double max_height = 0;
   std::int64_t parameters() const noexcept { return active_count * (2 + 3 * knots); }
+};
+
+/// Square windows that tile images [height, width, channels]; one pixel of the small image per window. A row of a
+/// matrix is one image, columns in the order (y, x, channel).
+struct Window {
+  std::int64_t height = 0;  ///< of the large image; a multiple of `window`, as is the width
+  std::int64_t width = 0;
+  std::int64_t channels = 0;
+  std::int64_t window = 1;
+  double scale = 1;  ///< of window_sum and window_spread
+  std::int64_t large_cols() const noexcept { return height * width * channels; }
+  std::int64_t small_cols() const noexcept { return large_cols() / (window * window); }
+};
+
+/// How stored pixels become numbers: y = scale * (pixel + noise) + shift, noise uniform in (0, 1) with `dequantise`,
+/// else 0; with `flip` an image is mirrored left to right with probability 1/2.
+struct ImageTransform {
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+  std::int64_t channels = 0;
+  bool flip = false;
+  bool dequantise = false;
+  double scale = 2.0 / 255;  ///< with shift -1: pixels 0 and 255 become -1 and 1
+  double shift = -1;
+  std::int64_t cols() const noexcept { return height * width * channels; }
 };
 
 /// Confinement of an energy: quadratic/2 |x|^2 + wall relu(|x| - radius)^2.
@@ -132,16 +158,44 @@ class Ops {
   void linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update);  ///< grad_w (+)= grad_y^T x
 
   // ---- activation.{cpp,cu} ----------------------------------------------------------------------------------------
-  /// primal y = f(x + bias), tangent y' = f'(x + bias) x'. bias [c] optional; slope [1] or [c] for prelu, else absent.
+  /// primal y = f(x + bias), tangent y' = f'(x + bias) x'. bias [c] optional, where c divides the number of columns:
+  /// column j uses bias[j mod c], as a row of an image is pixels of c channels. slope [1] or [c] for prelu (any c that
+  /// divides the columns when there is no bias), else absent.
   /// y may alias x.  (With aliasing and a non-identity f the tangent part must be requested in the same call.)
   void bias_activation_forward(Stacked y, Stacked x, Tensor bias, Tensor slope, ActivationKind kind, const Rows& rows);
   /// x holds what forward read (before the bias). grad_x' = f' grad_y';
-  /// grad_x = f' grad_y + f'' sum_k x'_k grad_y'_k on rows that carry tangents; grad_bias (+)= column sums of the
-  /// primal grad_x; grad_slope (+)= derivative in the prelu slope over all rows. grad_bias, grad_slope, grad_y.primal
-  /// (absent: zero), and the tangent parts are optional. grad_x may alias grad_y; grad_x.primal absent: not wanted,
-  /// allowed only without grad_bias.
+  /// grad_x = f' grad_y + f'' sum_k x'_k grad_y'_k on rows that carry tangents; grad_bias [c] (+)= sums of the primal
+  /// grad_x over rows and pixels (without a bias, any c that divides the columns); grad_slope (+)= derivative in the
+  /// prelu slope over all rows. grad_bias, grad_slope, grad_y.primal (absent: zero), and the tangent parts are
+  /// optional. grad_x may alias grad_y; grad_x.primal absent: not wanted, allowed only without grad_bias.
   void bias_activation_reverse(Stacked grad_x, Tensor grad_bias, Tensor grad_slope, Stacked grad_y, Stacked x,
                                Tensor bias, Tensor slope, ActivationKind kind, const Rows& rows, Update update);
+
+  // ---- masked_activation.{cpp,cu}: relu and leaky_relu that keep 1 bit per element instead of x ---------------------
+  /// mask u8[rows.primal, cols / c ceil(c / 8)]: bit ch mod 8 of byte pixel ceil(c / 8) + ch / 8 is [x + bias > 0] (a
+  /// NaN counts as positive, as in bias_activation); unused bits are 0. c = channels divides the columns; bias [c]
+  /// optional. y.primal given: f(x + bias), and the mask is written; absent: the mask is read, and only y' = f' x'
+  /// computed, for which neither x.primal nor the bias is needed. y may alias x.
+  void masked_activation_forward(Stacked y, Tensor mask, Stacked x, Tensor bias, std::int64_t channels,
+                                 ActivationKind kind, const Rows& rows);
+  /// grad_x = f' grad_y on both parts (f'' = 0), f' from the mask; grad_bias [c] (+)= sums of the primal grad_x over
+  /// rows and pixels. grad_bias, grad_y.primal (absent: zero) and the parts of grad_x are optional, grad_bias only with
+  /// grad_x.primal. grad_x may alias grad_y.
+  void masked_activation_reverse(Stacked grad_x, Tensor grad_bias, Stacked grad_y, Tensor mask, std::int64_t channels,
+                                 ActivationKind kind, const Rows& rows, Update update);
+
+  // ---- pooling.{cpp,cu}: x and y are rows of images, primal or tangent: these maps are linear
+  // ------------------------
+  /// Pixel of the small image: y (+)= scale * sum of x over its window (average pool: scale 1 / window^2).
+  void window_sum(Tensor y, Tensor x, const Window& map, Update update);
+  /// Pixel of the large image: y (+)= scale * x of the window it lies in (nearest upsample: scale 1). The adjoint of
+  /// window_sum.
+  void window_spread(Tensor y, Tensor x, const Window& map, Update update);
+
+  /// y = the largest x of the window (scale must be 1), the last NaN where there is one; choice u8 of y's shape = its
+  /// place ky window + kx, the first of equals. window at most 16.
+  void max_pool_forward(Tensor y, Tensor choice, Tensor x, const Window& map);
+  void max_pool_reverse(Tensor grad_x, Tensor grad_y, Tensor choice, const Window& map);  ///< grad_x is overwritten
 
   // ---- normalization.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]
   // -----------------------------------------------
@@ -250,6 +304,19 @@ class Ops {
   /// Batch b = key.step + *counter of `table` [N, D] in shuffled epochs without replacement: row i of the batch is
   /// draw g = b y.rows() + i, which is table row permute(g mod N) under a permutation of (seed, stream, g / N) only.
   void gather_batch(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter);
+
+  // ---- images.{cpp,cu} ----------------------------------------------------------------------------------------------
+  /// A batch of `table` u8[N, H W C] as numbers. Row i shows the image that gather_batch would copy. For batch b, words
+  /// of (seed, stream, step b), see kernels/formula/image_noise.h: the image of row i is mirrored when word 16 + i is
+  /// below 2^31, and every element has a noise word of its own, whether or not either is used.
+  void gather_images(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter,
+                     const ImageTransform& transform);
+
+  // ---- classification.{cpp,cu} --------------------------------------------------------------------------------------
+  /// losses[i] = log sum_k exp(logits_ik) - logits_i,label(i); grad_logits = (softmax - onehot) / n, the gradient of
+  /// the mean loss. logits [n, classes], labels u8[n], losses [n]; grad_logits optional, may alias logits. A label that
+  /// is no class makes the loss and the gradient of its row NaN.
+  void softmax_cross_entropy(Tensor losses, Tensor grad_logits, Tensor logits, Tensor labels);
 
  protected:
   // do_<op> for every op above with the same arguments; they have been checked. kernels/ops_list.inc lists them once

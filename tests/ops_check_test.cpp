@@ -22,6 +22,7 @@ class Addresses {
  public:
   Tensor f32(std::initializer_list<std::int64_t> shape) { return Tensor(next(), DType::f32, shape); }
   Tensor f64(std::initializer_list<std::int64_t> shape) { return Tensor(next(), DType::f64, shape); }
+  Tensor u8(std::initializer_list<std::int64_t> shape) { return Tensor(next(), DType::u8, shape); }
   Tensor strided(std::int64_t rows, std::int64_t cols, std::int64_t stride) {
     return Tensor::matrix(next(), DType::f32, rows, cols, stride);
   }
@@ -58,6 +59,7 @@ class OpsCheckTest : public ::testing::Test {
   StepState* const state = static_cast<StepState*>(at.next());
   const Tensor workspace = at.f64({kReductionWorkspace});
   const Staircase staircase{1, 2, 5, 2.0, 1.0};  // 2 columns of 2 + 15 parameters
+  const Window window{4, 4, 3, 2, 0.25};
   const RandomKey key{1, RandomStream::test, 0};
 };
 
@@ -72,6 +74,13 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.linear_reverse_weights(m(2, 3), m(5, 2), m(5, 3), Update::accumulate);
   ops.bias_activation_forward(s(4), s(4), v(4), {}, {Activation::silu}, rows);
   ops.bias_activation_reverse(s(4), v(4), v(1), s(4), s(4), v(4), v(1), {Activation::prelu}, rows, Update::overwrite);
+  ops.masked_activation_forward(s(22), at.u8({10, 4}), s(22), v(11), 11, {Activation::relu}, rows);
+  ops.masked_activation_reverse(s(22), v(11), s(22), at.u8({10, 4}), 11, {Activation::leaky_relu}, rows,
+                                Update::overwrite);
+  ops.window_sum(m(3, 12), m(3, 48), window, Update::overwrite);
+  ops.window_spread(m(3, 48), m(3, 12), window, Update::accumulate);
+  ops.max_pool_forward(m(3, 12), at.u8({3, 12}), m(3, 48), {4, 4, 3, 2});
+  ops.max_pool_reverse(m(3, 48), m(3, 12), at.u8({3, 12}), {4, 4, 3, 2});
   ops.batch_norm_train_forward(m(5, 3), v(3), v(3), v(3), v(3), m(5, 3), v(3), v(3), 0.1, 1e-5);
   ops.batch_norm_train_reverse(m(5, 3), v(3), v(3), m(5, 3), m(5, 3), v(3), v(3), v(3), Update::overwrite);
   ops.batch_norm_infer_forward(s(4), s(4), v(4), v(4), v(4), v(4), 1e-5, rows);
@@ -114,6 +123,8 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.random_normal(m(4, 4), key, static_cast<std::int64_t*>(at.next()));
   ops.toy_samples(m(4, 2), ToyData::two_moons, key, nullptr);
   ops.gather_batch(m(4, 7), m(100, 7), key, nullptr);
+  ops.gather_images(m(4, 12), at.u8({100, 12}), key, nullptr, {2, 2, 3});
+  ops.softmax_cross_entropy(v(4), m(4, 10), m(4, 10), at.u8({4}));
 
   std::int64_t num_ops = 0;
 #define BRACKET_OP(...) ++num_ops;
@@ -222,9 +233,14 @@ TEST_F(OpsCheckTest, Activations) {
   const auto run = [&](const Tensor& bias, const Tensor& slope, ActivationKind kind) {
     ops.bias_activation_forward(s(4), s(4), bias, slope, kind, rows);
   };
-  expect_refused([&] { run(v(5), {}, {}); }, forward, "bias is f32[5]; its shape must be [4]");
+  expect_refused([&] { run(v(5), {}, {}); }, forward, "bias is f32[5]; its size must divide the number of columns, 4");
+  expect_refused([&] { run(at.f32({0}), {}, {}); }, forward, "bias is f32[0]; its size must divide");
+  EXPECT_NO_THROW(run(v(2), {}, {})) << "two pixels of two channels";
+  EXPECT_NO_THROW(run({}, v(2), {Activation::prelu}));
+  EXPECT_NO_THROW(run(v(2), v(2), {Activation::prelu}));
+  expect_refused([&] { run(v(2), v(4), {Activation::prelu}); }, forward, "slope is f32[4]; its shape must be [2]");
   expect_refused([&] { run({}, {}, {Activation::prelu}); }, forward, "slope is absent");
-  expect_refused([&] { run({}, v(3), {Activation::prelu}); }, forward, "slope is f32[3]; its shape must be [4]");
+  expect_refused([&] { run({}, v(3), {Activation::prelu}); }, forward, "slope is f32[3]; its size must divide");
   expect_refused([&] { run({}, v(4), {Activation::relu}); }, forward, "only prelu has one");
   expect_refused([&] { run({}, {}, {Activation::leaky_relu, kNan}); }, forward, "negative_slope is nan");
   expect_refused([&] { run({}, {}, {static_cast<Activation>(77)}); }, forward, "activation function 77 is not known");
@@ -240,6 +256,170 @@ TEST_F(OpsCheckTest, Activations) {
   expect_refused([&] { back(s(4), {}, {}, {m(10, 4), {}}, s(4)); }, reverse, "grad_y.tangent is absent");
   expect_refused([&] { back(s(4), {}, {}, s(4), {m(10, 4), {}}); }, reverse, "x.tangent is absent");
   expect_refused([&] { back(s(4), v(3), {}, s(4), s(4)); }, reverse, "grad_bias is f32[3]");
+}
+
+TEST_F(OpsCheckTest, StorageTypesAreNotForArithmetic) {
+  const Tensor bytes = at.u8({3, 4});
+  expect_refused([&] { ops.fill(bytes, 1); }, "fill", "y is u8[3, 4]; u8 is for storage, arithmetic needs f32 or f64");
+  expect_refused([&] { ops.copy(bytes, m(3, 4)); }, "copy", "y is u8[3, 4]; u8 is for storage");
+  expect_refused([&] { ops.copy(m(3, 4), bytes); }, "copy", "x is u8[3, 4]; u8 is for storage");
+  expect_refused([&] { ops.axpy(bytes, 1, bytes); }, "axpy", "y is u8[3, 4]; u8 is for storage");
+  expect_refused([&] { ops.linear_forward(m(5, 2), m(5, 3), at.u8({2, 3})); }, "linear_forward", "one dtype");
+  expect_refused([&] { ops.row_dot(at.u8({3}), bytes, bytes); }, "row_dot", "u8 is for storage");
+  expect_refused([&] { ops.squared_norm(at.f64({1}), bytes, workspace); }, "squared_norm", "u8 is for storage");
+  expect_refused([&] { ops.random_uniform(bytes, key, 0, 1, nullptr); }, "random_uniform", "u8 is for storage");
+  expect_refused([&] { ops.gather_batch(m(2, 4), bytes, key, nullptr); }, "gather_batch", "table is u8[3, 4]");
+  expect_refused([&] { ops.gather_batch(at.u8({2, 4}), bytes, key, nullptr); }, "gather_batch", "u8 is for storage");
+  std::vector<std::uint8_t> host(12);
+  EXPECT_NO_THROW(ops.upload(bytes, host.data())) << "transfers take every dtype";
+}
+
+TEST_F(OpsCheckTest, MaskedActivations) {
+  const std::string forward = "masked_activation_forward";
+  const std::string reverse = "masked_activation_reverse";
+  const Tensor mask = at.u8({10, 4});  // two pixels of 11 channels
+  const auto run = [&](const Stacked& y, const Tensor& bits, const Stacked& x, const Tensor& bias,
+                       std::int64_t channels,
+                       ActivationKind kind) { ops.masked_activation_forward(y, bits, x, bias, channels, kind, rows); };
+  EXPECT_NO_THROW(run({{}, m(12, 22)}, mask, {{}, m(12, 22)}, {}, 11, {Activation::relu})) << "the mask is read";
+  EXPECT_NO_THROW(run({m(10, 22), {}}, mask, {m(10, 22), {}}, {}, 11, {Activation::relu}));
+  expect_refused([&] { run({}, mask, s(22), {}, 11, {Activation::relu}); }, forward, "y.tangent is absent");
+  expect_refused([&] { run(s(22), mask, {{}, m(12, 22)}, {}, 11, {Activation::relu}); }, forward, "x.primal is absent");
+  expect_refused(
+      [&] {
+        run(s(22), mask, {m(10, 22), {}}, {}, 11, {Activation::relu});
+      },
+      forward, "x.tangent is absent");
+  expect_refused([&] { run(s(22), mask, s(22), {}, 11, {Activation::tanh}); }, forward, "use relu or leaky_relu");
+  expect_refused(
+      [&] {
+        run(s(22), mask, s(22), {}, 11, {Activation::leaky_relu, kNan});
+      },
+      forward, "negative_slope is nan");
+  expect_refused([&] { run(s(22), mask, s(22), {}, 10, {Activation::relu}); }, forward,
+                 "channels is 10; it must be at least 1 and divide the number of columns, 22");
+  expect_refused([&] { run(s(22), mask, s(22), {}, 0, {Activation::relu}); }, forward, "channels is 0");
+  expect_refused([&] { run(s(22), mask, s(22), v(22), 11, {Activation::relu}); }, forward,
+                 "bias is f32[22]; its shape must be [11]");
+  expect_refused(
+      [&] {
+        run(s(22), at.u8({10, 3}), s(22), {}, 11, {Activation::relu});
+      },
+      forward, "mask is u8[10, 3]; its shape must be [10, 4]");
+  expect_refused([&] { run(s(22), m(10, 4), s(22), {}, 11, {Activation::relu}); }, forward,
+                 "mask is f32[10, 4]; it must be u8");
+  const auto back = [&](const Stacked& grad_x, const Tensor& grad_bias, const Stacked& grad_y, Update update) {
+    ops.masked_activation_reverse(grad_x, grad_bias, grad_y, mask, 11, {Activation::relu}, rows, update);
+  };
+  EXPECT_NO_THROW(back(s(22), v(11), {{}, m(12, 22)}, Update::overwrite)) << "grad_y.primal absent means zero";
+  expect_refused(
+      [&] {
+        back({{}, m(12, 22)}, v(11), s(22), Update::overwrite);
+      },
+      reverse, "grad_bias is asked for without grad_x.primal");
+  expect_refused([&] { back(s(22), v(22), s(22), Update::overwrite); }, reverse, "grad_bias is f32[22]");
+  expect_refused([&] { back(s(22), {}, {m(10, 22), {}}, Update::overwrite); }, reverse, "grad_y.tangent is absent");
+  expect_refused([&] { back(s(22), {}, s(22), static_cast<Update>(9)); }, reverse, "update is 9");
+}
+
+TEST_F(OpsCheckTest, Windows) {
+  const auto sum = [&](const Tensor& y, const Tensor& x, const Window& map) {
+    ops.window_sum(y, x, map, Update::overwrite);
+  };
+  const auto spread = [&](const Tensor& y, const Tensor& x, const Window& map) {
+    ops.window_spread(y, x, map, Update::overwrite);
+  };
+  expect_refused(
+      [&] {
+        sum(m(3, 12), m(3, 48), {4, 4, 3, 3, 1});
+      },
+      "window_sum", "window is 3; it must be at least 1 and divide the height, 4");
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {4, 5, 3, 2, 1}); }, "window_sum", "divide the width, 5");
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {4, 4, 3, 0, 1}); }, "window_sum", "window is 0");
+  expect_refused(
+      [&] {
+        sum(m(3, 12), m(3, 48), {4, 4, -3, 2, 1});
+      },
+      "window_sum", "height, width and channels are [4, 4, -3]; none may be negative");
+  const std::int64_t huge = std::numeric_limits<std::int64_t>::max() / 2;
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {huge, huge, 3, 1, 1}); }, "window_sum", "product at most 2^60");
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {4, 4, 3, 2, kInfinity}); }, "window_sum", "scale is inf");
+  expect_refused([&] { sum(m(3, 48), m(3, 48), window); }, "window_sum", "y is f32[3, 48]; its shape must be [3, 12]");
+  expect_refused([&] { sum(m(3, 12), m(3, 12), window); }, "window_sum", "x is f32[3, 12]; its shape must be [3, 48]");
+  expect_refused([&] { spread(m(2, 48), m(3, 12), window); }, "window_spread", "y is f32[2, 48]");
+  expect_refused([&] { spread(m(3, 48), m(3, 48), window); }, "window_spread", "x is f32[3, 48]");
+  const Tensor shared = m(3, 12);
+  expect_refused([&] { sum(shared, shared, {2, 2, 3, 1, 1}); }, "window_sum", "share memory");
+  expect_refused([&] { ops.window_spread(m(3, 48), m(3, 12), window, static_cast<Update>(9)); }, "window_spread",
+                 "update is 9");
+}
+
+TEST_F(OpsCheckTest, MaxPool) {
+  const auto pool = [&](const Tensor& y, const Tensor& choice, const Window& map) {
+    ops.max_pool_forward(y, choice, m(3, 48), map);
+  };
+  expect_refused([&] { pool(m(3, 12), at.u8({3, 12}), window); }, "max_pool_forward", "scale is 0.25");
+  expect_refused([&] { pool(m(3, 12), m(3, 12), {4, 4, 3, 2}); }, "max_pool_forward", "it must be u8");
+  expect_refused(
+      [&] {
+        pool(m(3, 12), at.u8({3, 11}), {4, 4, 3, 2});
+      },
+      "max_pool_forward", "choice is u8[3, 11]; its shape must be [3, 12]");
+  expect_refused([&] { pool(m(3, 13), at.u8({3, 12}), {4, 4, 3, 2}); }, "max_pool_forward", "y is f32[3, 13]");
+  expect_refused(
+      [&] {
+        ops.max_pool_forward(m(1, 1), at.u8({1, 1}), m(1, 289), {17, 17, 1, 17});
+      },
+      "max_pool_forward", "window is 17; a choice is one byte, so it must be at most 16");
+  expect_refused(
+      [&] {
+        ops.max_pool_reverse(m(3, 48), m(2, 12), at.u8({3, 12}), {4, 4, 3, 2});
+      },
+      "max_pool_reverse", "grad_y is f32[2, 12]");
+  expect_refused(
+      [&] {
+        ops.max_pool_reverse(at.u8({3, 48}), m(3, 12), at.u8({3, 12}), {4, 4, 3, 2});
+      },
+      "max_pool_reverse", "u8 is for storage");
+}
+
+TEST_F(OpsCheckTest, ImagesAndLabels) {
+  const auto gather = [&](const Tensor& y, const Tensor& table, const ImageTransform& t) {
+    ops.gather_images(y, table, key, nullptr, t);
+  };
+  expect_refused([&] { gather(m(4, 12), m(9, 12), {2, 2, 3}); }, "gather_images", "table is f32[9, 12]; it must be u8");
+  expect_refused([&] { gather(m(4, 12), at.u8({9, 13}), {2, 2, 3}); }, "gather_images", "table is u8[9, 13]");
+  expect_refused([&] { gather(m(4, 11), at.u8({9, 12}), {2, 2, 3}); }, "gather_images", "y is f32[4, 11]");
+  expect_refused(
+      [&] {
+        gather(m(4, 12), at.u8({0, 12}), {2, 2, 3});
+      },
+      "gather_images", "the number of table rows is 0; it must be at least 1");
+  expect_refused([&] { gather(m(4, 12), at.u8({9, 12}), {-2, -2, 3}); }, "gather_images", "none may be negative");
+  expect_refused(
+      [&] {
+        gather(m(4, 12), at.u8({9, 12}), {2, 2, 3, false, false, kNan});
+      },
+      "gather_images", "scale is nan");
+  expect_refused(
+      [&] {
+        gather(m(4, 12), at.u8({9, 12}), {2, 2, 3, false, false, 1, kInfinity});
+      },
+      "gather_images", "shift is inf");
+  const RandomKey late{1, RandomStream::test, std::uint64_t{1} << 48};
+  expect_refused(
+      [&] {
+        ops.gather_images(m(4, 12), at.u8({9, 12}), late, nullptr, {2, 2, 3});
+      },
+      "gather_images", "is not below 2^48");
+  const std::string entropy = "softmax_cross_entropy";
+  EXPECT_NO_THROW(ops.softmax_cross_entropy(v(4), {}, m(4, 10), at.u8({4})));
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), {}, m(4, 0), at.u8({4})); }, entropy,
+                 "the number of classes is 0");
+  expect_refused([&] { ops.softmax_cross_entropy(v(3), {}, m(4, 10), at.u8({4})); }, entropy, "losses is f32[3]");
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), m(4, 9), m(4, 10), at.u8({4})); }, entropy, "grad_logits is");
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), {}, m(4, 10), v(4)); }, entropy, "labels is f32[4]");
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), {}, m(4, 10), at.u8({5})); }, entropy, "labels is u8[5]");
 }
 
 TEST_F(OpsCheckTest, Normalization) {

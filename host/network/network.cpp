@@ -101,6 +101,8 @@ std::int64_t ParameterInfo::size() const {
 Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_(dtype) {
   if (spec_.input_size < 1)
     throw InvalidArgument("network input_size is " + std::to_string(spec_.input_size) + ", must be at least 1");
+  if (dtype_ != DType::f32 && dtype_ != DType::f64)
+    throw InvalidArgument(std::string("a network of ") + dtype_name(dtype_) + " cannot be; use f32 or f64");
   if (spec_.layers.empty()) throw InvalidArgument("a network needs at least one layer");
   BlockLayout layout(infos_);
   std::int64_t features = spec_.input_size;
