@@ -16,8 +16,8 @@ CLI::Option* add_data_dir(CLI::App& command, std::string& data_dir);
 std::filesystem::path data_folder(const std::string& data_dir);
 
 /// The data of a run: from `data` where that is given, else from where it was in training; named image sets from
-/// `data_dir` where that is given, else from the folder of the training. `split` instead of
-/// that of the training where it is given.
+/// `data_dir` where that is given, else from the folder of the training; of the training's
+/// split unless another is given.
 Dataset open_run_data(const RunDescription& run, const std::string& data, const std::string& data_dir,
                       std::optional<Split> split = {});
 

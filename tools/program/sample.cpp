@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "bracket/error.h"
+#include "bracket/sampler.h"
 #include "host/data/pixel_values.h"
 #include "host/files/atomic_file.h"
 #include "host/files/in_quotes.h"
@@ -25,8 +26,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What is held as doubles at a time, before it becomes pixels.
-constexpr std::int64_t kChunkImages = 1000;
+// What is held as doubles at a time, before it becomes pixels: whole blocks of chains, so that refined samples do not
+// depend on it.
+constexpr std::int64_t kChunkRows = 8 * kChainsPerBlock;
 constexpr std::int64_t kMostValues = std::int64_t{1} << 40;
 constexpr std::size_t kNameDigits = 6;
 
@@ -36,13 +38,74 @@ struct SampleOptions {
   std::optional<std::uint64_t> seed;
   std::string output;
   std::string format;
+  std::int64_t refine = 0;
+  std::string refine_space = "data";
 
   std::uint64_t seed_of(const Model& model_of_run) const { return seed.value_or(model_of_run.trainer->config().seed); }
 };
 
+// Samples [first, first + latents / d) from their latents.
+std::vector<double> samples_of(Model& model, const SampleOptions& options, std::span<const double> latents,
+                               std::int64_t first) {
+  Trainer& trainer = *model.trainer;
+  const Network& generator = trainer.generator_network();
+  const Weights weights = options.model.chosen_weights();
+  const auto count = static_cast<std::int64_t>(latents.size()) / generator.input_size();
+  const auto images = [&](std::span<const double> z) {
+    return network_outputs(trainer.context(), generator, trainer.generator_parameters(weights), z, count);
+  };
+  if (options.refine == 0) return images(latents);
+  const bool latent_space = options.refine_space == "latent";
+  SamplerTarget target{trainer.energy_network(), trainer.energy_parameters(weights)};
+  if (latent_space) {
+    target.generator = &generator;
+    target.generator_parameters = trainer.generator_parameters(weights);
+  }
+  MalaOptions mala;
+  mala.steps = options.refine;
+  mala.adaptation_steps = options.refine / 2;
+  mala.seed = options.seed_of(model);
+  mala.first_chain = first;
+  if (latent_space) return images(sample_mala(trainer.context(), target, latents, count, mala).states);
+  return sample_mala(trainer.context(), target, images(latents), count, mala).states;
+}
+
+// Calls take(first, values) for chunks of samples in order. The latents are those of Trainer::samples.
+void for_each_chunk(Model& model, const SampleOptions& options,
+                    const std::function<void(std::int64_t, std::span<const double>)>& take) {
+  const Network& generator = model.trainer->generator_network();
+  const std::int64_t d = generator.input_size(), cols = generator.output_size();
+  if (options.count > kMostValues / cols) {
+    throw InvalidArgument("--count " + std::to_string(options.count) + " samples of " + std::to_string(cols) +
+                          " values are too many; give at most " + std::to_string(kMostValues / cols));
+  }
+  const std::vector<double> z = normal_values({options.seed_of(model), RandomStream::sampling, 0}, options.count * d);
+  for (std::int64_t first = 0; first < options.count; first += kChunkRows) {
+    const std::int64_t count = std::min(kChunkRows, options.count - first);
+    take(first,
+         samples_of(model, options,
+                    std::span(z).subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)),
+                    first));
+  }
+}
+
+std::vector<double> all_samples(Model& model, const SampleOptions& options) {
+  std::vector<double> rows;
+  for_each_chunk(model, options, [&](std::int64_t /*first*/, std::span<const double> chunk) {
+    rows.insert(rows.end(), chunk.begin(), chunk.end());
+  });
+  return rows;
+}
+
+void for_each_pixels(Model& model, const SampleOptions& options,
+                     const std::function<void(std::int64_t, std::span<const std::uint8_t>)>& take) {
+  for_each_chunk(model, options, [&](std::int64_t first, std::span<const double> values) {
+    take(first, pixels_of_values(values, model.description.data_cols, first));
+  });
+}
+
 void write_rows(Model& model, const SampleOptions& options) {
-  const std::vector<double> rows =
-      model.trainer->samples(options.count, options.seed_of(model), options.model.chosen_weights());
+  const std::vector<double> rows = all_samples(model, options);
   const std::array shape = {options.count, model.description.data_cols};
   const bool is_double = model.description.settings.trainer.dtype == DType::f64;
   write_file_atomically(options.output, is_double ? serialize_npy(rows, shape)
@@ -57,37 +120,15 @@ void write_picture(Model& model, const SampleOptions& options) {
                           " values are neither points in the plane nor square, gray or colour images; write a .npy "
                           "file");
   }
-  const std::vector<double> rows =
-      model.trainer->samples(options.count, options.seed_of(model), options.model.chosen_weights());
+  const std::vector<double> rows = all_samples(model, options);
   const Image picture = image ? sample_picture(rows, options.count, *image, run.data_minimum, run.data_maximum)
                               : scatter_picture(rows, options.count, "samples");
   write_file_atomically(options.output, encode_png(picture));
 }
 
-// Calls take(first, pixels) for chunks of images in order. The latents are those of Trainer::samples.
-void for_each_chunk(Model& model, const SampleOptions& options,
-                    const std::function<void(std::int64_t, std::span<const std::uint8_t>)>& take) {
-  Trainer& trainer = *model.trainer;
-  const Network& generator = trainer.generator_network();
-  const std::int64_t d = generator.input_size(), cols = generator.output_size();
-  if (options.count > kMostValues / cols) {
-    throw InvalidArgument("--count " + std::to_string(options.count) + " images of " + std::to_string(cols) +
-                          " values are too many; give at most " + std::to_string(kMostValues / cols));
-  }
-  const std::vector<double> z = normal_values({options.seed_of(model), RandomStream::sampling, 0}, options.count * d);
-  for (std::int64_t first = 0; first < options.count; first += kChunkImages) {
-    const std::int64_t count = std::min(kChunkImages, options.count - first);
-    const auto latents = std::span(z).subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d));
-    take(first,
-         pixels_of_values(network_outputs(trainer.context(), generator,
-                                          trainer.generator_parameters(options.model.chosen_weights()), latents, count),
-                          cols, first));
-  }
-}
-
 std::vector<std::byte> npy_of_images(Model& model, const SampleOptions& options) {
   std::vector<std::uint8_t> pixels;
-  for_each_chunk(model, options, [&](std::int64_t /*first*/, std::span<const std::uint8_t> chunk) {
+  for_each_pixels(model, options, [&](std::int64_t /*first*/, std::span<const std::uint8_t> chunk) {
     pixels.insert(pixels.end(), chunk.begin(), chunk.end());
   });
   const ImageShape& image = *model.description.image;
@@ -109,7 +150,7 @@ void write_png_folder(Model& model, const SampleOptions& options) {
   }
   create_folders(folder);
   const std::size_t digits = std::max(kNameDigits, std::to_string(options.count - 1).size());
-  for_each_chunk(model, options, [&](std::int64_t first, std::span<const std::uint8_t> chunk) {
+  for_each_pixels(model, options, [&](std::int64_t first, std::span<const std::uint8_t> chunk) {
     const auto size = static_cast<std::size_t>(image.size());
     for (std::size_t i = 0; i < chunk.size() / size; ++i) {
       const std::string number = std::to_string(first + static_cast<std::int64_t>(i));
@@ -173,6 +214,18 @@ void add_sample(CLI::App& program, Action& action) {
       ->add_option("--format", options->format,
                    "npy, png, npz, or png-folder: a new folder of 000000.png, ...; default: by the output's ending")
       ->check(CLI::IsMember({"npy", "png", "png-folder", "npz"}));
+  command
+      ->add_option(
+          "--refine", options->refine,
+          "Steps of a Metropolis-adjusted Langevin chain from each sample, the first half of them adapting the "
+          "step size; 0: none")
+      ->check(whole_number(0, 1 << 24))
+      ->capture_default_str();
+  command
+      ->add_option("--refine-space", options->refine_space,
+                   "data: chains in exp(-E); latent: in exp(-E(G(z)) - |z|^2 / 2), then through G")
+      ->check(CLI::IsMember({"data", "latent"}))
+      ->capture_default_str();
   command->callback([options, &action] { action = [options] { return sample(*options); }; });
 }
 
