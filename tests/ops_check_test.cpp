@@ -57,7 +57,8 @@ class OpsCheckTest : public ::testing::Test {
   const Rows rows{10, 2, 4, 3};  // 12 tangent rows
   StepState* const state = static_cast<StepState*>(at.next());
   const Tensor workspace = at.f64({kReductionWorkspace});
-  const Staircase staircase{1, 2, 5, 2.0, 1.0};  // 2 columns of 2 + 15 parameters
+  const Staircase staircase{1, 2, 5, 2.0, 1.0};        // 2 columns of 2 + 15 parameters
+  const Convolution convolution{6, 5, 2, 4, 3, 2, 1};  // 6 x 5 pixels to 3 x 3
   const RandomKey key{1, RandomStream::test, 0};
 };
 
@@ -70,6 +71,9 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.linear_forward(m(5, 2), m(5, 3), m(2, 3));
   ops.linear_reverse_data(m(5, 3), m(5, 2), m(2, 3), Update::overwrite);
   ops.linear_reverse_weights(m(2, 3), m(5, 2), m(5, 3), Update::accumulate);
+  ops.conv2d_forward(m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), m(4, 9 * 2), convolution);
+  ops.conv2d_reverse_data(m(5, 6 * 5 * 2), m(5, 3 * 3 * 4), m(4, 9 * 2), convolution, Update::overwrite);
+  ops.conv2d_reverse_weights(m(4, 9 * 2), m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), convolution, Update::overwrite, {});
   ops.bias_activation_forward(s(4), s(4), v(4), {}, {Activation::silu}, rows);
   ops.bias_activation_reverse(s(4), v(4), v(1), s(4), s(4), v(4), v(1), {Activation::prelu}, rows, Update::overwrite);
   ops.batch_norm_train_forward(m(5, 3), v(3), v(3), v(3), v(3), m(5, 3), v(3), v(3), 0.1, 1e-5);
@@ -185,6 +189,64 @@ TEST_F(OpsCheckTest, DtypesShapesAndMemory) {
   std::vector<float> host(4);
   expect_refused([&] { ops.download(host.data(), at.strided(2, 2, 3)); }, "download", "must be contiguous");
   expect_refused([&] { ops.download(nullptr, v(2)); }, "download", "host is null");
+}
+
+TEST_F(OpsCheckTest, Convolutions) {
+  const Tensor x = m(5, 6 * 5 * 2), w = m(4, 9 * 2), y = m(5, 3 * 3 * 4);
+  const auto forward = [&](const Convolution& map) { ops.conv2d_forward(y, x, w, map); };
+  const std::string op = "conv2d_forward";
+  const auto with = [&](const auto& change) {
+    Convolution map = convolution;
+    change(map);
+    return map;
+  };
+  EXPECT_NO_THROW(forward(convolution));
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_height = 0; })); }, op,
+                 "in_height is 0; it must lie between 1 and 65536");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_width = -5; })); }, op, "in_width is -5");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_channels = 0; })); }, op, "in_channels is 0");
+  expect_refused([&] { forward(with([](Convolution& map) { map.out_channels = 1 << 21; })); }, op,
+                 "out_channels is 2097152; it must lie between 1 and 1048576");
+  expect_refused([&] { forward(with([](Convolution& map) { map.kernel = 0; })); }, op, "kernel is 0");
+  expect_refused([&] { forward(with([](Convolution& map) { map.stride = 0; })); }, op, "stride is 0");
+  expect_refused([&] { forward(with([](Convolution& map) { map.padding = -1; })); }, op, "padding is -1");
+  expect_refused([&] { forward(with([](Convolution& map) { map.kernel = 8; })); }, op,
+                 "the convolution (6 x 5 pixels, 2 -> 4 channels, kernel 8, stride 2, padding 1) has no output; its "
+                 "kernel must fit the padded image, 7 pixels on the shorter side");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_channels = 1 << 20, map.in_width = 1 << 16; })); },
+                 op, "elements; the limit is 2147483647");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_width = 6; })); }, op,
+                 "x is f32[5, 60]; its shape must be [5, 72]");
+  expect_refused([&] { forward(with([](Convolution& map) { map.stride = 1; })); }, op,
+                 "y is f32[5, 36]; its shape must be [5, 120]");
+  expect_refused([&] { ops.conv2d_forward(y, x, m(4, 17), convolution); }, op, "w is f32[4, 17]; its shape must be [4");
+  expect_refused([&] { ops.conv2d_forward(y, x, at.f64({4, 18}), convolution); }, op, "both must have one dtype");
+  expect_refused([&] { ops.conv2d_forward(y, m(4, 60), w, convolution); }, op, "y is f32[5, 36]");
+  const Convolution same{3, 3, 4, 4, 3, 1, 1};
+  expect_refused([&] { ops.conv2d_forward(y, y, m(4, 36), same); }, op, "share memory; they must be apart");
+  expect_refused([&] { ops.conv2d_reverse_data(y, y, m(4, 36), same, Update::overwrite); }, "conv2d_reverse_data",
+                 "share memory");
+  expect_refused([&] { ops.conv2d_reverse_data(x, m(5, 35), w, convolution, Update::overwrite); },
+                 "conv2d_reverse_data", "grad_y is f32[5, 35]");
+  expect_refused([&] { ops.conv2d_reverse_data(x, y, w, convolution, static_cast<Update>(9)); }, "conv2d_reverse_data",
+                 "update is 9");
+
+  const std::string weights = "conv2d_reverse_weights";
+  const auto reverse = [&](const Tensor& grad_w, const Tensor& grad_y, const Tensor& sums) {
+    ops.conv2d_reverse_weights(grad_w, grad_y, m(60, 60), convolution, Update::overwrite, sums);
+  };
+  // 540 pixels: two chunks of 4 x 18 weights.
+  ASSERT_EQ(convolution.weights_workspace(60), 2 * 4 * 18);
+  ASSERT_EQ(convolution.weights_workspace(56), 0);
+  EXPECT_NO_THROW(reverse(w, m(60, 36), v(144)));
+  expect_refused([&] { reverse(w, m(60, 36), {}); }, weights, "workspace is absent");
+  expect_refused([&] { reverse(w, m(60, 36), v(143)); }, weights,
+                 "workspace is f32[143]; it must hold at least 144 elements of f32");
+  expect_refused([&] { reverse(w, m(60, 36), at.f64({144})); }, weights,
+                 "workspace is f64[144]; it must hold at least");
+  expect_refused([&] { reverse(w, m(60, 36), w.reshaped({72})); }, weights, "workspace is f32[72]");
+  expect_refused([&] { reverse(w, m(59, 36), v(144)); }, weights, "x is f32[60, 60]; its shape must be [59, 60]");
+  expect_refused([&] { reverse(m(4, 17), m(60, 36), v(144)); }, weights, "grad_w is f32[4, 17]");
 }
 
 TEST_F(OpsCheckTest, StackedRows) {
