@@ -156,8 +156,8 @@ cudaError_t masked_activation_reverse(const MaskedReverse<T>& p, const Tensor& g
   }
   if (grad_bias.absent()) return cudaSuccess;
   const std::int64_t channels = p.geometry.channels;
-  return column_sums<T>(device_vector<T>(grad_bias), p.grad_x.primal.size() / channels, channels,
-                        PixelTerm<T>(p.grad_x.primal, channels), StoreSum<T>{update}, scratch, stream);
+  return column_sums<T>(p.grad_x.primal.size() / channels, channels, PixelTerm<T>(p.grad_x.primal, channels),
+                        StoreSum<T>{device_vector<T>(grad_bias), update}, scratch, stream);
 }
 
 }  // namespace

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
     for (std::int64_t k = 1; k < map.window * map.window; ++k) {
       const Division in_window(k, map.window);
       const T value = corner[(in_window.quotient * map.width + in_window.rest) * map.channels];
-      if (value > best || value != value) {
+      if (!(value <= best) && best == best) {
         best = value;
         place = k;
       }
