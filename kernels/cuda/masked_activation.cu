@@ -17,6 +17,7 @@
 //
 // Variant        idea                                                              measured
 // ballot         one thread per channel, eight lanes' votes are a byte             not yet measured on a GPU
+//                (sm_90: 40 registers, no spills)
 #include "kernels/cuda/common/column_sums.cuh"
 #include "kernels/cuda/common/stacked_rows.cuh"
 #include "kernels/cuda/cuda_ops.h"

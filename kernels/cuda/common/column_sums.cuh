@@ -38,6 +38,8 @@ namespace column_sums_detail {
 // Eight warps of loads in flight per block; partial sums of a block fit static shared memory for any term up to 16
 // bytes.
 inline constexpr int kThreads = 256;
+/// Blocks per multiprocessor the compiler leaves registers for; without this number it spills one of the PReLU slope's.
+inline constexpr int kResidentBlocks = 4;
 /// A thread adds at least this many rows, else a further chunk costs more than it saves.
 inline constexpr std::int64_t kRowsPerThread = 16;
 /// Enough blocks to fill the largest GPU several times over.
@@ -52,7 +54,7 @@ struct PartialTerm {
 
 /// Chunk blockIdx.y of `chunk_rows` rows: store(blockIdx.y cols + column, sum).
 template <class Sum, class Term, class Store>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
     column_sums_kernel(std::int64_t rows, std::int64_t cols, std::int64_t chunk_rows, Term term, Store store) {
   BRACKET_SHARED(Sum, sums, [kThreads]);
   const int thread = static_cast<int>(threadIdx.x);
