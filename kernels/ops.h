@@ -226,12 +226,12 @@ class Ops {
   /// window_sum.
   void window_spread(Tensor y, Tensor x, const Window& map, Update update);
 
-  /// y = the largest x of the window (scale must be 1), the last NaN where there is one; choice u8 of y's shape = its
+  /// y = the largest x of the window (scale must be 1), the first NaN where there is one; choice u8 of y's shape = its
   /// place ky window + kx, the first of equals. window at most 16.
   void max_pool_forward(Tensor y, Tensor choice, Tensor x, const Window& map);
   void max_pool_reverse(Tensor grad_x, Tensor grad_y, Tensor choice, const Window& map);  ///< grad_x is overwritten
 
-  // ---- normalization.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]
+  // ---- batch_norm.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]; spectral_norm.{cpp,cu}
   // -----------------------------------------------
   /// y = gamma (x - mean) inv_std + beta with batch statistics (biased variance); running statistics move by
   /// `momentum` towards the batch's (unbiased variance for n > 1), as PyTorch does. running_* optional.

@@ -81,7 +81,7 @@ TEST_P(ActivationTest, ColumnsRepeatTheChannels) {
                                       {{0, 0, 0, 0}, 4, 3},
                                       {{70, 0, 70, 1}, 33, 2},
                                       {{33, 0, 0, 0}, 1, 257},
-                                      {{600, 0, 0, 0}, 4, 3}}};
+                                      {{1200, 0, 0, 0}, 4, 3}}};
   for (const Activation function :
        {Activation::identity, Activation::tanh, Activation::prelu, Activation::leaky_relu}) {
     for (const DType dtype : {DType::f32, DType::f64}) {

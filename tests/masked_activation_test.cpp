@@ -152,7 +152,7 @@ const std::array<MaskedCase, 15> kShapes{{{Activation::relu, DType::f32, {0, 0, 
                                           {Activation::relu, DType::f32, {33, 0, 33, 1}, 1, 257},
                                           {Activation::relu, DType::f32, {31, 5, 20, 2}, 1, 33, true, 3},
                                           {Activation::relu, DType::f32, {129, 0, 129, 1}, 1, 16},
-                                          {Activation::relu, DType::f32, {600, 0, 0, 0}, 4, 3}}};
+                                          {Activation::relu, DType::f32, {1200, 0, 0, 0}, 4, 3}}};
 
 TEST_P(MaskedActivationTest, MatchesReference) {
   for (const Activation function : {Activation::relu, Activation::leaky_relu}) {

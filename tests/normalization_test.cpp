@@ -18,8 +18,8 @@ constexpr double kEpsilon = 1e-5;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 using Shape = std::pair<std::int64_t, std::int64_t>;
-const std::vector<Shape> kShapes = {{0, 3},   {1, 1},   {2, 31},   {31, 1}, {32, 32},
-                                    {33, 33}, {127, 2}, {129, 65}, {7, 127}};
+const std::vector<Shape> kShapes = {{0, 3},   {1, 1},    {2, 31},  {31, 1},    {32, 32}, {33, 33},
+                                    {127, 2}, {129, 65}, {7, 127}, {1100, 33}, {2049, 3}};
 
 /// |actual - expected| <= limit element by element, as a ratio so that one comparison serves all.
 void expect_within(const HostMatrix& actual, const HostMatrix& expected, const HostMatrix& limit, const char* what) {

@@ -22,22 +22,39 @@ static_assert(std::endian::native == std::endian::little, "flag k of eight is by
 /// Work per element and per tangent element in the unit of parallel_rows; bound by memory.
 constexpr std::int64_t kFlopsPerElement = 2;
 
+/// Bit k of the result = byte k of `flags`, each 0 or 1.
+std::uint8_t pack_eight(std::uint64_t flags) {
+  // 2^(8 i) 2^(7 (8 - i)) = 2^(56 + i): flag i arrives at bit i of the top byte, and no two products meet below it.
+  return static_cast<std::uint8_t>((flags * 0x0102040810204080U) >> 56);
+}
+
+/// Byte k of the result is not 0 where bit k of `bits` is set.
+std::uint64_t unpack_eight(std::uint8_t bits) { return (bits * 0x0101010101010101U) & 0x8040201008040201U; }
+
+// Whole eights apart from the rest: a copy of known length is one instruction, any other a call.
+
 /// bytes[k / 8] bit k % 8 = flags[k], each 0 or 1; unused bits are 0.
 void pack_flags(std::uint8_t* bytes, const std::uint8_t* flags, std::int64_t n) {
-  for (std::int64_t k = 0; k < n; k += 8) {
-    std::uint64_t eight = 0;
-    std::memcpy(&eight, flags + k, static_cast<std::size_t>(std::min<std::int64_t>(8, n - k)));
-    // 2^(8 i) 2^(7 (8 - i)) = 2^(56 + i): flag i arrives at bit i of the top byte, and no two products meet below it.
-    bytes[k / 8] = static_cast<std::uint8_t>((eight * 0x0102040810204080U) >> 56);
+  std::uint64_t eight = 0;
+  for (std::int64_t k = 0; k < n / 8; ++k) {
+    std::memcpy(&eight, flags + 8 * k, 8);
+    bytes[k] = pack_eight(eight);
   }
+  if (n % 8 == 0) return;
+  eight = 0;
+  std::memcpy(&eight, flags + n / 8 * 8, static_cast<std::size_t>(n % 8));
+  bytes[n / 8] = pack_eight(eight);
 }
 
 /// flags[k] != 0 where bit k % 8 of bytes[k / 8] is set.
 void unpack_flags(std::uint8_t* flags, const std::uint8_t* bytes, std::int64_t n) {
-  for (std::int64_t k = 0; k < n; k += 8) {
-    const std::uint64_t eight = (bytes[k / 8] * 0x0101010101010101U) & 0x8040201008040201U;
-    std::memcpy(flags + k, &eight, static_cast<std::size_t>(std::min<std::int64_t>(8, n - k)));
+  for (std::int64_t k = 0; k < n / 8; ++k) {
+    const std::uint64_t eight = unpack_eight(bytes[k]);
+    std::memcpy(flags + 8 * k, &eight, 8);
   }
+  if (n % 8 == 0) return;
+  const std::uint64_t rest = unpack_eight(bytes[n / 8]);
+  std::memcpy(flags + n / 8 * 8, &rest, static_cast<std::size_t>(n % 8));
 }
 
 /// Where the flags of a run lie in the mask.

@@ -241,8 +241,8 @@ cudaError_t reverse_bias(const Tensor& grad_bias, const DeviceMatrix<T>& grad_x,
                          cudaStream_t stream) {
   const std::int64_t channels = grad_bias.size();
   if (channels == 0) return cudaSuccess;
-  return column_sums<T>(device_vector<T>(grad_bias), grad_x.size() / channels, channels, PixelTerm<T>(grad_x, channels),
-                        StoreSum<T>{update}, scratch, stream);
+  return column_sums<T>(grad_x.size() / channels, channels, PixelTerm<T>(grad_x, channels),
+                        StoreSum<T>{device_vector<T>(grad_bias), update}, scratch, stream);
 }
 
 template <class T>
@@ -251,8 +251,8 @@ cudaError_t reverse_slope(const Tensor& grad_slope, const ReverseParams<T>& para
   const DeviceMatrix<T>& x = params.input.x.primal;
   const std::int64_t slopes = grad_slope.size();
   if (slopes == 0) return cudaSuccess;
-  return column_sums<T>(device_vector<T>(grad_slope), x.size() / slopes, slopes,
-                        SlopeTerm<T>{params, x.cols / slopes, slopes}, StoreSum<T>{update}, scratch, stream);
+  return column_sums<T>(x.size() / slopes, slopes, SlopeTerm<T>{params, x.cols / slopes, slopes},
+                        StoreSum<T>{device_vector<T>(grad_slope), update}, scratch, stream);
 }
 
 template <class T>

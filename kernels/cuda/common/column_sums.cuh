@@ -38,6 +38,8 @@ namespace column_sums_detail {
 // Eight warps of loads in flight per block; partial sums of a block fit static shared memory for any term up to 16
 // bytes.
 inline constexpr int kThreads = 256;
+/// Blocks per multiprocessor the compiler leaves registers for; without this number it spills one of the PReLU slope's.
+inline constexpr int kResidentBlocks = 4;
 /// A thread adds at least this many rows, else a further chunk costs more than it saves.
 inline constexpr std::int64_t kRowsPerThread = 16;
 /// Enough blocks to fill the largest GPU several times over.
@@ -50,10 +52,10 @@ struct PartialTerm {
   BRACKET_DEVICE Sum operator()(std::int64_t row, std::int64_t column) const { return data[row * cols + column]; }
 };
 
-/// Chunk blockIdx.y of `chunk_rows` rows; out + blockIdx.y cols receives its sums through store(address, sum).
-template <class Sum, class Out, class Term, class Store>
-__global__ void __launch_bounds__(kThreads) column_sums_kernel(Out* out, std::int64_t rows, std::int64_t cols,
-                                                               std::int64_t chunk_rows, Term term, Store store) {
+/// Chunk blockIdx.y of `chunk_rows` rows: store(blockIdx.y cols + column, sum).
+template <class Sum, class Term, class Store>
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    column_sums_kernel(std::int64_t rows, std::int64_t cols, std::int64_t chunk_rows, Term term, Store store) {
   BRACKET_SHARED(Sum, sums, [kThreads]);
   const int thread = static_cast<int>(threadIdx.x);
   const int width = cols < kThreads ? static_cast<int>(cols) : kThreads;
@@ -74,25 +76,36 @@ __global__ void __launch_bounds__(kThreads) column_sums_kernel(Out* out, std::in
     active = half;
     __syncthreads();
   }
-  if (lane == 0 && column < cols) store(out + blockIdx.y * cols + column, sums[thread]);
+  if (lane == 0 && column < cols) store(blockIdx.y * cols + column, sums[thread]);
 }
 
 template <class Sum>
 struct StorePartial {
-  BRACKET_DEVICE void operator()(Sum* to, const Sum& sum) const { *to = sum; }
+  Sum* to;
+  BRACKET_DEVICE void operator()(std::int64_t index, const Sum& sum) const { to[index] = sum; }
 };
 
 }  // namespace column_sums_detail
 
 template <class T>
 struct StoreSum {
+  T* to;
   Update update;
-  BRACKET_DEVICE void operator()(T* to, T sum) const { *to = update == Update::accumulate ? *to + sum : sum; }
+  BRACKET_DEVICE void operator()(std::int64_t column, T sum) const {
+    to[column] = update == Update::accumulate ? to[column] + sum : sum;
+  }
 };
 
-/// store(out + column, sum over rows of term(row, column)) for every column. Sum has operator+ and a zero Sum{}.
-template <class Sum, class Out, class Term, class Store>
-cudaError_t column_sums(Out* out, std::int64_t rows, std::int64_t cols, const Term& term, const Store& store,
+/// Two sums at once.
+struct SumPair {
+  double first;
+  double second;
+  BRACKET_DEVICE SumPair operator+(const SumPair& other) const { return {first + other.first, second + other.second}; }
+};
+
+/// store(column, sum over rows of term(row, column)) for every column. Sum has operator+ and a zero Sum{}.
+template <class Sum, class Term, class Store>
+cudaError_t column_sums(std::int64_t rows, std::int64_t cols, const Term& term, const Store& store,
                         const Scratch& scratch, cudaStream_t stream) {
   using namespace column_sums_detail;
   static_assert(sizeof(Sum) <= 16);
@@ -103,18 +116,18 @@ cudaError_t column_sums(Out* out, std::int64_t rows, std::int64_t cols, const Te
       scratch.elements * static_cast<std::int64_t>(sizeof(double)) / (cols * static_cast<std::int64_t>(sizeof(Sum)));
   const std::int64_t wanted = std::min({rows / (lanes * kRowsPerThread), kMaxBlocks / column_blocks, room});
   if (wanted < 2) {
-    return launch<column_sums_kernel<Sum, Out, Term, Store>>(column_blocks, kThreads, 0, stream, out, rows, cols, rows,
-                                                             term, store);
+    return launch<column_sums_kernel<Sum, Term, Store>>(column_blocks, kThreads, 0, stream, rows, cols, rows, term,
+                                                        store);
   }
   const std::int64_t chunk_rows = (rows + wanted - 1) / wanted;
   const std::int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
   Sum* const partial = reinterpret_cast<Sum*>(scratch.data);
-  const cudaError_t code = launch<column_sums_kernel<Sum, Sum, Term, StorePartial<Sum>>>(
-      dim3(column_blocks, static_cast<unsigned>(chunks)), kThreads, 0, stream, partial, rows, cols, chunk_rows, term,
-      StorePartial<Sum>{});
+  const cudaError_t code = launch<column_sums_kernel<Sum, Term, StorePartial<Sum>>>(
+      dim3(column_blocks, static_cast<unsigned>(chunks)), kThreads, 0, stream, rows, cols, chunk_rows, term,
+      StorePartial<Sum>{partial});
   if (code != cudaSuccess) return code;
-  return launch<column_sums_kernel<Sum, Out, PartialTerm<Sum>, Store>>(
-      column_blocks, kThreads, 0, stream, out, chunks, cols, chunks, PartialTerm<Sum>{partial, cols}, store);
+  return launch<column_sums_kernel<Sum, PartialTerm<Sum>, Store>>(column_blocks, kThreads, 0, stream, chunks, cols,
+                                                                  chunks, PartialTerm<Sum>{partial, cols}, store);
 }
 
 }  // namespace bracket::BRACKET_TARGET
