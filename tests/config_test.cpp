@@ -59,6 +59,7 @@ TrainerConfig every_field() {
                0.95,
                77};
   c.schedule = {false, 88, 0.125};
+  c.data = {true, true, 12345678901};
   c.entropy = EntropyEstimator::min_singular;
   c.entropy_weight = 0.875;
   c.ema_decay = 0.9375;
@@ -172,8 +173,8 @@ TEST(ConfigJson, EveryKeyIsReadAndWritten) {
     ++leaves;
   }
   // 2 x (6 optimizer + 1 input_size + 6 linear + 3 activation + 2 batch_norm + 6 affine + 2 fourier + 7 coupling + 4
-  // confinement) + 12 penalty + 3 schedule + 2 entropy + 6
-  EXPECT_EQ(leaves, 2 * 37 + 23);
+  // confinement) + 12 penalty + 3 schedule + 3 data + 2 entropy + 6
+  EXPECT_EQ(leaves, 2 * 37 + 26);
 }
 
 TEST(ConfigJson, AbsentKeysKeepDefaults) {
@@ -207,6 +208,7 @@ TEST(ConfigJson, UnknownWords) {
   expect_refused(with("/energy/betta1", 1), {"unknown key 'betta1' in 'energy'", "did you mean 'beta1'?"});
   expect_refused(with("/penalty/tresholds", 1), {"'tresholds' in 'penalty'", "'threshold'?"});
   expect_refused(with("/schedule/cosin", 1), {"'cosin' in 'schedule'", "'cosine'?"});
+  expect_refused(with("/data/flips", true), {"'flips' in 'data'", "'flip'?"});
   expect_refused(with("/entropy/wait", 1), {"'wait' in 'entropy'", "'weight'?"});
   expect_refused(with("/generator/network/input", 1), {"'input' in 'generator.network'", "'input_size'?"});
   expect_refused(with("/energy/network/layers/0/feature", 1),
