@@ -165,7 +165,8 @@ struct NetworkSpec {
   std::optional<ImageShape> image = {};  ///< the input rows are images
 };
 
-/// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}. Keys are the field names above.
+/// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}, for images with "image": {"channels":
+/// 3, "height": 32, "width": 32}. Keys are the field names above.
 std::string to_json(const NetworkSpec& spec);
 /// Throws InvalidArgument for malformed JSON, a missing or unknown key or type (with the nearest name) or a bad value.
 NetworkSpec network_spec_from_json(const std::string& text);
@@ -263,6 +264,7 @@ class Network {
     return value_elements_;
   }  ///< size of ParameterSet::values, padding included
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
+  std::int64_t values_per_row() const;                                        ///< activations that a pass saves per row
   std::int64_t parameter_count() const;                                       ///< learnable scalars
   bool has_batch_norm() const noexcept;
   /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be

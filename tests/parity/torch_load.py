@@ -25,6 +25,32 @@ except ImportError as error:
 TOLERANCE = 1e-4
 
 
+SAMPLING_STREAM = 9  # RandomStream::sampling
+
+
+def random_words(seed, stream, count):
+    """Philox4x32-10 as bracket/random.h lays out its counter, at step 0."""
+    quads = np.arange((count + 3) // 4, dtype=np.uint64)
+    low = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    high_half = np.uint64(stream << 16)
+    c = [quads & low, quads >> shift, np.zeros_like(quads), np.full_like(quads, high_half)]
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [(p1 >> shift) ^ c[1] ^ np.uint64(k0), p1 & low, (p0 >> shift) ^ c[3] ^ np.uint64(k1), p0 & low]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(c, axis=1).reshape(-1)[:count]
+
+
+def latents(seed, rows, columns):
+    """What `bracket sample` draws: Box-Muller on pairs of words."""
+    uniform = (random_words(seed, SAMPLING_STREAM, rows * columns + rows * columns % 2).astype(np.float64) + 0.5) * 2.0**-32
+    radius, angle = np.sqrt(-2 * np.log(uniform[0::2])), 2 * np.pi * uniform[1::2]
+    pairs = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+    return pairs.reshape(-1)[: rows * columns].reshape(rows, columns)
+
+
 class Affine(nn.Module):
     def __init__(self, columns):
         super().__init__()
@@ -190,7 +216,7 @@ def close(name, ours, theirs):
 
 
 def check(program, folder, preset, data, more=()):
-    run = os.path.join(folder, "run_" + preset)
+    run = os.path.join(folder, "run_" + preset + "_" + os.path.basename(data))
     subprocess.run([program, "train", "--preset", preset, "--data", data, "--steps", "20", "--device", "cpu", "--out", run,
                     *more], check=True, stdout=subprocess.DEVNULL)
     checkpoint = os.path.join(run, "checkpoints", "step_00000020")
@@ -199,7 +225,7 @@ def check(program, folder, preset, data, more=()):
     good = True
     for weights, suffix in (("raw", ""), ("ema", "_ema")):
         samples, energies = os.path.join(folder, "s.npy"), os.path.join(folder, "e.npy")
-        subprocess.run([program, "sample", run, "--weights", weights, "-n", "64", "-o", samples], check=True,
+        subprocess.run([program, "sample", run, "--weights", weights, "-n", "64", "--seed", "3", "-o", samples], check=True,
                        stdout=subprocess.DEVNULL)
         subprocess.run([program, "energy", run, "--weights", weights, "--points", samples, "-o", energies], check=True,
                        stdout=subprocess.DEVNULL)
@@ -207,19 +233,64 @@ def check(program, folder, preset, data, more=()):
         generator = load(checkpoint, config, "generator", suffix)
         with torch.no_grad():
             theirs = energy(torch.from_numpy(np.load(samples)).float()).squeeze(1).numpy()
-            shape = generator(torch.zeros(4, config["generator"]["network"]["input_size"])).shape
-        good &= close(f"{preset} {weights} energies", np.load(energies), theirs)
-        good &= shape == (4, np.load(samples).shape[1])
+            z = latents(3, 64, config["generator"]["network"]["input_size"])
+            points = generator(torch.from_numpy(z).float()).numpy()
+        name = f"{preset} on {os.path.basename(data)}, {weights}"
+        good &= close(f"{name}: energies", np.load(energies), theirs)
+        good &= close(f"{name}: samples", np.load(samples), points)
     return good
+
+
+def conv(channels, kernel, **more):
+    return {"type": "conv2d", "channels": channels, "kernel": kernel, **more}
+
+
+def transposed(channels, kernel, **more):
+    return {"type": "conv_transpose2d", "channels": channels, "kernel": kernel, **more}
+
+
+def image_networks():
+    """Energy and generator for 8 x 12 pixels of 3 channels, with every kind of image layer."""
+    leaky = {"type": "activation", "function": "leaky_relu", "negative_slope": 0.1}
+    relu = {"type": "activation", "function": "relu"}
+    prelu = {"type": "activation", "function": "prelu"}
+    norm = {"type": "batch_norm"}
+    residual = {"type": "residual",
+                "body": [conv(5, 3, padding=1, spectral_norm=True), leaky, conv(5, 3, padding=1),
+                         {"type": "average_pool", "window": 2}],
+                "skip": [{"type": "average_pool", "window": 2}, conv(5, 1)]}
+    energy = {"input_size": 288, "image": {"channels": 3, "height": 8, "width": 12},
+              "layers": [conv(4, 3, padding=1), leaky, residual, transposed(3, 4, stride=2, padding=1, spectral_norm=True),
+                         prelu, {"type": "max_pool", "window": 2}, {"type": "sum_pool", "window": 2},
+                         conv(6, 3, stride=2, padding=1), leaky, {"type": "flatten"},
+                         {"type": "linear", "features": 4, "spectral_norm": True}, leaky,
+                         {"type": "linear", "features": 1}]}
+    up = {"type": "residual",
+          "body": [norm, relu, {"type": "upsample", "factor": 2}, conv(4, 3, padding=1), norm, relu,
+                   conv(4, 3, padding=1)],
+          "skip": [conv(4, 1), {"type": "upsample", "factor": 2}]}
+    generator = {"input_size": 5,
+                 "layers": [{"type": "linear", "features": 36}, relu,
+                            {"type": "unflatten", "channels": 6, "height": 2, "width": 3},
+                            transposed(5, 4, stride=2, padding=1), norm, prelu, transposed(4, 3, padding=1), up,
+                            conv(3, 3, padding=1), {"type": "activation", "function": "tanh"}]}
+    return energy, generator
 
 
 def main():
     program = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
-        rows = os.path.join(folder, "rows.npy")
-        np.save(rows, np.random.default_rng(0).normal(size=(200, 5)))
+        random = np.random.default_rng(0)
+        rows, images = os.path.join(folder, "rows.npy"), os.path.join(folder, "images.npy")
+        np.save(rows, random.normal(size=(200, 5)))
+        np.save(images, random.uniform(-1, 1, size=(130, 288)))
+        networks = os.path.join(folder, "networks.json")
+        energy, generator = image_networks()
+        with open(networks, "w", encoding="utf-8") as stream:
+            json.dump({"energy": {"network": energy}, "generator": {"network": generator}, "batch_size": 16}, stream)
         good = all([check(program, folder, "calibrated-2d", "25gaussians"), check(program, folder, "toy-a", "swiss_roll"),
-                    check(program, folder, "toy-b", "two_moons"), check(program, folder, "vectors", rows)])
+                    check(program, folder, "toy-b", "two_moons"), check(program, folder, "vectors", rows),
+                    check(program, folder, "vectors", images, ["--config", networks])])
     sys.exit(0 if good else 1)
 
 
