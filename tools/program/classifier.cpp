@@ -64,6 +64,9 @@ void add_classifier(CLI::App& program, Action& action) {
   command->add_option("--epochs", options->training.epochs, "Passes over the training images")
       ->check(whole_number(1, 100000))
       ->capture_default_str();
+  command->add_option("--batch-size", options->training.batch_size, "Images of one step, at most as many as there are")
+      ->check(whole_number(1, std::uint64_t{1} << 20))
+      ->capture_default_str();
   command->add_option("--seed", options->training.seed, "Seed of weights and batches")
       ->check(whole_number(0, kLargestSeed))
       ->capture_default_str();

@@ -86,7 +86,9 @@ void add_image_eval_options(CLI::App& command, ImageEvalOptions& options) {
 
 std::string evaluate_image_run(Model& model, const EvalRequest& request) {
   const HeldOut test = held_out_images(model, request.model);
-  const fs::path folder = data_folder(request.model.data_dir);
+  // Where the run's own data was found, if it is a named set: others lie beside it.
+  const fs::path& beside = model.data.options().data_dir;
+  const fs::path folder = beside.empty() ? data_folder(request.model.data_dir) : beside;
   std::vector<Dataset> others;
   for (const std::string& name : request.images.others) others.push_back(open_other(name, folder));
   std::optional<ImageClassifier> classifier;

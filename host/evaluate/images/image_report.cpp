@@ -65,6 +65,7 @@ std::string to_json(const ImageEvaluation& e) {
       {"image", {{"channels", e.image.channels}, {"height", e.image.height}, {"width", e.image.width}}},
       {"latent_dimension", e.latent_dimension},
       {"test_images_are_training_rows", e.test_images_are_training_rows},
+      {"energy_data", e.energies.front().mean},
       {"energies", std::move(energies)},
       {"jacobians", e.jacobians},
       {"smallest_singular_value", json_of(e.smallest_singular_value)},
