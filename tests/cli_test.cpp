@@ -25,7 +25,8 @@ class CliTest : public ProgramTest {
 };
 
 TEST_F(CliTest, HelpIsEverywhereAndListsTheExitCodes) {
-  for (const std::string command : {"", "train ", "eval ", "classifier ", "density ", "sample ", "energy ", "inspect ", "doctor "}) {
+  for (const std::string command :
+       {"", "train ", "eval ", "classifier ", "density ", "sample ", "energy ", "inspect ", "doctor "}) {
     const ProgramResult result = expect_success(command + "--help");
     EXPECT_EQ(result.err, "");
     EXPECT_NE(result.out.find("Usage: bracket " + command), std::string::npos) << result.out;

@@ -150,6 +150,26 @@ TEST_P(Sampler, IsInDetailedBalance) {
   }
 }
 
+TEST_P(Sampler, DriftsAlongTheGradient) {
+  // Any drift leaves the target invariant, but with step e the mean refusal is of order e^3 for grad U alone: some
+  // (e p)^2 / 8 |x^2 - y^2| = 1e-5 for e = 0.01 and precisions p up to 10; of order e |wrong part| / 5 = 1e-3
+  // otherwise.
+  constexpr std::int64_t kChains = 500, kLatent = 2, kCols = 3;
+  Context context;
+  NetworkOnDevice energy(context, gaussian(kCols), GetParam());
+  NetworkOnDevice generator(context, linear_generator(kLatent, kCols), GetParam());
+  const SamplerTarget data{energy.network(), energy.parameters()};
+  const SamplerTarget latent{energy.network(), energy.parameters(), &generator.network(), generator.parameters()};
+  for (const SamplerTarget& target : {data, latent}) {
+    const std::int64_t cols = target.dimension();
+    const Rows start = exact_start(Eigen::VectorXd::Zero(cols), Eigen::MatrixXd::Identity(cols, cols), kChains, 4);
+    const MalaResult result = sample_mala(context, target, span_of(start), kChains,
+                                          {.steps = 20, .adaptation_steps = 0, .step_size = 0.01, .seed = 10});
+    EXPECT_GT(result.acceptance, 1 - 2e-4) << cols << " columns";
+    EXPECT_LT(result.acceptance, 1);
+  }
+}
+
 TEST_P(Sampler, FindsTheAcceptanceItAimsAtFromAnyFirstStep) {
   constexpr std::int64_t kChains = 128, kCols = 10;
   Context context;

@@ -12,7 +12,8 @@
 namespace bracket {
 namespace {
 
-constexpr double kAdaptationPower = 0.6;  // in (1/2, 1]: steps that sum to infinity and vanish
+constexpr std::int64_t kPassValues = std::int64_t{1} << 26;  // activations of one pass: 256 MB of floats
+constexpr double kAdaptationPower = 0.6;                     // in (1/2, 1]: steps that sum to infinity and vanish
 constexpr std::int64_t kMostSteps = std::int64_t{1} << 24;
 constexpr std::int64_t kMostChains = kChainsPerBlock << 22;  // first_chain included: blocks x steps stay below 2^48
 
@@ -71,30 +72,40 @@ struct Block {
 
   // U and its gradient at the states. The activations are given up again.
   void evaluate(Places& at) const {
-    const std::int64_t mark = arena.mark();
+    std::int64_t values = target.energy.values_per_row();
+    if (target.generator != nullptr) values += target.generator->values_per_row();
+    const std::int64_t portion = std::clamp<std::int64_t>(kPassValues / values, 1, rows);
+    at.potential.clear();
+    for (std::int64_t first = 0; first < rows; first += portion) {
+      const std::int64_t mark = arena.mark(), count = std::min(portion, rows - first);
+      append_pass(at.potential, at.states.slice_rows(first, count), at.gradient.slice_rows(first, count));
+      arena.rewind(mark);
+    }
+    if (target.generator == nullptr) return;
+    ops.axpy(at.gradient, 1, at.states);
+    const std::vector<double> squares = squared_norms(at.states);
+    for (std::size_t i = 0; i < squares.size(); ++i) at.potential[i] += 0.5 * squares[i];
+  }
+
+  // Appends E to `potential` and writes its gradient in the states.
+  void append_pass(std::vector<double>& potential, const Tensor& states, const Tensor& gradient) const {
     const bool latent = target.generator != nullptr;
+    const DType dtype = target.energy.dtype();
     PrimalPass generated, energy;
     if (latent)
-      target.generator->forward(ops, arena, generated, target.generator_parameters, at.states, PassMode::inference);
-    target.energy.forward(ops, arena, energy, target.energy_parameters, latent ? generated.output() : at.states,
+      target.generator->forward(ops, arena, generated, target.generator_parameters, states, PassMode::inference);
+    target.energy.forward(ops, arena, energy, target.energy_parameters, latent ? generated.output() : states,
                           PassMode::inference);
-    at.potential.clear();
-    append_to_host(at.potential, ops, energy.output());
-    const Tensor seed = arena.allocate(target.energy.dtype(), {rows, 1});
+    append_to_host(potential, ops, energy.output());
+    const Tensor seed = arena.allocate(dtype, {states.rows(), 1});
     ops.fill(seed, 1);
     ReverseRequest of_energy;
-    of_energy.grad_input =
-        latent ? arena.allocate(target.energy.dtype(), {rows, target.energy.input_size()}) : at.gradient;
+    of_energy.grad_input = latent ? arena.allocate(dtype, {states.rows(), target.energy.input_size()}) : gradient;
     target.energy.reverse(ops, arena, energy, nullptr, seed, {}, of_energy);
-    if (latent) {
-      ReverseRequest of_generator;
-      of_generator.grad_input = at.gradient;
-      target.generator->reverse(ops, arena, generated, nullptr, of_energy.grad_input, {}, of_generator);
-      ops.axpy(at.gradient, 1, at.states);
-      const std::vector<double> squares = squared_norms(at.states);
-      for (std::size_t i = 0; i < squares.size(); ++i) at.potential[i] += 0.5 * squares[i];
-    }
-    arena.rewind(mark);
+    if (!latent) return;
+    ReverseRequest of_generator;
+    of_generator.grad_input = gradient;
+    target.generator->reverse(ops, arena, generated, nullptr, of_energy.grad_input, {}, of_generator);
   }
 
   std::vector<double> squared_norms(const Tensor& x) const {
@@ -173,7 +184,7 @@ MalaResult sample_mala(Context& context, const SamplerTarget& target, std::span<
               start.subspan(static_cast<std::size_t>(first * cols), static_cast<std::size_t>(count * cols)));
     block.evaluate(now);
     require_finite_start(now, block.squared_norms(now.gradient), first);
-    for (std::int64_t t = 0; t < (ops.planning() ? 1 : options.steps); ++t) {
+    for (std::int64_t t = 0; t < options.steps; ++t) {
       const auto step = static_cast<std::uint64_t>((options.first_chain + first) / kChainsPerBlock * options.steps + t);
       ops.random_normal(noise, {options.seed, RandomStream::markov_proposal, step}, nullptr);
       ops.copy(proposed.states, now.states);
@@ -181,6 +192,7 @@ MalaResult sample_mala(Context& context, const SamplerTarget& target, std::span<
       ops.axpy(proposed.states, block.step_size, noise);
       block.evaluate(proposed);
       const std::vector<double> probability = block.acceptance(now, proposed, noise);
+      if (ops.planning()) return;
       std::vector<bool> accepted(probability.size());
       double mean = 0;
       for (std::size_t i = 0; i < probability.size(); ++i) {

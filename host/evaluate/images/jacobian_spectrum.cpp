@@ -15,7 +15,8 @@
 namespace bracket {
 namespace {
 
-constexpr std::int64_t kTangentRows = 256;  // of one push; their activations are what takes the memory
+constexpr std::int64_t kTangentRows = 256;                       // of one push at most ...
+constexpr std::int64_t kPushValues = std::int64_t{1} << 26;      // ... and their activations: 256 MB of floats
 constexpr std::int64_t kJacobianValues = std::int64_t{1} << 24;  // of the samples of one chunk
 
 // The d coordinate directions [first, first + count), once per sample.
@@ -26,12 +27,16 @@ std::vector<double> directions(std::int64_t samples, std::int64_t d, std::int64_
   return rows;
 }
 
+std::int64_t rows_of_a_push(const Network& generator) {
+  return std::clamp<std::int64_t>(kPushValues / generator.values_per_row(), 1, kTangentRows);
+}
+
 // J^T J of every sample, f64[samples, d, d].
 Tensor gram_matrices(Ops& ops, Arena& arena, const Network& generator, const PrimalPass& pass, std::int64_t samples) {
   const std::int64_t d = generator.input_size(), cols = generator.output_size();
   const Tensor gram = arena.allocate(DType::f64, {samples, d, d});
   const Tensor jacobian = arena.allocate(generator.dtype(), {samples * d, cols});
-  const std::int64_t portion = std::clamp<std::int64_t>(kTangentRows / samples, 1, d);
+  const std::int64_t portion = std::clamp<std::int64_t>(rows_of_a_push(generator) / samples, 1, d);
   for (std::int64_t first = 0; first < d; first += portion) {
     const std::int64_t mark = arena.mark();
     const std::int64_t count = std::min(portion, d - first);
@@ -73,7 +78,7 @@ JacobianSpectrum jacobian_spectrum(Context& context, const Network& generator, c
     throw InvalidArgument("jacobian_spectrum: the generator's latent size " + std::to_string(d) +
                           " exceeds its output size " + std::to_string(cols) + ", so J^T J is singular");
   JacobianSpectrum spectrum;
-  const std::int64_t chunk = std::clamp<std::int64_t>(kJacobianValues / (d * cols), 1, kTangentRows);
+  const std::int64_t chunk = std::clamp<std::int64_t>(kJacobianValues / (d * cols), 1, rows_of_a_push(generator));
   PrimalPass pass;
   for_row_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor latent = arena.allocate(generator.dtype(), {count, d});
