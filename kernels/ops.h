@@ -92,6 +92,28 @@ enum class ToyData : std::int32_t {
   swiss_roll_thin
 };
 
+/// A convolution of images of in_height x in_width pixels with square kernels and zero padding. An image is one row of
+/// a matrix, pixel after pixel from left to right and top to bottom, the channels of a pixel together (NHWC).
+struct Convolution {
+  std::int64_t in_height = 0;
+  std::int64_t in_width = 0;
+  std::int64_t in_channels = 0;
+  std::int64_t out_channels = 0;
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+
+  std::int64_t out_height() const noexcept { return (in_height + 2 * padding - kernel) / stride + 1; }
+  std::int64_t out_width() const noexcept { return (in_width + 2 * padding - kernel) / stride + 1; }
+  std::int64_t in_columns() const noexcept { return in_height * in_width * in_channels; }
+  std::int64_t out_columns() const noexcept { return out_height() * out_width() * out_channels; }
+  std::int64_t weight_columns() const noexcept { return kernel * kernel * in_channels; }
+  /// The gradient of the weights of `rows` images is summed in at most this many chunks, which are then added in order.
+  std::int64_t weight_chunks(std::int64_t rows) const noexcept;
+  /// Elements of the workspace of conv2d_reverse_weights: 0 for one chunk, at most 2^21.
+  std::int64_t weights_workspace(std::int64_t rows) const noexcept;
+};
+
 /// Workspace of the whole-tensor reductions: this many f64 elements.
 inline constexpr std::int64_t kReductionWorkspace = 1024;
 
@@ -130,6 +152,18 @@ class Ops {
   void linear_forward(Tensor y, Tensor x, Tensor w);                                   ///< y = x w^T
   void linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update);     ///< grad_x (+)= grad_y w
   void linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update);  ///< grad_w (+)= grad_y^T x
+
+  // ---- convolution.{cpp,cu}: x [r, H W Ci], w [Co, k k Ci] in the order (ky, kx, ci), y [r, Ho Wo Co] ---------------
+  // y[oy, ox, co] = sum of x[oy stride + ky - padding, ox stride + kx - padding, ci] w[co, ky, kx, ci].
+  // A transposed convolution is the adjoint of the convolution whose input is its larger image: its forward is
+  // conv2d_reverse_data, its reverse_data is conv2d_forward, and its weights' gradient is conv2d_reverse_weights with
+  // its input as grad_y and its output's adjoint as x. Rows and columns of x that no kernel reaches ("output padding")
+  // get 0.
+  void conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map);
+  void conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update);
+  /// workspace: map.weights_workspace(rows) elements or more, of grad_w's dtype; may be absent where that is 0.
+  void conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,
+                              Tensor workspace);
 
   // ---- activation.{cpp,cu} ----------------------------------------------------------------------------------------
   /// primal y = f(x + bias), tangent y' = f'(x + bias) x'. bias [c] optional; slope [1] or [c] for prelu, else absent.

@@ -57,7 +57,8 @@ class OpsCheckTest : public ::testing::Test {
   const Rows rows{10, 2, 4, 3};  // 12 tangent rows
   StepState* const state = static_cast<StepState*>(at.next());
   const Tensor workspace = at.f64({kReductionWorkspace});
-  const Staircase staircase{1, 2, 5, 2.0, 1.0};  // 2 columns of 2 + 15 parameters
+  const Staircase staircase{1, 2, 5, 2.0, 1.0};        // 2 columns of 2 + 15 parameters
+  const Convolution convolution{6, 5, 2, 4, 3, 2, 1};  // 6 x 5 pixels to 3 x 3
   const RandomKey key{1, RandomStream::test, 0};
 };
 
@@ -70,6 +71,9 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.linear_forward(m(5, 2), m(5, 3), m(2, 3));
   ops.linear_reverse_data(m(5, 3), m(5, 2), m(2, 3), Update::overwrite);
   ops.linear_reverse_weights(m(2, 3), m(5, 2), m(5, 3), Update::accumulate);
+  ops.conv2d_forward(m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), m(4, 9 * 2), convolution);
+  ops.conv2d_reverse_data(m(5, 6 * 5 * 2), m(5, 3 * 3 * 4), m(4, 9 * 2), convolution, Update::overwrite);
+  ops.conv2d_reverse_weights(m(4, 9 * 2), m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), convolution, Update::overwrite, {});
   ops.bias_activation_forward(s(4), s(4), v(4), {}, {Activation::silu}, rows);
   ops.bias_activation_reverse(s(4), v(4), v(1), s(4), s(4), v(4), v(1), {Activation::prelu}, rows, Update::overwrite);
   ops.batch_norm_train_forward(m(5, 3), v(3), v(3), v(3), v(3), m(5, 3), v(3), v(3), 0.1, 1e-5);
