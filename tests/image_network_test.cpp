@@ -327,8 +327,12 @@ TEST(ImageNetworkStructure, NamesAreThoseOfSequential) {
   normalised.spectral_norm = true;
   const Network t(on_images({2, 4, 4}, {normalised}), DType::f32);
   for (const ParameterInfo& info : t.parameters()) {
-    if (info.name == "layers.0.parametrizations.weight.0._u") EXPECT_EQ(info.size(), 5);
-    if (info.name == "layers.0.parametrizations.weight.0._v") EXPECT_EQ(info.size(), 2 * 3 * 3);
+    if (info.name.ends_with("._u")) {
+      EXPECT_EQ(info.size(), 5);
+    }
+    if (info.name.ends_with("._v")) {
+      EXPECT_EQ(info.size(), 2 * 3 * 3);
+    }
   }
 }
 

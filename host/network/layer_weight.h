@@ -14,11 +14,11 @@ struct WeightShape {
   std::int64_t rows = 0;  ///< of the matrix in memory that the product takes
   std::int64_t cols = 0;
   std::vector<std::int64_t> shape;  ///< in files
-  FileOrder order;
+  FileOrder order = {};
   /// The matrix whose largest singular value counts: the same memory with other extents.
   std::int64_t singular_rows = 0;
   std::int64_t singular_cols = 0;
-  FileOrder singular_row_order, singular_col_order;
+  FileOrder singular_row_order = {}, singular_col_order = {};
   bool transposed = false;  ///< PyTorch's view is that matrix transposed: its u belongs to the columns
 };
 

@@ -40,6 +40,8 @@ std::int64_t ParameterInfo::size() const {
 Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_(dtype) {
   if (spec_.input_size < 1)
     throw InvalidArgument("network input_size is " + std::to_string(spec_.input_size) + ", must be at least 1");
+  if (dtype_ != DType::f32 && dtype_ != DType::f64)
+    throw InvalidArgument(std::string("a network of ") + dtype_name(dtype_) + " cannot be; use f32 or f64");
   Features input{spec_.input_size};
   if (spec_.image) {
     const ImageShape& image = *spec_.image;
