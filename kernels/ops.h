@@ -51,13 +51,23 @@ struct Stacked {
 /// y = max_slope sigmoid(s) a + bound(t, 8) + sum_k max_height sigmoid(h_k) sigmoid(exp(bound(b_k, 4)) (a - bound(c_k,
 /// 8))) with bound(x, m) = m tanh(x / m): strictly increasing in a. One row of theta holds, for each active column in
 /// turn, [s, t, h_1..h_K, b_1..b_K, c_1..c_K].
+///
+/// theta.tangent holds theta's tangent along each tangent row of x or, with `passive_jacobian`, theta as a function of
+/// the p passive columns of x: row i p + j is the derivative of theta of primal row first + i in passive column j. The
+/// tangent along a row x' is then sum_j x'_j (row i p + j), formed here. Of K > p tangents per sample only p need to
+/// pass through what computes theta.
 struct Staircase {
   std::int64_t active_first = 0;  ///< columns [active_first, active_first + active_count) are mapped, others copied
   std::int64_t active_count = 0;
   std::int64_t knots = 0;
   double max_slope = 0;
   double max_height = 0;
+  bool passive_jacobian = false;
   std::int64_t parameters() const noexcept { return active_count * (2 + 3 * knots); }
+  /// Rows of theta that stand beside stacked rows of `cols` columns.
+  constexpr Rows theta_rows(const Rows& rows, std::int64_t cols) const noexcept {
+    return {rows.primal, rows.first, rows.count, passive_jacobian ? cols - active_count : rows.tangents};
+  }
 };
 
 /// Square windows that tile images [height, width, channels]; one pixel of the small image per window. A row of a
@@ -298,7 +308,8 @@ class Ops {
   void fourier_features_reverse(Stacked grad_x, Stacked grad_y, Stacked x, Tensor frequencies, const Rows& rows,
                                 Update update);
   void monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const Staircase& map, const Rows& rows);
-  /// grad_x and grad_theta are overwritten.
+  /// grad_x and grad_theta are overwritten. With map.passive_jacobian the tangent parts of the gradients also need
+  /// theta.tangent (grad_x) and x.tangent (grad_theta).
   void monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked x, Stacked theta,
                                   const Staircase& map, const Rows& rows);
   /// y = e + confinement(x): e, y [r, 1]; x [r, D]. y may alias e.

@@ -61,7 +61,7 @@ void Ops::monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const 
   check_staircase(check, map, cols);
   check.stacked_output("y", y, rows, cols);
   check.stacked_input("x", x, true, tangents, rows, cols);
-  check.stacked_input("theta", theta, true, tangents, rows, map.parameters());
+  check.stacked_input("theta", theta, true, tangents, map.theta_rows(rows, cols), map.parameters());
   const DeviceScope scope(*this);
   do_monotone_staircase_forward(y, x, theta, map, rows);
 }
@@ -75,11 +75,14 @@ void Ops::monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked
   check.rows(rows);
   check_staircase(check, map, cols);
   check.stacked_gradient("grad_x", grad_x, rows, cols);
-  check.stacked_gradient("grad_theta", grad_theta, rows, map.parameters());
+  const Rows theta_rows = map.theta_rows(rows, cols);
+  check.stacked_gradient("grad_theta", grad_theta, theta_rows, map.parameters());
   check.stacked_input("grad_y", grad_y, primal, tangent, rows, cols);
   const bool second_order = primal && !grad_y.tangent.absent();
-  check.stacked_input("x", x, true, second_order, rows, cols);
-  check.stacked_input("theta", theta, true, second_order, rows, map.parameters());
+  const bool x_needed = second_order || (map.passive_jacobian && !grad_theta.tangent.absent());
+  const bool theta_needed = second_order || (map.passive_jacobian && !grad_x.tangent.absent());
+  check.stacked_input("x", x, true, x_needed, rows, cols);
+  check.stacked_input("theta", theta, true, theta_needed, theta_rows, map.parameters());
   const DeviceScope scope(*this);
   do_monotone_staircase_reverse(grad_x, grad_theta, grad_y, x, theta, map, rows);
 }

@@ -1,11 +1,9 @@
-// The layers of calibrated densities as the tests see them: reference formula, ops, problems on hosts and devices.
+// The layers of calibrated densities as the tests see them: reference formula and ops.
 #pragma once
 
-#include <gtest/gtest.h>
-
-#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,18 +13,6 @@
 
 namespace bracket::test {
 
-/// Primal and tangent rows on the host and on the device.
-struct HostStacked {
-  HostMatrix primal;
-  HostMatrix tangent;
-};
-
-struct DeviceStacked {
-  DeviceTensor primal;
-  DeviceTensor tangent;
-  Stacked stacked() const { return {primal, tangent}; }
-};
-
 /// A layer as the tests see it: inputs x and parameters theta per row (theta may have no columns).
 struct Layer {
   std::int64_t x_cols = 0;
@@ -35,6 +21,8 @@ struct Layer {
   bool theta_has_gradient = false;
   bool accumulates = true;  ///< the reverse op has an Update argument
   HostMatrix constants;     ///< frequencies, or scale and shift
+  /// Columns of x in which theta.tangent holds derivatives; without a value it holds tangents.
+  std::optional<std::vector<std::int64_t>> jacobian_columns;
   double x_scale = 1;
   double theta_scale = 1;
   std::function<RowSolution(const HostMatrix& constants, const RowProblem&)> reference;
@@ -42,6 +30,12 @@ struct Layer {
   std::function<void(Ops&, Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked x, Stacked theta,
                      Tensor constants, const Rows&, Update)>
       reverse;
+
+  Rows theta_rows(const Rows& rows) const {
+    Rows theta = rows;
+    if (jacobian_columns) theta.tangents = static_cast<std::int64_t>(jacobian_columns->size());
+    return theta;
+  }
 };
 
 template <class S>
@@ -86,6 +80,12 @@ inline Layer staircase(std::int64_t cols, const Staircase& map) {
   layer.accumulates = false;
   layer.x_scale = 2;
   layer.theta_scale = 1.5;
+  if (map.passive_jacobian) {
+    layer.jacobian_columns.emplace();
+    for (std::int64_t j = 0; j < cols; ++j) {
+      if (j < map.active_first || j >= map.active_first + map.active_count) layer.jacobian_columns->push_back(j);
+    }
+  }
   layer.reference = [cols, map](const HostMatrix&, const RowProblem& problem) {
     return solve_row(
         [cols, map]<class S>(const std::vector<S>& input) {
@@ -173,176 +173,6 @@ inline Layer affine_columns(std::int64_t cols) {
   return layer;
 }
 
-/// Inputs, seeds and initial gradients of one call.
-struct Problem {
-  Rows rows;
-  HostStacked x, theta, grad_y, grad_x, grad_theta;
-};
-
-inline Problem make_problem(const Layer& layer, const Rows& rows, DType dtype) {
-  const auto stacked = [&](std::int64_t cols, std::uint64_t salt, double scale) {
-    return HostStacked{random_matrix(rows.primal, cols, salt, -scale, scale).rounded(dtype),
-                       random_matrix(rows.tangent_rows(), cols, salt + 1).rounded(dtype)};
-  };
-  return {rows,
-          stacked(layer.x_cols, 21, layer.x_scale),
-          stacked(layer.theta_cols, 23, layer.theta_scale),
-          stacked(layer.y_cols, 25, 1),
-          stacked(layer.x_cols, 27, 1),
-          stacked(layer.theta_cols, 29, 1)};
-}
-
-/// Values and rounding-error bounds of a stacked result.
-struct BoundedMatrix {
-  HostMatrix value;
-  HostMatrix error;
-  BoundedMatrix(std::int64_t rows, std::int64_t cols) : value(rows, cols), error(rows, cols) {}
-  void set(std::int64_t i, std::int64_t j, const Rounded& entry) {
-    value(i, j) = entry.value;
-    error(i, j) = entry.error;
-  }
-};
-
-struct Expected {
-  BoundedMatrix y, tan_y, grad_x, grad_tan_x, grad_theta, grad_tan_theta;
-};
-
-inline std::vector<double> concatenated(const HostMatrix& a, std::int64_t i, const HostMatrix& b) {
-  std::vector<double> row;
-  for (std::int64_t j = 0; j < a.cols; ++j) row.push_back(a(i, j));
-  for (std::int64_t j = 0; j < b.cols; ++j) row.push_back(b(i, j));
-  return row;
-}
-
-inline Expected solve(const Layer& layer, const Problem& problem, DType dtype, bool accumulate) {
-  Rounded::unit = unit_roundoff(dtype);
-  const Rows& rows = problem.rows;
-  const std::int64_t n = rows.primal, m = rows.tangent_rows();
-  const HostMatrix constants = layer.constants.rounded(dtype);
-  const HostMatrix none(std::max(n, m), 0);
-  Expected expected{{n, layer.y_cols}, {m, layer.y_cols},     {n, layer.x_cols},
-                    {m, layer.x_cols}, {n, layer.theta_cols}, {m, layer.theta_cols}};
-  for (std::int64_t i = 0; i < n; ++i) {
-    RowProblem row;
-    row.input = concatenated(problem.x.primal, i, problem.theta.primal);
-    row.grad_output = concatenated(problem.grad_y.primal, i, none);
-    const bool has_tangents = i >= rows.first && i < rows.first + rows.count;
-    const std::int64_t first = (i - rows.first) * rows.tangents;
-    for (std::int64_t k = 0; has_tangents && k < rows.tangents; ++k) {
-      row.tangents.push_back(concatenated(problem.x.tangent, first + k, problem.theta.tangent));
-      row.grad_tangents.push_back(concatenated(problem.grad_y.tangent, first + k, none));
-    }
-    const RowSolution solution = layer.reference(constants, row);
-    const auto split = [&](const std::vector<Rounded>& grad, std::int64_t r, BoundedMatrix& grad_x,
-                           const HostMatrix& initial, BoundedMatrix& grad_theta) {
-      for (std::int64_t j = 0; j < layer.x_cols; ++j) {
-        const Rounded& entry = grad[static_cast<std::size_t>(j)];
-        grad_x.set(r, j, accumulate ? Rounded(initial(r, j)) + entry : entry);
-      }
-      for (std::int64_t j = 0; j < layer.theta_cols; ++j) {
-        grad_theta.set(r, j, grad[static_cast<std::size_t>(layer.x_cols + j)]);
-      }
-    };
-    for (std::int64_t j = 0; j < layer.y_cols; ++j) expected.y.set(i, j, solution.output[static_cast<std::size_t>(j)]);
-    split(solution.grad_input, i, expected.grad_x, problem.grad_x.primal, expected.grad_theta);
-    for (std::size_t k = 0; k < row.tangents.size(); ++k) {
-      const std::int64_t r = first + static_cast<std::int64_t>(k);
-      for (std::int64_t j = 0; j < layer.y_cols; ++j) {
-        expected.tan_y.set(r, j, solution.tangents[k][static_cast<std::size_t>(j)]);
-      }
-      split(solution.grad_tangents[k], r, expected.grad_tan_x, problem.grad_x.tangent, expected.grad_tan_theta);
-    }
-  }
-  return expected;
-}
-
-/// The kernels evaluate the same formulas in other forms and orders: four times the bound of the plain evaluation.
-inline ::testing::AssertionResult within_bounds(const HostMatrix& actual, const BoundedMatrix& expected) {
-  constexpr double kOtherForms = 4;
-  if (actual.rows != expected.value.rows || actual.cols != expected.value.cols) {
-    return ::testing::AssertionFailure() << "shape";
-  }
-  for (std::size_t e = 0; e < actual.values.size(); ++e) {
-    const double limit = kOtherForms * expected.error.values[e];
-    if (std::abs(actual.values[e] - expected.value.values[e]) <= limit) continue;
-    return ::testing::AssertionFailure() << "element " << e << " of [" << actual.rows << ", " << actual.cols
-                                         << "]: " << actual.values[e] << ", expected " << expected.value.values[e]
-                                         << " within " << limit;
-  }
-  return ::testing::AssertionSuccess();
-}
-
-/// One problem on a device. `padding` elements lie between the rows.
-class DeviceProblem {
- public:
-  DeviceProblem(Context& context, const Layer& layer, const Problem& problem, DType dtype, std::int64_t padding)
-      : context_(context), layer_(layer), rows_(problem.rows) {
-    const auto put = [&](const HostStacked& host) {
-      return DeviceStacked{upload(context, host.primal, dtype, padding), upload(context, host.tangent, dtype, padding)};
-    };
-    x_ = put(problem.x);
-    theta_ = put(problem.theta);
-    grad_y_ = put(problem.grad_y);
-    grad_x_ = put(problem.grad_x);
-    grad_theta_ = put(problem.grad_theta);
-    constants_ = upload(context, layer.constants, dtype);
-    y_ = {empty_matrix(context, dtype, rows_.primal, layer.y_cols, padding),
-          empty_matrix(context, dtype, rows_.tangent_rows(), layer.y_cols, padding)};
-  }
-
-  void forward(bool primal = true, bool tangent = true) {
-    const Stacked y{primal ? y_.primal.tensor() : Tensor(), tangent ? y_.tangent.tensor() : Tensor()};
-    layer_.forward(context_.ops(), y, x_.stacked(), theta_.stacked(), constants_, rows_);
-  }
-  void reverse(Update update, bool primal = true, bool tangent = true, bool second_order = true) {
-    const Stacked grad_x{primal ? grad_x_.primal.tensor() : Tensor(), tangent ? grad_x_.tangent.tensor() : Tensor()};
-    Stacked grad_theta;
-    if (layer_.theta_has_gradient) {
-      grad_theta = {primal ? grad_theta_.primal.tensor() : Tensor(), tangent ? grad_theta_.tangent.tensor() : Tensor()};
-    }
-    Stacked grad_y = grad_y_.stacked();
-    Stacked x = x_.stacked(), theta = theta_.stacked();
-    if (!second_order) x.tangent = theta.tangent = Tensor();
-    if (!second_order && !tangent) grad_y.tangent = Tensor();
-    layer_.reverse(context_.ops(), grad_x, grad_theta, grad_y, x, theta, constants_, rows_, update);
-  }
-
-  HostStacked y() const { return {download(context_, y_.primal), download(context_, y_.tangent)}; }
-  HostStacked grad_x() const { return {download(context_, grad_x_.primal), download(context_, grad_x_.tangent)}; }
-  HostStacked grad_theta() const {
-    return {download(context_, grad_theta_.primal), download(context_, grad_theta_.tangent)};
-  }
-
- private:
-  Context& context_;
-  const Layer& layer_;
-  Rows rows_;
-  DeviceStacked x_, theta_, grad_y_, grad_x_, grad_theta_, y_;
-  DeviceTensor constants_;
-};
-
-inline void check_layer(Context& context, const Layer& layer, const Rows& rows, DType dtype, std::int64_t padding) {
-  SCOPED_TRACE(::testing::Message() << "rows " << rows.primal << ", tangents " << rows.tangents << " on [" << rows.first
-                                    << ", +" << rows.count << "), " << dtype_name(dtype) << ", padding " << padding);
-  const Problem problem = make_problem(layer, rows, dtype);
-  for (const Update update : {Update::overwrite, Update::accumulate}) {
-    if (update == Update::accumulate && !layer.accumulates) continue;
-    const Expected expected = solve(layer, problem, dtype, update == Update::accumulate);
-    DeviceProblem device(context, layer, problem, dtype, padding);
-    device.forward();
-    EXPECT_TRUE(within_bounds(device.y().primal, expected.y)) << "y";
-    EXPECT_TRUE(within_bounds(device.y().tangent, expected.tan_y)) << "y tangent";
-    device.reverse(update);
-    EXPECT_TRUE(within_bounds(device.grad_x().primal, expected.grad_x)) << "grad_x";
-    EXPECT_TRUE(within_bounds(device.grad_x().tangent, expected.grad_tan_x)) << "grad_x tangent";
-    if (layer.theta_has_gradient) {
-      EXPECT_TRUE(within_bounds(device.grad_theta().primal, expected.grad_theta)) << "grad_theta";
-      EXPECT_TRUE(within_bounds(device.grad_theta().tangent, expected.grad_tan_theta)) << "grad_theta tangent";
-    }
-    if (::testing::Test::HasFailure()) return;
-  }
-}
-
 inline constexpr Staircase kRecipe{1, 1, 12, 3, 2};
 inline constexpr Confinement kWall{1, 25, 1.5};
 
@@ -356,6 +186,11 @@ inline std::vector<std::pair<std::string, Layer>> all_layers() {
           {"staircase no knots", staircase(2, {0, 1, 0, 3, 2})},
           {"staircase 1 knot, all columns", staircase(2, {0, 2, 1, 3, 2})},
           {"staircase nothing active", staircase(5, {2, 0, 4, 3, 2})},
+          {"staircase recipe, Jacobian", staircase(2, {1, 1, 12, 3, 2, true})},
+          {"staircase 33 knots between passive columns, Jacobian", staircase(5, {1, 2, 33, 1.5, 1, true})},
+          {"staircase no knots, Jacobian", staircase(3, {0, 1, 0, 3, 2, true})},
+          {"staircase no passive columns, Jacobian", staircase(2, {0, 2, 1, 3, 2, true})},
+          {"staircase nothing active, Jacobian", staircase(5, {2, 0, 4, 3, 2, true})},
           {"confinement 2", confinement(2, kWall)},
           {"confinement 37", confinement(37, {0.5, 3, 6.5})},
           {"confinement 1, no wall", confinement(1, {1, 0, 0})},

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <memory>
 
-#include "density_layers.h"
+#include "density_problems.h"
 
 namespace bracket::test {
 namespace {
@@ -24,8 +24,8 @@ TEST_P(DensityTest, AgreesWithDualNumbersInEveryDirection) {
 }
 
 TEST_P(DensityTest, AnyNumberOfRows) {
-  const std::array<Layer, 4> layers{fourier_features(2, 5), staircase(2, {0, 1, 3, 3, 2}), confinement(2, kWall),
-                                    affine_columns(2)};
+  const std::array<Layer, 5> layers{fourier_features(2, 5), staircase(2, {0, 1, 3, 3, 2}),
+                                    staircase(2, {0, 1, 3, 3, 2, true}), confinement(2, kWall), affine_columns(2)};
   for (const Layer& layer : layers) {
     for (const std::int64_t n : {0, 1, 31, 32, 33, 127, 129, 211}) {
       check_layer(context(), layer, {n, 0, n, 1}, DType::f32, 0);
@@ -74,8 +74,9 @@ TEST_P(DensityTest, AgreesWithCentralDifferences) {
         for (std::int64_t j = 0; j < layer.x_cols; ++j) {
           dx.primal(rows.first + i, j) = problem.x.tangent(i * rows.tangents + k, j);
         }
+        const std::vector<Rounded> theta = theta_tangent(layer, problem, i, k);
         for (std::int64_t j = 0; j < layer.theta_cols; ++j) {
-          dt.primal(rows.first + i, j) = problem.theta.tangent(i * rows.tangents + k, j);
+          dt.primal(rows.first + i, j) = theta[static_cast<std::size_t>(j)].value;
         }
       }
       const HostMatrix up = moved(dx, dt, kStep).primal, down = moved(dx, dt, -kStep).primal;
@@ -131,7 +132,8 @@ TEST_P(DensityTest, TangentAndReverseAreAdjoint) {
     inner(device.y().tangent, problem.grad_y.tangent, pushed);
     inner(device.grad_x().tangent, problem.x.tangent, pulled);
     if (layer.theta_has_gradient) {
-      inner(device.grad_theta().tangent, problem.theta.tangent, pulled);
+      // With a Jacobian, tangents of x are all that y' is linear in.
+      if (!layer.jacobian_columns) inner(device.grad_theta().tangent, problem.theta.tangent, pulled);
     } else {
       // The energy passes through a confinement unchanged: its adjoint is grad_y itself.
       if (layer.theta_cols > 0) inner(problem.grad_y.tangent, problem.theta.tangent, pulled);

@@ -119,7 +119,7 @@ S sigmoid(const S& a) {
 /// One row and its tangents, and what it is differentiated against.
 struct RowProblem {
   std::vector<double> input;                       ///< x
-  std::vector<std::vector<double>> tangents;       ///< x'_k
+  std::vector<std::vector<Rounded>> tangents;      ///< x'_k
   std::vector<double> grad_output;                 ///< cotangent of y
   std::vector<std::vector<double>> grad_tangents;  ///< cotangents of y'_k
 };
@@ -141,9 +141,9 @@ RowSolution solve_row(const Formula& formula, const RowProblem& problem) {
   const std::size_t count = problem.tangents.size();
   RowSolution solution;
   solution.output = formula(std::vector<Rounded>(problem.input.begin(), problem.input.end()));
-  for (const std::vector<double>& tangent : problem.tangents) {
+  for (const std::vector<Rounded>& tangent : problem.tangents) {
     std::vector<First> x(inputs);
-    for (std::size_t j = 0; j < inputs; ++j) x[j] = First(Rounded(problem.input[j]), Rounded(tangent[j]));
+    for (std::size_t j = 0; j < inputs; ++j) x[j] = First(Rounded(problem.input[j]), tangent[j]);
     std::vector<Rounded> pushed;
     for (const First& y : formula(x)) pushed.push_back(y.tangent);
     solution.tangents.push_back(pushed);
@@ -154,8 +154,8 @@ RowSolution solve_row(const Formula& formula, const RowProblem& problem) {
     for (std::size_t k = 0; k < (count == 0 ? 1 : count); ++k) {
       std::vector<Second> x(inputs);
       for (std::size_t j = 0; j < inputs; ++j) {
-        const double along = count == 0 ? 0 : problem.tangents[k][j];
-        x[j] = Second(First(Rounded(problem.input[j]), Rounded(along)), First(p == j ? 1.0 : 0.0));
+        const Rounded along = count == 0 ? Rounded() : problem.tangents[k][j];
+        x[j] = Second(First(Rounded(problem.input[j]), along), First(p == j ? 1.0 : 0.0));
       }
       const std::vector<Second> y = formula(x);
       for (std::size_t o = 0; o < y.size(); ++o) {

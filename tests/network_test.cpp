@@ -55,6 +55,7 @@ std::vector<Case> cases() {
   list.push_back({"affine", {2, {AffineSpec{{2.0, -0.5}, {1.0, 3.0}}, LinearSpec{2}}}});
   list.push_back({"fourier_features", {3, {FourierFeaturesSpec{4, 2.0}, LinearSpec{2}}}});
   list.push_back({"monotone_coupling", {2, {MonotoneCouplingSpec{1, 1, 3, {5}, 3, 2}}}});
+  list.push_back({"monotone_coupling_one_passive", {4, {MonotoneCouplingSpec{1, 3, 3, {6}, 2, 1}, LinearSpec{3}}}});
   list.push_back({"monotone_coupling_wide", {5, {MonotoneCouplingSpec{0, 2, 3, {6, 4}, 2, 1}, LinearSpec{3}}}});
   list.push_back({"confinement_of_input", {3, {LinearSpec{1}, ConfinementSpec{-1, 0.7, 3.0, 0.5}}}});
   list.push_back(

@@ -606,6 +606,18 @@ TEST_F(OpsCheckTest, Densities) {
         ops.monotone_staircase_reverse(s(4), s(34), s(4), s(4), {m(10, 34), {}}, staircase, rows);
       },
       "monotone_staircase_reverse", "theta.tangent is absent");
+  Staircase jacobian = staircase;
+  jacobian.passive_jacobian = true;
+  expect_refused(
+      [&] {
+        ops.monotone_staircase_forward(s(4), s(4), {m(10, 34), m(12, 34)}, jacobian, rows);
+      },
+      op, "theta.tangent is f32[12, 34]; its shape must be [8, 34]");
+  const Stacked tangents{{}, m(12, 4)}, theta{m(10, 34), {}}, grad_theta{{}, m(8, 34)}, x{m(10, 4), {}};
+  expect_refused([&] { ops.monotone_staircase_reverse(tangents, {}, s(4), s(4), theta, jacobian, rows); },
+                 "monotone_staircase_reverse", "theta.tangent is absent");
+  expect_refused([&] { ops.monotone_staircase_reverse({}, grad_theta, s(4), x, theta, jacobian, rows); },
+                 "monotone_staircase_reverse", "x.tangent is absent");
   expect_refused([&] { ops.confinement_forward(s(1), {}, s(2), {}, rows); }, "confinement_forward",
                  "e.primal is absent");
   expect_refused([&] { ops.confinement_forward(s(2), s(1), s(2), {}, rows); }, "confinement_forward",

@@ -29,6 +29,11 @@ NetworkSpec coupling_generator() {
            LinearSpec{2}}};
 }
 
+// More than one active and one passive column, fewer passive columns than the 5 tangents of the Jacobian.
+NetworkSpec wide_coupling_generator() {
+  return {5, {LinearSpec{5}, MonotoneCouplingSpec{0, 2, 3, {6}, 3, 2}, MonotoneCouplingSpec{2, 3, 3, {6}, 3, 2}}};
+}
+
 NetworkSpec lifting_generator() {  // D = 4 > d = 2
   LinearSpec hidden{7};
   hidden.bias_bound = 0.5;
@@ -86,6 +91,8 @@ std::vector<Case> cases() {
   return {
       {"coupling_exact", smooth_energy(2), coupling_generator()},
       {"coupling_min_singular", smooth_energy(2), coupling_generator(), EntropyEstimator::min_singular},
+      {"wide_coupling_exact", smooth_energy(5), wide_coupling_generator()},
+      {"wide_coupling_min_singular", smooth_energy(5), wide_coupling_generator(), EntropyEstimator::min_singular},
       {"lifting_exact", smooth_energy(4), lifting_generator()},
       {"lifting_min_singular", smooth_energy(4), lifting_generator(), EntropyEstimator::min_singular},
       {"batch_norm_exact", smooth_energy(2), batch_norm_generator()},
@@ -240,8 +247,8 @@ TEST_P(UpdateGradients, MatchCentralDifferencesOfTheReportedLoss) {
     for (const double v : gradient) largest = std::max(largest, std::abs(v));
     // Differences of a loss of size |f| carry about 10 eps |f| / h of rounding (1.5 by the rule, the rest from the sums
     // in f); smaller derivatives cannot be judged to 1e-6.
-    const double loss = std::abs(which == Player::energy ? record.loss_energy : record.loss_generator);
-    const double rounding = 10 * std::numeric_limits<double>::epsilon() * loss / kStep;
+    const double magnitude = std::abs(which == Player::energy ? record.loss_energy : record.loss_generator);
+    const double rounding = 10 * std::numeric_limits<double>::epsilon() * magnitude / kStep;
     WorstError error(std::max(1e-3 * largest, rounding / kWorstRelativeError));
     std::int64_t compared = 0, bent = 0;
     for (const ParameterInfo& parameter : blocks.network.parameters()) {

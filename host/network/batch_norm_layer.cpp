@@ -18,7 +18,7 @@ class BatchNormLayer final : public Layer {
     beta_ = layout.add(prefix + "bias", channels_, 0, false);
     mean_ = layout.add(prefix + "running_mean", channels_, 0, true);
     variance_ = layout.add(prefix + "running_var", channels_, 0, true);
-    slot_cols_ = epilogue_.slot_cols();
+    slot_sizes_ = epilogue_.slot_sizes();
     extras_ = {{channels_, 0}, {channels_, 0}};
     for (const Extra& extra : epilogue_.extras()) extras_.push_back(extra);
   }

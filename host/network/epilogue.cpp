@@ -20,9 +20,8 @@ void Epilogue::add_slope(const std::string& name, BlockLayout& layout) {
   if (kind_.function == Activation::prelu) slope_ = layout.add(name, 1, 0, false);
 }
 
-std::vector<std::int64_t> Epilogue::slot_cols() const {
-  if (has_function() && !masked()) return {cols_, cols_};
-  return {cols_};
+std::vector<SlotSize> Epilogue::slot_sizes() const {
+  return std::vector<SlotSize>(has_function() && !masked() ? 2 : 1, SlotSize{cols_});
 }
 
 std::vector<Extra> Epilogue::extras() const {

@@ -18,7 +18,7 @@ class Epilogue {
   void add_bias(const std::string& name, BlockLayout& layout, FileOrder order);
   void add_slope(const std::string& name, BlockLayout& layout);
 
-  std::vector<std::int64_t> slot_cols() const;
+  std::vector<SlotSize> slot_sizes() const;
   /// One mask or none: the last of every `extras` argument below.
   std::vector<Extra> extras() const;
   bool has_bias() const noexcept { return bias_.rows > 0; }

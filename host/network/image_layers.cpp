@@ -18,7 +18,7 @@ class PoolLayer final : public Layer {
  public:
   PoolLayer(const Window& map, bool upsample) : map_(map), upsample_(upsample) {
     const std::int64_t large = map.height * map.width * map.channels;
-    slot_cols_ = {upsample ? large : large / (map.window * map.window)};
+    slot_sizes_ = {SlotSize{upsample ? large : large / (map.window * map.window)}};
   }
   bool injective() const noexcept override { return upsample_ || map_.window == 1; }
   void initialize(const RandomKey&, const ValueWriter&) const override {}

@@ -1,8 +1,10 @@
 // The interface of a layer, and what every layer works with.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -73,13 +75,23 @@ struct Extra {
   bool bytes_per_row = false;
 };
 
-/// One step of a network. A layer owns `slot_cols().size()` values per row; the last one is its output.
+/// A value that a pass keeps for every row. Of the K tangents that a pass carries per sample it has min(K,
+/// most_tangents).
+struct SlotSize {
+  std::int64_t cols = 0;
+  std::int64_t most_tangents = std::numeric_limits<std::int64_t>::max();
+  Rows rows(const Rows& pass) const noexcept {
+    return {pass.primal, pass.first, pass.count, std::min(pass.tangents, most_tangents)};
+  }
+};
+
+/// One step of a network. A layer owns `slot_sizes().size()` values per row; the last one is its output.
 class Layer {
  public:
   virtual ~Layer() = default;
 
-  std::int64_t output_size() const noexcept { return slot_cols_.back(); }
-  const std::vector<std::int64_t>& slot_cols() const noexcept { return slot_cols_; }
+  std::int64_t output_size() const noexcept { return slot_sizes_.back().cols; }
+  const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }
   /// Keys that `initialize` may draw with: key.step and the ones behind it.
   virtual std::uint64_t keys() const noexcept { return 4; }
@@ -97,14 +109,14 @@ class Layer {
   virtual void forward(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
                        std::span<const Tensor> extras) const = 0;
   /// grad_y: adjoint of the output; its primal part may be absent (zero), its tangent part is absent without tangents.
-  /// grad_x, grad_side: both parts or none, overwritten; they share no memory with grad_y. grad_block: flat gradient or
-  /// absent.
+  /// grad_x, grad_side: both parts or none (of a product with a weight also the primal part alone), overwritten; they
+  /// share no memory with grad_y. grad_block: flat gradient or absent.
   virtual void reverse(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
                        std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x,
                        const Stacked& grad_side, const Tensor& grad_block, Update update) const = 0;
 
  protected:
-  std::vector<std::int64_t> slot_cols_;
+  std::vector<SlotSize> slot_sizes_;
   std::vector<Extra> extras_;
 };
 

@@ -45,7 +45,7 @@ LayerChain::LayerChain(const std::vector<LayerSpec>& specs, const Features& inpu
     MadeLayer made = make_layer(specs, i, output_, path, layout);
     output_ = made.output;
     if (made.layer) {
-      for (const std::int64_t cols : made.layer->slot_cols()) slot_cols_.push_back(cols);
+      for (const SlotSize& size : made.layer->slot_sizes()) slot_sizes_.push_back(size);
       for (const Extra& extra : made.layer->extras()) extras_.push_back(extra);
     }
     layers_.push_back(std::move(made.layer));
@@ -94,7 +94,7 @@ std::vector<Stacked> LayerChain::outputs(const Stacked& x, std::span<const Stack
   std::vector<Stacked> outputs = {x};
   std::size_t slot = 0;
   for (const auto& layer : layers_) {
-    if (layer) slot += layer->slot_cols().size();
+    if (layer) slot += layer->slot_sizes().size();
     outputs.push_back(slot == 0 ? x : slots[slot - 1]);
   }
   return outputs;
@@ -107,7 +107,7 @@ Stacked LayerChain::forward(const Frame& frame, const Stacked& x, std::span<cons
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (!layers_[i]) continue;
     const Layer& layer = *layers_[i];
-    const std::size_t slot_count = layer.slot_cols().size(), extra_count = layer.extras().size();
+    const std::size_t slot_count = layer.slot_sizes().size(), extra_count = layer.extras().size();
     const Stacked side =
         layer.side_layer() == Layer::kNoSide ? Stacked{} : values[static_cast<std::size_t>(layer.side_layer() + 1)];
     layer.forward(frame, values[i], side, slots.subspan(slot, slot_count), extras.subspan(extra, extra_count));
@@ -139,7 +139,7 @@ void LayerChain::reverse(const Frame& frame, const Stacked& x, std::span<const S
     contribute(frame.ops, grad, sides[i + 1]);
     if (!layers_[i]) continue;
     const Layer& layer = *layers_[i];
-    slot -= layer.slot_cols().size();
+    slot -= layer.slot_sizes().size();
     extra -= layer.extras().size();
     Stacked side, grad_side;
     if (layer.side_layer() != Layer::kNoSide) {
@@ -149,7 +149,7 @@ void LayerChain::reverse(const Frame& frame, const Stacked& x, std::span<const S
         grad_side = allocate_stacked(frame.arena, frame.dtype, frame.rows, side.primal.cols(), true, tangent);
     }
     const Stacked grad_input = i == first ? grad_x : blocks.next(values[i].primal.cols());
-    layer.reverse(frame, values[i], side, slots.subspan(slot, layer.slot_cols().size()),
+    layer.reverse(frame, values[i], side, slots.subspan(slot, layer.slot_sizes().size()),
                   extras.subspan(extra, layer.extras().size()), grad, grad_input, grad_side, grad_block, update);
     if (!absent(grad_side)) {
       Stacked& total = sides[static_cast<std::size_t>(layer.side_layer() + 1)];

@@ -21,7 +21,7 @@ class LayerChain {
   bool batch_norm() const noexcept;
   bool injective() const noexcept;
   bool consumes_grad_y() const noexcept;
-  const std::vector<std::int64_t>& slot_cols() const noexcept { return slot_cols_; }
+  const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }
 
   /// Layer i draws with the keys behind key.step + i `spacing`. Without a spacing they follow each other closely.
@@ -42,7 +42,7 @@ class LayerChain {
 
   Features output_;
   std::vector<std::unique_ptr<Layer>> layers_;  // null: computed with the one before, or no computation at all
-  std::vector<std::int64_t> slot_cols_;
+  std::vector<SlotSize> slot_sizes_;
   std::vector<Extra> extras_;
 };
 

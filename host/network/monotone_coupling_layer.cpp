@@ -1,5 +1,9 @@
 // Coupling layer with a strictly increasing staircase per active column. The Jacobian of one layer is triangular with a
 // positive diagonal, so a stack of them is a bijection whatever the parameters are.
+//
+// The conditioner reads p passive columns. Where a pass carries K > p tangents per sample, the p unit tangents go
+// through it instead, and the staircase combines the derivatives that come out: half of the conditioner's tangents for
+// the Jacobian of a map of the plane.
 #include <algorithm>
 #include <cmath>
 
@@ -26,6 +30,7 @@ class MonotoneCouplingLayer final : public Layer {
         passive_first_(spec.active_first == 0 ? spec.active_count : 0),
         passive_count_(inputs - spec.active_count),
         map_{spec.active_first, spec.active_count, spec.knots, spec.max_slope, spec.max_height} {
+    add_slot(passive_count_);  // what the conditioner reads
     std::int64_t features = passive_count_;
     const ActivationSpec silu{Activation::silu};
     int index = 0;
@@ -39,7 +44,7 @@ class MonotoneCouplingLayer final : public Layer {
     LinearSpec last{map_.parameters()};
     last.weight_gain = kLastWeightGain;
     add(last, nullptr, features, prefix, index, layout);
-    slot_cols_.push_back(inputs);
+    slot_sizes_.push_back({inputs});
   }
 
   bool injective() const noexcept override { return true; }
@@ -58,48 +63,54 @@ class MonotoneCouplingLayer final : public Layer {
 
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor> extras) const override {
-    Stacked value = passive(x);
-    std::size_t slot = 0;
+    const Conditioning conditioning(*this, frame);
+    const Stacked from = passive(x);
+    if (frame.primal) frame.ops.copy(slots[0].primal, from.primal);
+    if (conditioning.map.passive_jacobian)
+      frame.ops.tile_identity(slots[0].tangent, frame.rows.count);
+    else if (!from.tangent.absent())
+      frame.ops.copy(slots[0].tangent, from.tangent);
+    std::size_t slot = 1;
     for (const auto& layer : conditioner_) {
-      const std::size_t count = layer->slot_cols().size();
-      layer->forward(frame, value, {}, slots.subspan(slot, count), extras);
+      const std::size_t count = layer->slot_sizes().size();
+      layer->forward(conditioning.frame, slots[slot - 1], {}, slots.subspan(slot, count), extras);
       slot += count;
-      value = slots[slot - 1];
     }
-    frame.ops.monotone_staircase_forward(frame.output(slots.back()), x, slots[slots.size() - 2], map_, frame.rows);
+    frame.ops.monotone_staircase_forward(frame.output(slots[slot]), x, slots[slot - 1], conditioning.map, frame.rows);
   }
 
   void reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
                const Tensor& grad_block, Update update) const override {
     const std::int64_t mark = frame.arena.mark();
+    const Conditioning conditioning(*this, frame);
+    const Frame& inner = conditioning.frame;
     const bool tangent = !grad_y.tangent.absent();
     const bool data = !grad_x.primal.absent() || !grad_x.tangent.absent();
     Stacked target = grad_x;
     if (target.primal.absent() || (tangent && target.tangent.absent()))
       target = allocate_stacked(frame.arena, frame.dtype, frame.rows, inputs_, true, tangent);
-    Stacked grad = allocate_stacked(frame.arena, frame.dtype, frame.rows, map_.parameters(), true, tangent);
-    frame.ops.monotone_staircase_reverse(target, grad, with_primal(frame, grad_y, inputs_), x, slots[slots.size() - 2],
-                                         map_, frame.rows);
-    std::size_t end = slots.size() - 1;
+    Stacked grad = allocate_stacked(frame.arena, frame.dtype, inner.rows, map_.parameters(), true, tangent);
+    std::size_t slot = slots.size() - 2;  // the last one of the layer at hand
+    frame.ops.monotone_staircase_reverse(target, grad, with_primal(frame, grad_y, inputs_), x, slots[slot],
+                                         conditioning.map, frame.rows);
     for (std::size_t i = conditioner_.size(); i-- > 0;) {
-      const std::size_t count = conditioner_[i]->slot_cols().size();
-      const std::size_t begin = end - count;
-      const Stacked input = i == 0 ? passive(x) : slots[begin - 1];
+      const std::size_t count = conditioner_[i]->slot_sizes().size();
+      slot -= count;
       Stacked grad_input;
       if (i > 0 || data) {
-        const std::int64_t cols = i == 0 ? passive_count_ : conditioner_[i - 1]->output_size();
-        grad_input = allocate_stacked(frame.arena, frame.dtype, frame.rows, cols, true, tangent);
+        const bool unit_tangents = i == 0 && conditioning.map.passive_jacobian;  // constants
+        grad_input = allocate_stacked(frame.arena, frame.dtype, inner.rows, slots[slot].primal.cols(), true,
+                                      tangent && !unit_tangents);
       }
-      conditioner_[i]->reverse(frame, input, {}, slots.subspan(begin, count), extras, grad, grad_input, {}, grad_block,
-                               update);
+      conditioner_[i]->reverse(inner, slots[slot], {}, slots.subspan(slot + 1, count), extras, grad, grad_input, {},
+                               grad_block, update);
       grad = grad_input;
-      end = begin;
     }
     if (data) {
       const Stacked sum = passive(target);
       frame.ops.axpy(sum.primal, 1, grad.primal);
-      if (tangent) frame.ops.axpy(sum.tangent, 1, grad.tangent);
+      if (!grad.tangent.absent()) frame.ops.axpy(sum.tangent, 1, grad.tangent);
       if (!grad_x.primal.absent() && target.primal.data() != grad_x.primal.data())
         frame.ops.copy(grad_x.primal, target.primal);
       if (!grad_x.tangent.absent() && target.tangent.data() != grad_x.tangent.data())
@@ -109,12 +120,30 @@ class MonotoneCouplingLayer final : public Layer {
   }
 
  private:
+  // How a call runs the conditioner.
+  struct Conditioning {
+    Conditioning(const MonotoneCouplingLayer& layer, const Frame& outer)
+        : map(layer.map_), rows(layer.slot_sizes_.front().rows(outer.rows)), frame{outer.ops,   outer.arena,
+                                                                                   outer.dtype, outer.mode,
+                                                                                   rows,        outer.parameters,
+                                                                                   outer.primal} {
+      map.passive_jacobian = rows.tangents < outer.rows.tangents;
+    }
+    Conditioning(const Conditioning&) = delete;  // frame refers to rows
+    Conditioning& operator=(const Conditioning&) = delete;
+    Staircase map;
+    Rows rows;
+    Frame frame;
+  };
+
+  void add_slot(std::int64_t cols) { slot_sizes_.push_back({cols, passive_count_}); }
+
   void add(const LinearSpec& spec, const ActivationSpec* activation, std::int64_t inputs, const std::string& prefix,
            int index, BlockLayout& layout) {
     const auto name = [&](int i) { return prefix + "conditioner." + std::to_string(i) + "."; };
     const Behind behind{activation, name(index + 1)};
     conditioner_.push_back(make_linear_layer(spec, behind, {inputs}, name(index), layout));
-    for (const std::int64_t cols : conditioner_.back()->slot_cols()) slot_cols_.push_back(cols);
+    for (const SlotSize& size : conditioner_.back()->slot_sizes()) add_slot(size.cols);
   }
 
   Stacked passive(const Stacked& x) const {

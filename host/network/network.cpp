@@ -57,7 +57,7 @@ Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_
   if (spec_.layers.empty()) throw InvalidArgument("a network needs at least one layer");
   BlockLayout layout(infos_);
   chain_ = std::make_unique<LayerChain>(spec_.layers, input, "", layout);
-  if (chain_->slot_cols().empty()) throw InvalidArgument("a network needs at least one layer that computes something");
+  if (chain_->slot_sizes().empty()) throw InvalidArgument("a network needs at least one layer that computes something");
   if (chain_->most_keys_of_a_layer() > kKeysPerLayer)
     throw InvalidArgument("a residual or coupling layer holds more than " + std::to_string(kKeysPerLayer / 4) +
                           " layers; split it");
@@ -114,8 +114,9 @@ void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent
     pass->extras.clear();
   }
   if (tangent_pass) tangent_pass->slots.clear();
-  for (const std::int64_t cols : chain_->slot_cols()) {
-    const Stacked slot = allocate_stacked(arena, dtype_, rows, cols, pass != nullptr, tangent_pass != nullptr);
+  for (const SlotSize& size : chain_->slot_sizes()) {
+    const Stacked slot =
+        allocate_stacked(arena, dtype_, size.rows(rows), size.cols, pass != nullptr, tangent_pass != nullptr);
     if (pass) pass->slots.push_back(slot.primal);
     if (tangent_pass) tangent_pass->slots.push_back(slot.tangent);
   }

@@ -21,7 +21,7 @@ class ProductLayer : public Layer {
 
  protected:
   ProductLayer(LayerWeight weight, Epilogue epilogue) : weight_(std::move(weight)), epilogue_(std::move(epilogue)) {
-    slot_cols_ = epilogue_.slot_cols();
+    slot_sizes_ = epilogue_.slot_sizes();
     extras_ = weight_.extras();
     for (const Extra& extra : epilogue_.extras()) extras_.push_back(extra);
   }

@@ -10,7 +10,7 @@ class ResidualLayer final : public Layer {
  public:
   ResidualLayer(LayerChain body, LayerChain skip) : body_(std::move(body)), skip_(std::move(skip)) {
     for (const LayerChain* chain : {&skip_, &body_}) {
-      slot_cols_.insert(slot_cols_.end(), chain->slot_cols().begin(), chain->slot_cols().end());
+      slot_sizes_.insert(slot_sizes_.end(), chain->slot_sizes().begin(), chain->slot_sizes().end());
       extras_.insert(extras_.end(), chain->extras().begin(), chain->extras().end());
     }
   }
@@ -29,7 +29,7 @@ class ResidualLayer final : public Layer {
 
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor> extras) const override {
-    const Parts<Stacked> slot(slots, skip_.slot_cols().size());
+    const Parts<Stacked> slot(slots, skip_.slot_sizes().size());
     const Parts<Tensor> extra(extras, skip_.extras().size());
     const Stacked from_skip = skip_.forward(frame, x, slot.skip, extra.skip);
     const Stacked y = frame.output(body_.forward(frame, x, slot.body, extra.body));
@@ -40,7 +40,7 @@ class ResidualLayer final : public Layer {
                std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
                const Tensor& grad_block, Update update) const override {
     const std::int64_t mark = frame.arena.mark();
-    const Parts<Stacked> slot(slots, skip_.slot_cols().size());
+    const Parts<Stacked> slot(slots, skip_.slot_sizes().size());
     const Parts<Tensor> extra(extras, skip_.extras().size());
     const bool wanted = !grad_x.primal.absent() || !grad_x.tangent.absent();
     Stacked grad_body = grad_y;
@@ -52,12 +52,12 @@ class ResidualLayer final : public Layer {
     }
     body_.reverse(frame, x, slot.body, extra.body, grad_body, grad_x, grad_block, update);
     Stacked grad_skip;
-    if (skip_.slot_cols().empty())
+    if (skip_.slot_sizes().empty())
       grad_skip = grad_y;
     else if (wanted)
       grad_skip =
           allocate_stacked(frame.arena, frame.dtype, frame.rows, x.primal.cols(), true, !grad_y.tangent.absent());
-    if (!skip_.slot_cols().empty())
+    if (!skip_.slot_sizes().empty())
       skip_.reverse(frame, x, slot.skip, extra.skip, grad_y, grad_skip, grad_block, update);
     if (wanted) add(frame.ops, grad_x, grad_skip);
     frame.arena.rewind(mark);
@@ -85,7 +85,7 @@ std::unique_ptr<Layer> make_residual_layer(const ResidualSpec& spec, const Featu
                                            BlockLayout& layout, Features& output) {
   LayerChain body(spec.body, input, path + "body.", layout), skip(spec.skip, input, path + "skip.", layout);
   const std::string label = "layer " + path.substr(0, path.size() - 1) + ": residual ";
-  if (body.slot_cols().empty()) throw InvalidArgument(label + "body must compute something; give it layers");
+  if (body.slot_sizes().empty()) throw InvalidArgument(label + "body must compute something; give it layers");
   const Features &a = body.output(), &b = skip.output();
   if (a.size != b.size || a.image != b.image || a.flattened != b.flattened)
     throw InvalidArgument(label + "paths must end alike, the body makes " + described(a) + ", the skip path " +

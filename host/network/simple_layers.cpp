@@ -12,7 +12,7 @@ class ActivationLayer final : public Layer {
   ActivationLayer(const ActivationSpec& spec, std::int64_t inputs, const std::string& prefix, BlockLayout& layout)
       : spec_(spec) {
     if (spec.function == Activation::prelu) slope_ = layout.add(prefix + "weight", 1, 0, false);
-    slot_cols_ = {inputs};
+    slot_sizes_ = {SlotSize{inputs}};
   }
   bool injective() const noexcept override { return injective_function(spec_.function, spec_.negative_slope); }
   void initialize(const RandomKey&, const ValueWriter& write) const override {
@@ -51,7 +51,7 @@ class AffineLayer final : public Layer {
       : spec_(spec) {
     scale_ = layout.add(prefix + "scale", inputs, 0, true);
     shift_ = layout.add(prefix + "shift", inputs, 0, true);
-    slot_cols_ = {inputs};
+    slot_sizes_ = {SlotSize{inputs}};
   }
   bool injective() const noexcept override { return true; }
   void initialize(const RandomKey&, const ValueWriter& write) const override {
@@ -83,7 +83,7 @@ class FourierFeaturesLayer final : public Layer {
                        BlockLayout& layout)
       : spec_(spec), inputs_(inputs) {
     frequencies_ = layout.add(prefix + "frequencies", spec.frequencies, inputs, true);
-    slot_cols_ = {inputs + 2 * spec.frequencies};
+    slot_sizes_ = {SlotSize{inputs + 2 * spec.frequencies}};
   }
   bool injective() const noexcept override { return true; }  // its first columns are its input
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
@@ -117,7 +117,7 @@ class FourierFeaturesLayer final : public Layer {
 class ConfinementLayer final : public Layer {
  public:
   explicit ConfinementLayer(const ConfinementSpec& spec) : spec_(spec), map_{spec.quadratic, spec.wall, spec.radius} {
-    slot_cols_ = {1};
+    slot_sizes_ = {SlotSize{1}};
   }
   int side_layer() const noexcept override { return spec_.input_layer; }
   bool injective() const noexcept override { return false; }
