@@ -54,11 +54,15 @@ inline auto members(const ScheduleConfig& c) {
   const auto& [cosine, warmup_steps, final_fraction] = c;
   return std::tie(cosine, warmup_steps, final_fraction);
 }
+inline auto members(const EntropyConfig& c) {
+  const auto& [estimator, iterations, warm_start, chunk] = c;
+  return std::tie(estimator, iterations, warm_start, chunk);
+}
 inline auto members(const TrainerConfig& c) {
-  const auto& [energy, generator, penalty, schedule, entropy, entropy_weight, ema_decay, batch_size, energy_steps,
-               total_steps, seed, dtype] = c;
-  return std::tie(energy, generator, penalty, schedule, entropy, entropy_weight, ema_decay, batch_size, energy_steps,
-                  total_steps, seed, dtype);
+  const auto& [energy, generator, penalty, schedule, entropy, entropy_weight, entropy_reuse, ema_decay, batch_size,
+               energy_steps, total_steps, seed, dtype] = c;
+  return std::tie(energy, generator, penalty, schedule, entropy, entropy_weight, entropy_reuse, ema_decay, batch_size,
+                  energy_steps, total_steps, seed, dtype);
 }
 
 #define BRACKET_TEST_EQUAL(Type) \
@@ -73,6 +77,7 @@ BRACKET_TEST_EQUAL(ConfinementSpec)
 BRACKET_TEST_EQUAL(OptimizerConfig)
 BRACKET_TEST_EQUAL(PenaltyConfig)
 BRACKET_TEST_EQUAL(ScheduleConfig)
+BRACKET_TEST_EQUAL(EntropyConfig)
 inline bool operator==(const NetworkSpec& a, const NetworkSpec& b) {
   return a.input_size == b.input_size && a.layers == b.layers;
 }

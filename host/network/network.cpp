@@ -166,6 +166,14 @@ std::int64_t Network::parameter_count() const {
   return count;
 }
 
+std::int64_t Network::values_per_row() const {
+  std::int64_t values = 0;
+  for (const auto& layer : layers_)
+    if (layer)
+      for (const std::int64_t cols : layer->slot_cols()) values += cols;
+  return values;
+}
+
 bool Network::injective_by_construction() const {
   for (const auto& layer : layers_)
     if (layer && !layer->injective()) return false;

@@ -167,6 +167,7 @@ class Network {
     return value_elements_;
   }  ///< size of ParameterSet::values, padding included
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
+  std::int64_t values_per_row() const;                                        ///< activations that a pass saves per row
   std::int64_t parameter_count() const;                                       ///< learnable scalars
   bool has_batch_norm() const noexcept { return has_batch_norm_; }
   /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
@@ -186,7 +187,7 @@ class Network {
   void push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
             const TangentLayout& layout) const;
   /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
-  /// terms included. Either cotangent may be absent (zero). Cotangents may be overwritten.
+  /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are.
   void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
                Tensor tangent_cotangent, const ReverseRequest& request) const;
 
