@@ -108,7 +108,7 @@ void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice
   }
   trainer.reports();  // throws Diverged: a time of steps that did nothing is no time
   state.counters["error"] = kept->error;
-  state.counters["arena_KiB"] = static_cast<double>(trainer.arena_bytes()) / 1024;
+  state.counters["arena_KiB"] = static_cast<double>(trainer.memory_plan().step) / 1024;
 }
 
 }  // namespace

@@ -176,7 +176,7 @@ class Ops {
   /// Raw memory, aligned to kMemoryAlignment; null when the device has none left. For the pool only.
   virtual void* allocate_memory(std::int64_t bytes) = 0;
   virtual void release_memory(void* address, std::int64_t bytes) noexcept = 0;
-  /// Free and total bytes of the device, 0 when unknown.
+  /// Free and total bytes of the device; 0 when unknown, as where the memory is the embedding program's.
   virtual void memory_info(std::int64_t& free_bytes, std::int64_t& total_bytes) = 0;
   virtual void copy_bytes_to_device(void* device, const void* host,
                                     std::int64_t bytes) = 0;  ///< host data is consumed on return
@@ -301,6 +301,19 @@ class Ops {
   void combine_tangents(Tensor y, Tensor t, Tensor v);  ///< y_i = sum_k v_ik t_(i K + k); y [n, D], v [n, K]
   void scale_rows(Tensor y, Tensor x, Tensor scale, double factor);  ///< y_i = factor scale_i x_i; may alias
   void tile_identity(Tensor t, std::int64_t samples);                ///< t [samples K, K] = an identity per sample
+
+  // ---- lobpcg.{cpp,cu}: the smallest singular value of J [D, d] per sample, without J. v, r, p, w [n, d] are directions,
+  // ---- jv, jr, jp [n, D] their images J v, ...; see kernels/formula/rayleigh_ritz.h
+  /// r_i = (w_i - mu^2 v_i) / |w_i - mu^2 v_i| with w = J^T J v and mu = |J v| / |v|; zero where it vanishes, NaN where
+  /// v does. r may alias w.
+  void lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv);
+  /// v becomes the unit vector in the span of {v, r, p} with the smallest |J v|, p a unit vector (or zero) that spans
+  /// with it what the update does; jv and jp follow by linearity. Vectors that depend on those before them are dropped
+  /// (a zero p starts). A sample with an element that is not finite becomes NaN.
+  void lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr);
+  /// h = d log mu and scale = d / |J v|^2: the derivative of h with v held constant is <scale J v, d(J v)>. NaN where
+  /// mu is zero. h, scale [n].
+  void lobpcg_volume(Tensor h, Tensor scale, Tensor v, Tensor jv);
 
   // ---- density.{cpp,cu}: layers of calibrated densities, on stacked rows --------------------------------------------
   /// y = [x, sin(x f^T), cos(x f^T)]; x [r, D], f [F, D], y [r, D + 2F].

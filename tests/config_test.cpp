@@ -70,8 +70,9 @@ TrainerConfig every_field() {
                77};
   c.schedule = {false, 88, 0.125};
   c.data = {true, true, 12345678901};
-  c.entropy = EntropyEstimator::min_singular;
+  c.entropy = {EntropyEstimator::min_singular, 7, true, 5};
   c.entropy_weight = 0.875;
+  c.entropy_reuse = true;
   c.ema_decay = 0.9375;
   c.batch_size = 99;
   c.energy_steps = 3;
@@ -161,7 +162,8 @@ TEST(ConfigJson, EveryEnumeratorReturns) {
   }
   EXPECT_EQ(config_with("penalty.rule=controller").penalty.rule, PenaltyConfig::Rule::controller);
   EXPECT_EQ(config_with("penalty.kind=bidirectional").penalty.kind, PenaltyConfig::Kind::bidirectional);
-  EXPECT_EQ(config_with("entropy.estimator=exact").entropy, EntropyEstimator::exact);
+  EXPECT_EQ(config_with("entropy.estimator=exact").entropy.estimator, EntropyEstimator::exact);
+  EXPECT_EQ(config_with("entropy.estimator=lobpcg").entropy.estimator, EntropyEstimator::lobpcg);
   EXPECT_EQ(config_with("precision=f32").dtype, DType::f32);
 }
 
@@ -199,8 +201,8 @@ TEST(ConfigJson, EveryKeyIsReadAndWritten) {
   }
   // 2 x (6 optimizer + 1 input_size + 3 image + 6 linear + 3 activation + 3 batch_norm + 6 affine + 2 fourier + 7
   // coupling + 4 confinement + 7 conv2d + 8 conv_transpose2d + 4 pools and upsample + 3 unflatten + 2 in residual) +
-  // 12 penalty + 3 schedule + 3 data + 2 entropy + 6
-  EXPECT_EQ(leaves, 2 * 65 + 26);
+  // 12 penalty + 3 schedule + 3 data + 6 entropy + 6
+  EXPECT_EQ(leaves, 2 * 65 + 30);
 }
 
 TEST(ConfigJson, AbsentKeysKeepDefaults) {

@@ -83,7 +83,7 @@ TEST_P(ImageTrainingDevices, StreamedDataGivesTheSameBits) {
     config.data.device_bytes = bytes - 1;
     Trainer streamed(*b, config, c.data);
     // Two batches of 7 instead of 23 rows.
-    EXPECT_EQ(streamed.state_bytes(), resident.state_bytes() - bytes / kImages * (kImages - 14));
+    EXPECT_EQ(streamed.memory_plan().data, resident.memory_plan().data - bytes / kImages * (kImages - 14));
     resident.run(5);
     const TrainerSnapshot middle = resident.snapshot();
     resident.run(4);

@@ -83,7 +83,7 @@ TEST(Presets, PaperToySettings) {
     EXPECT_EQ(c.batch_size, 200);
     EXPECT_EQ(c.energy_steps, 1);
     EXPECT_EQ(c.total_steps, 150000);
-    EXPECT_EQ(c.entropy, EntropyEstimator::min_singular);
+    EXPECT_EQ(c.entropy.estimator, EntropyEstimator::min_singular);
     EXPECT_EQ(c.entropy_weight, 1);
   }
   const PenaltyConfig a = make_preset("toy-a", Dataset::open("swiss_roll"), 0).penalty;
@@ -133,7 +133,7 @@ TEST(Presets, CalibratedRecipe) {
   EXPECT_EQ(c.penalty, (PenaltyConfig{PenaltyConfig::Kind::bidirectional, PenaltyConfig::Rule::controller, 0.1, 0, 0, 0,
                                       0.6, 0.003, 2, 0.005, 0.98, 50}));
   EXPECT_EQ(c.schedule, (ScheduleConfig{true, 200, 0.02}));
-  EXPECT_EQ(c.entropy, EntropyEstimator::exact);
+  EXPECT_EQ(c.entropy.estimator, EntropyEstimator::exact);
   EXPECT_EQ(std::tie(c.entropy_weight, c.ema_decay, c.batch_size, c.energy_steps, c.total_steps),
             std::tuple(1.0, 0.999, 128, 1, 20000));
 }
@@ -167,7 +167,7 @@ TEST(Presets, VectorsServeEveryDimension) {
     EXPECT_EQ(generator.input_size(), std::min<std::int64_t>(cols, 16));
     EXPECT_EQ(generator.output_size(), cols);
     EXPECT_GT(std::get<ConfinementSpec>(c.energy.network.layers.back()).radius, 0);
-    EXPECT_EQ(c.entropy, EntropyEstimator::exact);
+    EXPECT_EQ(c.entropy.estimator, EntropyEstimator::exact);
     EXPECT_EQ(c.penalty.rule, PenaltyConfig::Rule::constant);
     EXPECT_EQ(c.penalty.weight, 0.1);
   }

@@ -36,7 +36,7 @@ TrainerConfig normalised_config() {
   c.penalty.weight = 0.7;
   c.penalty.offset = 2307;
   c.penalty.exponent = -0.55;
-  c.entropy = EntropyEstimator::min_singular;
+  c.entropy.estimator = EntropyEstimator::min_singular;
   c.schedule.cosine = false;
   c.batch_size = 21;
   c.total_steps = 100;
@@ -44,8 +44,24 @@ TrainerConfig normalised_config() {
   return c;
 }
 
+// Image recipes: a singular value estimated from where the last batch ended, once per step.
+TrainerConfig estimated_config() {
+  TrainerConfig c = normalised_config();
+  c.energy.network.input_size = 3;
+  c.generator.network.layers.back() = LinearSpec{3};
+  c.entropy = {EntropyEstimator::lobpcg, 1, true};
+  c.entropy_reuse = true;
+  c.energy_steps = 2;
+  return c;
+}
+
 Dataset small_table() {
   const HostMatrix rows = random_matrix(101, 2, 8, -2, 2);
+  return Dataset::from_rows(rows.values, rows.rows, rows.cols);
+}
+
+Dataset table_for(const TrainerConfig& config) {
+  const HostMatrix rows = random_matrix(101, config.energy.network.input_size, 8, -2, 2);
   return Dataset::from_rows(rows.values, rows.rows, rows.cols);
 }
 
@@ -85,13 +101,13 @@ TEST_P(TrainerDevices, SameSeedSameBits) {
 
 TEST_P(TrainerDevices, ARestoredRunGoesOnWithTheSameBits) {
   if (IsSkipped() || HasFailure()) return;
-  for (const TrainerConfig& config : {small_config(), normalised_config()}) {
+  for (const TrainerConfig& config : {small_config(), normalised_config(), estimated_config()}) {
     auto a = fresh(), b = fresh();
-    Trainer straight(*a, config, small_table());
+    Trainer straight(*a, config, table_for(config));
     straight.run(3);
     const TrainerSnapshot middle = straight.snapshot();
     straight.run(4);
-    Trainer resumed(*b, config, small_table());
+    Trainer resumed(*b, config, table_for(config));
     resumed.restore(middle);
     EXPECT_EQ(resumed.step(), 3);
     const TrainerSnapshot again = resumed.snapshot();
@@ -280,17 +296,72 @@ TEST(Trainer, InconsistentConfigurationsAreRefused) {
   refused([](TrainerConfig& c) { c.generator.optimizer.beta2 = 1; });
   refused([](TrainerConfig& c) { c.ema_decay = 1.5; });
   refused([](TrainerConfig& c) { c.dtype = static_cast<DType>(9); });
-  refused([](TrainerConfig& c) { c.entropy = static_cast<EntropyEstimator>(9); });
+  refused([](TrainerConfig& c) { c.entropy.estimator = static_cast<EntropyEstimator>(9); });
+  refused([](TrainerConfig& c) { c.entropy.iterations = 0; });
+  refused([](TrainerConfig& c) { c.entropy.chunk = -1; });
+  refused([](TrainerConfig& c) { c.entropy.warm_start = true; });  // of an estimator that starts from nothing
   refused([](TrainerConfig& c) { c.penalty.kind = static_cast<PenaltyConfig::Kind>(9); });
   refused([](TrainerConfig& c) { c.penalty.target = 0; });
   refused([](TrainerConfig& c) { c.total_steps = 0; });
 }
 
-TEST(Trainer, TheMemoryLimitIsReported) {
+// The plan is what the pool then holds, byte for byte.
+TEST(TrainerMemory, ThePlanIsWhatATrainerTakes) {
+  for (const TrainerConfig& config : {small_config(), normalised_config(), estimated_config()}) {
+    Context context;
+    const MemoryPlan plan = Trainer::plan_memory(config, table_for(config));
+    Trainer trainer(context, config, table_for(config));
+    EXPECT_EQ(context.pool().statistics().bytes_in_use, plan.reserved);
+    EXPECT_EQ(trainer.memory_plan().reserved, plan.reserved);
+    EXPECT_GE(plan.reserved, plan.step + plan.state + plan.data);
+    EXPECT_EQ(plan.data, 101 * config.energy.network.input_size * 4);
+    trainer.run(3);
+    EXPECT_EQ(context.pool().statistics().peak_bytes_in_use, plan.reserved);
+  }
+}
+
+// What does not fit is refused before anything is allocated, with a batch size that fits: the next one does not.
+TEST(TrainerMemory, ALimitNamesTheLargestBatchThatFits) {
+  TrainerConfig config = small_config();
+  config.batch_size = 4000;
+  const std::int64_t needed = Trainer::plan_memory(config, small_table()).reserved;
+  ContextOptions options;
+  options.memory_limit = needed / 3;
+  Context context(options);
+  std::int64_t batch = 0;
+  try {
+    Trainer(context, config, small_table());
+    FAIL() << "a trainer of " << needed << " bytes was made under a limit of " << options.memory_limit;
+  } catch (const OutOfMemory& error) {
+    const std::string text = error.what();
+    EXPECT_EQ(error.requested_bytes(), needed);
+    for (const std::string& part : {std::string("batch_size 4000"), std::to_string(needed) + " bytes",
+                                    std::to_string(options.memory_limit) + " bytes"})
+      EXPECT_NE(text.find(part), std::string::npos) << text;
+    const std::size_t at = text.find("; batch_size ");
+    ASSERT_NE(at, std::string::npos) << text;
+    batch = std::stoll(text.substr(at + 13));
+  }
+  EXPECT_EQ(context.pool().statistics().allocations, 0);
+  config.batch_size = batch + 1;
+  EXPECT_THROW(Trainer(context, config, small_table()), OutOfMemory);
+  config.batch_size = batch;
+  Trainer trainer(context, config, small_table());
+  trainer.run(2);
+  EXPECT_EQ(trainer.reports().size(), 2U);
+  EXPECT_LE(context.pool().statistics().bytes_reserved, options.memory_limit);
+}
+
+TEST(TrainerMemory, ALimitBelowTheNetworksHasNoBatch) {
   ContextOptions options;
   options.memory_limit = 50'000;
   Context context(options);
-  EXPECT_THROW(Trainer(context, small_config(), small_table()), OutOfMemory);
+  try {
+    Trainer(context, small_config(), small_table());
+    FAIL();
+  } catch (const OutOfMemory& error) {
+    EXPECT_NE(std::string(error.what()).find("not even batch_size 1 would fit"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Trainer, OneDimensionAndMoreEnergySteps) {

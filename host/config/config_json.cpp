@@ -37,6 +37,7 @@ constexpr NumberRange kPositive = NumberRange::above(0);
 constexpr NumberRange kWidth = NumberRange::between(1, kLargestWidth);
 constexpr NumberRange kPadding = NumberRange::between(0, kLargestWidth);
 constexpr NumberRange kEnergySteps = NumberRange::between(1, 10000);  // of one step, which cannot be interrupted
+constexpr NumberRange kIterations = NumberRange::between(1, 10000);
 constexpr NumberRange kSteps = NumberRange::between(0, kLargestStep);
 constexpr NumberRange kFraction = NumberRange::between(0, 1);
 constexpr NumberRange kDecay = NumberRange::from_to_below(0, 1);
@@ -230,7 +231,8 @@ void visit_fields(ArchiveT& archive, DataConfig& data) {
 template <class ArchiveT>
 void visit_fields(ArchiveT& archive, TrainerConfig& config) {
   const std::array estimators = {entropy_estimator_name(EntropyEstimator::exact),
-                                 entropy_estimator_name(EntropyEstimator::min_singular)};
+                                 entropy_estimator_name(EntropyEstimator::min_singular),
+                                 entropy_estimator_name(EntropyEstimator::lobpcg)};
   const std::array precisions = {dtype_name(DType::f32), dtype_name(DType::f64)};
   archive.object(
       "energy", [&](auto& child) { visit_fields(child, config.energy); }, Presence::required);
@@ -240,8 +242,12 @@ void visit_fields(ArchiveT& archive, TrainerConfig& config) {
   archive.object("schedule", [&](auto& child) { visit_fields(child, config.schedule); });
   archive.object("data", [&](auto& child) { visit_fields(child, config.data); });
   archive.object("entropy", [&](auto& child) {
-    child.word("estimator", config.entropy, estimators);
+    child.word("estimator", config.entropy.estimator, estimators);
     child.number("weight", config.entropy_weight, kNotNegative);
+    child.number("iterations", config.entropy.iterations, kIterations);
+    child.flag("warm_start", config.entropy.warm_start);
+    child.number("chunk", config.entropy.chunk, NumberRange::between(0, kLargestWidth));
+    child.flag("reuse", config.entropy_reuse);
   });
   archive.number("ema_decay", config.ema_decay, kDecay);
   archive.number("batch_size", config.batch_size, kWidth);

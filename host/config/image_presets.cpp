@@ -31,7 +31,8 @@ TrainerConfig common() {
   TrainerConfig config;
   config.batch_size = kBatch;
   config.schedule = {.cosine = false, .warmup_steps = 0, .final_fraction = 1};
-  config.entropy = EntropyEstimator::exact;
+  config.entropy = {.estimator = EntropyEstimator::lobpcg, .iterations = 2};
+  config.entropy_reuse = true;
   return config;
 }
 

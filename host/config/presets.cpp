@@ -98,7 +98,7 @@ TrainerConfig calibrated_2d(const DataStatistics& data) {
   config.penalty.decay = 0.98;
   config.penalty.delay = 50;
   config.schedule = {.cosine = true, .warmup_steps = 200, .final_fraction = 0.02};
-  config.entropy = EntropyEstimator::exact;
+  config.entropy.estimator = EntropyEstimator::exact;
   config.ema_decay = 0.999;
   config.batch_size = 128;
   config.total_steps = 20000;
@@ -131,7 +131,7 @@ TrainerConfig paper_toy(bool spectral_norm) {
   const OptimizerConfig adam{.lr = 2e-4, .beta1 = 0, .beta2 = 0.9, .epsilon = 1e-6};
   config.energy.optimizer = config.generator.optimizer = adam;
   config.schedule = {.cosine = false, .warmup_steps = 0, .final_fraction = 1};
-  config.entropy = EntropyEstimator::min_singular;
+  config.entropy.estimator = EntropyEstimator::min_singular;
   config.batch_size = 200;
   config.total_steps = 150000;
   return config;

@@ -95,6 +95,16 @@ Buffer MemoryPool::allocate(std::int64_t bytes, std::string_view name) {
   return {this, data, bytes};
 }
 
+std::int64_t MemoryPool::available_bytes() const {
+  std::int64_t free_bytes = 0, total_bytes = 0;
+  ops_.memory_info(free_bytes, total_bytes);
+  std::int64_t available = -1;
+  if (total_bytes > 0) available = free_bytes + statistics_.bytes_reserved - statistics_.bytes_in_use;
+  if (limit_ == 0) return available;
+  const std::int64_t below_limit = std::max<std::int64_t>(limit_ - statistics_.bytes_in_use, 0);
+  return available < 0 ? below_limit : std::min(available, below_limit);
+}
+
 void* MemoryPool::take_block(std::int64_t block, std::int64_t bytes, std::string_view name) {
   SizeClass& size_class = classes_[block];
   if (!size_class.cached.empty()) {

@@ -28,8 +28,7 @@ Tensor negative_phi_gradient(Ops& ops, Arena& arena, const NetworkPair& pair, co
   of_energy.grad_input = arena.allocate(dtype, {rows, pair.energy.input_size()});
   pair.energy.reverse(ops, arena, energy, nullptr, seed, {}, of_energy);
   of_generator.grad_input = arena.allocate(dtype, {rows, pair.generator.input_size()});
-  pair.generator.reverse(ops, arena, entropy.primal, &entropy.tangents(), of_energy.grad_input, entropy.cotangents,
-                         of_generator);
+  entropy_reverse(ops, arena, entropy, pair.generator, of_energy.grad_input, 1, of_generator);
   ops.axpy(of_generator.grad_input, 1, entropy.primal.input);
   return of_generator.grad_input;
 }
@@ -54,12 +53,12 @@ GeneratedPoints generated_points(const NetworkPair& pair, std::span<const double
   for_row_chunks(pair.context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor latent = arena.allocate(pair.generator.dtype(), {count, d});
     to_device(ops, latent, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
-    entropy_forward(ops, arena, entropy, pair.generator, pair.generator_parameters, latent, EntropyEstimator::exact);
+    entropy_forward(ops, arena, entropy, pair.generator, pair.generator_parameters, latent, {});
     pair.energy.forward(ops, arena, energy, pair.energy_parameters, entropy.primal.output(), PassMode::inference);
     append_to_host(points.x, ops, entropy.primal.output());
     append_to_host(points.energy, ops, energy.output());
     append_to_host(points.log_volume, ops, entropy.value);
-    append_to_host(points.phi_min_singular, ops, smallest_singular(ops, arena, entropy.basis.output(), count, d).volume);
+    append_to_host(points.phi_min_singular, ops, smallest_singular(ops, arena, entropy.jacobian, count, d).volume);
     append_to_host(points.phi_gradient, ops, negative_phi_gradient(ops, arena, pair, energy, entropy, count));
   });
   for (double& g : points.phi_gradient) g = -g;

@@ -14,6 +14,7 @@
 #include "host/network/file_order.h"
 #include "host/training/batch_table.h"
 #include "host/training/inference.h"
+#include "host/training/memory_check.h"
 #include "host/training/player.h"
 #include "host/training/training_step.h"
 #include "kernels/plan_ops.h"
@@ -29,8 +30,13 @@ void check(const TrainerConfig& config, const Network& energy, const Network& ge
   };
   const auto number = [](std::int64_t value) { return std::to_string(value); };
   require(config.dtype == DType::f32 || config.dtype == DType::f64, "dtype must be f32 or f64");
-  require(config.entropy == EntropyEstimator::exact || config.entropy == EntropyEstimator::min_singular,
-          "entropy must be exact or min_singular");
+  const EntropyConfig& entropy = config.entropy;
+  const bool lobpcg = entropy.estimator == EntropyEstimator::lobpcg;
+  require(lobpcg || entropy.estimator == EntropyEstimator::exact || entropy.estimator == EntropyEstimator::min_singular,
+          "entropy: estimator must be exact, min_singular or lobpcg");
+  require(entropy.iterations >= 1, "entropy: iterations is " + number(entropy.iterations) + ", must be at least 1");
+  require(entropy.chunk >= 0, "entropy: chunk is " + number(entropy.chunk) + ", must not be negative (0: automatic)");
+  require(lobpcg || !entropy.warm_start, "entropy: warm_start is for lobpcg; the other estimators start from nothing");
   require(
       config.penalty.kind == PenaltyConfig::Kind::bidirectional || config.penalty.kind == PenaltyConfig::Kind::zero_gp,
       "penalty: kind must be bidirectional or zero_gp");
@@ -113,19 +119,31 @@ struct Trainer::Impl {
     StepState start;
     start.penalty_weight = config.penalty.weight;
     ops.copy_bytes_to_device(state, &start, sizeof start);
-    energy.initialize(ops, config.seed);
-    generator.initialize(ops, config.seed);
+    if (config.entropy.warm_start) make_direction(ctx);
+    if (!ops.planning()) {  // a plan has no values, and drawing them takes longer than planning
+      energy.initialize(ops, config.seed);
+      generator.initialize(ops, config.seed);
+    }
     table.emplace(ctx, config, dataset);
     PlanOps plan;
     Arena planner;
     step(plan, planner);
-    arena_bytes = planner.high_water_bytes();
-    arena = Arena(ctx.pool(), arena_bytes);
+    memory_plan.step = planner.high_water_bytes();
+    memory_plan.state = energy.memory.bytes() + generator.memory.bytes() + scalars.bytes() + direction_memory.bytes();
+    memory_plan.data = table->device_bytes();
+    arena = Arena(ctx.pool(), memory_plan.step);
     ops.synchronize();
   }
 
+  void make_direction(Context& ctx) {
+    direction_info = {"entropy.direction", {config.batch_size, generator.network.input_size()}};
+    direction_memory = ctx.pool().allocate(direction_info.size() * dtype_bytes(config.dtype));
+    direction = Tensor(direction_memory.data(), config.dtype, {config.batch_size, generator.network.input_size()});
+    ctx.ops().random_normal(direction, {config.seed, RandomStream::energy_start, 0}, nullptr);
+  }
+
   void step(Ops& ops, Arena& memory) {
-    TrainingStep{config, energy, generator, table->source(), state, ring, kRingSize, passes}.run(ops, memory);
+    TrainingStep{config, energy, generator, table->source(), state, ring, kRingSize, passes, direction}.run(ops, memory);
   }
 
   void drain() {
@@ -180,26 +198,32 @@ struct Trainer::Impl {
         list.push_back({&s.optimizer, label + info.name + ".second_moment", &player->second_moment, &info});
       }
     }
+    if (!direction.absent()) list.push_back({&s.optimizer, direction_info.name, &direction, &direction_info});
     return list;
   }
 
   Context* context;
   TrainerConfig config;
   PlayerBlocks energy, generator;
-  Buffer scalars;
+  Buffer scalars, direction_memory;
+  Tensor direction;  // of a warm start
+  ParameterInfo direction_info;
   StepState* state = nullptr;
   StepRecord* ring = nullptr;
   std::optional<BatchTable> table;
   StepPasses passes;
   Arena arena;
-  std::int64_t arena_bytes = 0;
+  MemoryPlan memory_plan;
   std::int64_t queued = 0;    // steps asked for, all told
   std::int64_t reported = 0;  // steps whose records have been read
   std::vector<StepRecord> pending;
 };
 
-Trainer::Trainer(Context& context, const TrainerConfig& config, const Dataset& data)
-    : impl_(std::make_unique<Impl>(context, config, data)) {}
+Trainer::Trainer(Context& context, const TrainerConfig& config, const Dataset& data) {
+  const MemoryPlan plan = require_memory(context.pool(), config, data);
+  impl_ = std::make_unique<Impl>(context, config, data);
+  impl_->memory_plan = plan;
+}
 Trainer::~Trainer() = default;
 Trainer::Trainer(Trainer&&) noexcept = default;
 Trainer& Trainer::operator=(Trainer&&) noexcept = default;
@@ -310,10 +334,13 @@ std::vector<double> Trainer::samples(std::int64_t count, std::uint64_t seed, Wei
   return network_outputs(*impl_->context, impl_->generator.network, generator_parameters(weights), z, count);
 }
 
-std::int64_t Trainer::arena_bytes() const noexcept { return impl_->arena_bytes; }
-std::int64_t Trainer::state_bytes() const noexcept {
-  return impl_->energy.memory.bytes() + impl_->generator.memory.bytes() + impl_->scalars.bytes() +
-         impl_->table->device_bytes();
+MemoryPlan Trainer::plan_memory(const TrainerConfig& config, const Dataset& data) {
+  Context context({}, std::make_unique<PlanOps>());
+  MemoryPlan plan = Impl(context, config, data).memory_plan;
+  plan.reserved = context.pool().statistics().bytes_reserved;
+  return plan;
 }
+
+const MemoryPlan& Trainer::memory_plan() const noexcept { return impl_->memory_plan; }
 
 }  // namespace bracket

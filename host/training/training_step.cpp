@@ -60,11 +60,13 @@ void check_finite(Ops& ops, Arena& arena, StepState* state, const Tensor& x, Che
 
 void TrainingStep::run(Ops& ops, Arena& arena) {
   ops.begin_step(state, schedule_of(config));
+  const Tensor volume = config.entropy_reuse ? arena.allocate(config.dtype, {config.batch_size}) : Tensor();
+  const std::int64_t mark = arena.mark();
   for (std::int64_t k = 0; k < config.energy_steps; ++k) {
-    energy_update(ops, arena, k);
-    arena.rewind(0);
+    energy_update(ops, arena, k, k + 1 == config.energy_steps ? volume : Tensor());
+    arena.rewind(mark);
   }
-  generator_update(ops, arena);
+  generator_update(ops, arena, volume);
   arena.rewind(0);
   energy.average_weights(ops, config.ema_decay, state);
   generator.average_weights(ops, config.ema_decay, state);
@@ -75,8 +77,18 @@ void TrainingStep::run(Ops& ops, Arena& arena) {
   ops.end_step(state, ring, ring_size);
 }
 
+void TrainingStep::estimate_entropy(Ops& ops, Arena& arena, Tensor z, RandomStream stream,
+                                    const std::int64_t* counter) {
+  Tensor start = direction;
+  if (config.entropy.estimator == EntropyEstimator::lobpcg && start.absent()) {
+    start = arena.allocate(config.dtype, {z.rows(), z.cols()});
+    ops.random_normal(start, {config.seed, stream, 0}, counter);
+  }
+  entropy_forward(ops, arena, passes.entropy, generator.network, generator.raw, z, config.entropy, start);
+}
+
 // Energy: mean E(x) - mean E(G(z)) + max(0, w P - tau), descended.
-void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number) {
+void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number, Tensor volume) {
   const std::int64_t n = config.batch_size;
   const DType dtype = config.dtype;
   const std::int64_t* counter = &state->updates[static_cast<int>(Player::energy)];  // a device address, never read here
@@ -87,12 +99,20 @@ void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number) {
   // Running statistics move before the inference pass that J is taken from.
   if (generator.network.has_batch_norm())
     generator.network.forward(ops, arena, passes.generated, generator.raw, z, PassMode::training);
-  entropy_forward(ops, arena, passes.entropy, generator.network, generator.raw, z, config.entropy);
+  estimate_entropy(ops, arena, z, RandomStream::energy_start, counter);
   const Tensor fake = generator.network.has_batch_norm() ? passes.generated.output() : passes.entropy.primal.output();
+  const std::int64_t mark = arena.mark();
   if (config.penalty.kind == PenaltyConfig::Kind::bidirectional)
     bidirectional_gradient(ops, arena, x, fake, z);
   else
     zero_gp_gradient(ops, arena, x, fake, z);
+  arena.rewind(mark);
+  if (!volume.absent()) {  // now: the next training pass moves the running statistics that J was taken with
+    ops.copy(volume, passes.entropy.value);
+    ReverseRequest request;
+    request.grad_parameters = generator.gradient;
+    entropy_reverse(ops, arena, passes.entropy, generator.network, {}, entropy_factor(), request);
+  }
   energy.update(ops, arena, state);
 }
 
@@ -115,7 +135,7 @@ void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tens
   ops.copy(rows.slice_rows(0, n), x);
   ops.copy(rows.slice_rows(n, n), fake);
   if (split) ops.copy(rows.slice_rows(2 * n, n), passes.entropy.primal.output());
-  ops.combine_tangents(rows.slice_rows(primal_rows, n), passes.entropy.basis.output(), probe);
+  jacobian_product(ops, arena, rows.slice_rows(primal_rows, n), passes.entropy, generator.network, probe);
   energy.network.forward(ops, arena, passes.energy, passes.energy_tangent, energy.raw, rows.slice_rows(0, primal_rows),
                          rows.slice_rows(primal_rows, n), {primal_rows - n, n, 1}, PassMode::training);
 
@@ -167,21 +187,24 @@ void TrainingStep::zero_gp_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fak
 }
 
 // Generator: mean E(G(z)) - lambda mean h(z), descended; a fresh z.
-void TrainingStep::generator_update(Ops& ops, Arena& arena) {
+void TrainingStep::generator_update(Ops& ops, Arena& arena, Tensor volume) {
   const std::int64_t n = config.batch_size;
   const DType dtype = config.dtype;
   const std::int64_t* counter = &state->updates[static_cast<int>(Player::generator)];
   const Tensor z = arena.allocate(dtype, {n, generator.network.input_size()});
   ops.random_normal(z, {config.seed, RandomStream::generator_latent, 0}, counter);
   const bool split = generator.network.has_batch_norm();
-  if (split) generator.network.forward(ops, arena, passes.generated, generator.raw, z, PassMode::training);
-  entropy_forward(ops, arena, passes.entropy, generator.network, generator.raw, z, config.entropy);
-  const PrimalPass& train = split ? passes.generated : passes.entropy.primal;
+  const bool reuse = !volume.absent();
+  if (split || reuse)
+    generator.network.forward(ops, arena, passes.generated, generator.raw, z,
+                              split ? PassMode::training : PassMode::inference);
+  if (!reuse) estimate_entropy(ops, arena, z, RandomStream::generator_start, counter);
+  const PrimalPass& train = split || reuse ? passes.generated : passes.entropy.primal;
 
   energy.network.forward(ops, arena, passes.energy, energy.raw, train.output(), PassMode::inference);
   const Tensor e = column(passes.energy.output());
   check_finite(ops, arena, state, e, CheckedTensor::generated_energy);
-  ops.generator_loss(state, e, passes.entropy.value, config.entropy_weight);
+  ops.generator_loss(state, e, reuse ? volume : passes.entropy.value, config.entropy_weight);
   const Tensor seed = arena.allocate(dtype, {n, 1});
   ops.fill(seed, 1 / static_cast<double>(n));
   const Tensor cotangent = arena.allocate(dtype, {n, train.output().cols()});
@@ -189,19 +212,15 @@ void TrainingStep::generator_update(Ops& ops, Arena& arena) {
   through_energy.grad_input = cotangent;
   energy.network.reverse(ops, arena, passes.energy, nullptr, seed, {}, through_energy);
 
-  const Tensor& c = passes.entropy.cotangents;
-  const Tensor entropy_cotangent = arena.allocate(dtype, {c.rows(), c.cols()});
-  ops.fill(entropy_cotangent, 0);
-  ops.axpy(entropy_cotangent, -config.entropy_weight / static_cast<double>(n), c);
   ReverseRequest request;
   request.grad_parameters = generator.gradient;
-  if (split) {
+  if (split || reuse) {
+    request.accumulate_parameters = reuse;  // the energy update has left the entropy term's
     generator.network.reverse(ops, arena, train, nullptr, cotangent, {}, request);
     request.accumulate_parameters = true;
-    generator.network.reverse(ops, arena, passes.entropy.primal, &passes.entropy.tangents(), {}, entropy_cotangent,
-                              request);
+    if (!reuse) entropy_reverse(ops, arena, passes.entropy, generator.network, {}, entropy_factor(), request);
   } else {
-    generator.network.reverse(ops, arena, train, &passes.entropy.tangents(), cotangent, entropy_cotangent, request);
+    entropy_reverse(ops, arena, passes.entropy, generator.network, cotangent, entropy_factor(), request);
   }
   generator.update(ops, arena, state);
 }

@@ -35,12 +35,18 @@ struct TrainingStep {
   StepRecord* ring;
   std::int64_t ring_size;
   StepPasses& passes;
+  Tensor direction;  ///< [batch, d]: where lobpcg goes on from the batch before; absent without a warm start
 
   void run(Ops& ops, Arena& arena);
 
  private:
-  void energy_update(Ops& ops, Arena& arena, std::int64_t number);
-  void generator_update(Ops& ops, Arena& arena);
+  /// `number`: of this update within the step. `volume` [batch], where present, receives the log-volumes, and the
+  /// generator's gradient that of the entropy term.
+  void energy_update(Ops& ops, Arena& arena, std::int64_t number, Tensor volume);
+  /// `volume`: what the last energy update left there, or absent: the generator makes its own estimate.
+  void generator_update(Ops& ops, Arena& arena, Tensor volume);
+  void estimate_entropy(Ops& ops, Arena& arena, Tensor z, RandomStream stream, const std::int64_t* counter);
+  double entropy_factor() const { return -config.entropy_weight / static_cast<double>(config.batch_size); }
   void bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fake, Tensor z);
   void zero_gp_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fake, Tensor z);
 };

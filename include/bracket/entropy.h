@@ -14,27 +14,52 @@ namespace bracket {
 enum class EntropyEstimator : std::uint8_t {
   exact,         ///< h itself: fp64 Gram matrix of all d tangents and its Cholesky factor
   min_singular,  ///< d log s_1 <= h from the smallest singular value s_1 of J, by a dense symmetric eigen-solve
+  lobpcg,        ///< d log mu, mu >= s_1 after a few steps of LOBPCG, without J (the estimator of the paper)
 };
 
-const char* entropy_estimator_name(EntropyEstimator estimator) noexcept;  ///< "exact", "min_singular"
+const char* entropy_estimator_name(EntropyEstimator estimator) noexcept;  ///< "exact", "min_singular", "lobpcg"
 EntropyEstimator entropy_estimator_from_name(
     const std::string& name);  ///< throws InvalidArgument with the nearest name
 
-/// One batch sent through a generator in inference mode. For any parameter or latent coordinate a,
-/// dh/da = <C, d(J V)/da>: V are the tangents of `tangents`, C = `cotangents`. Valid until the arena is rewound.
-struct EntropyPass {
-  PrimalPass primal;     ///< G(z): primal.output() [n, D]
-  TangentPass basis;     ///< the d coordinate directions; basis.output() [n d, D], row i d + k = column k of J_i
-  TangentPass singular;  ///< min_singular: the direction v_1 per sample
+/// What a reported value is worth: "exact" (h itself), "certified" (never above h) or "optimistic" (above d log s_1,
+/// and with few steps on an ill-conditioned J even above h: bounds made of it do not hold).
+const char* entropy_certificate(EntropyEstimator estimator) noexcept;
+
+struct EntropyConfig {
   EntropyEstimator estimator = EntropyEstimator::exact;
-  Tensor value;       ///< h or its lower bound [n]
-  Tensor cotangents;  ///< C [n K, D]
-  const TangentPass& tangents() const { return estimator == EntropyEstimator::exact ? basis : singular; }
+  std::int64_t iterations = 2;  ///< lobpcg: steps, each one J r and one J^T w
+  /// lobpcg: steps of one batch start where those of the batch before ended, row by row; false: from fresh normals.
+  bool warm_start = false;
+  /// exact, min_singular: samples whose d tangents are sent through the generator at a time. The activations of the
+  /// others need no memory, the derivative sends them again. 0: as many as fit in 256 MiB, all if they do.
+  std::int64_t chunk = 0;
 };
 
-/// Computes G(z), J and the estimate for z [n, d]; d <= D is required (InvalidArgument).
+/// One batch sent through a generator in inference mode, and the estimate. Valid until the arena is rewound.
+struct EntropyPass {
+  PrimalPass primal;  ///< G(z): primal.output() [n, D]
+  Tensor value;       ///< h or what stands for it [n]
+  Tensor jacobian;    ///< exact, min_singular: [n d, D], row i d + k = column k of J_i
+
+  // For any parameter or latent coordinate a, dh/da = <C, d(J V)/da> with the tangents V of `tangents` and C =
+  // `cotangents` [n K, D]. With `chunk` samples at a time V are the coordinate directions and are sent again.
+  TangentPass tangents;
+  Tensor cotangents;
+  std::int64_t chunk = 0;  ///< 0: `tangents` holds all
+};
+
+/// Computes G(z) and the estimate for z [n, d]; d <= D is required (InvalidArgument). `direction` [n, d]: where lobpcg
+/// starts, and on return the direction it ended with; other estimators do not use it.
 void entropy_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator,
-                     const ParameterSet& parameters, Tensor z, EntropyEstimator estimator);
+                     const ParameterSet& parameters, Tensor z, const EntropyConfig& config, Tensor direction = {});
+
+/// The derivative of <cotangent, G(z)> + factor sum_i h_i in what `request` names of parameters and latents
+/// (grad_tangent_input is refused). `cotangent` [n, D] may be absent (zero); it may be overwritten.
+void entropy_reverse(Ops& ops, Arena& arena, const EntropyPass& pass, const Network& generator, Tensor cotangent,
+                     double factor, const ReverseRequest& request);
+
+/// y_i = J_i v_i; y [n, D], v [n, d].
+void jacobian_product(Ops& ops, Arena& arena, Tensor y, const EntropyPass& pass, const Network& generator, Tensor v);
 
 /// score [n, d] = grad_z (|z|^2 / 2 + h(z)), the negative gradient of the pulled-back log-density of generated points.
 void entropy_score(Ops& ops, Arena& arena, Tensor score, const EntropyPass& pass, const Network& generator);

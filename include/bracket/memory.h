@@ -76,6 +76,10 @@ class MemoryPool {
   /// In guard mode the memory is filled with NaN, and an earlier violation is thrown as by check_guards().
   Buffer allocate(std::int64_t bytes, std::string_view name = {});
   const MemoryStatistics& statistics() const noexcept { return statistics_; }
+  std::int64_t limit() const noexcept { return limit_; }  ///< 0: none
+  /// Bytes that the limit and the device leave for more buffers, the cache counted as free; negative when neither is
+  /// known.
+  std::int64_t available_bytes() const;
   /// Returns cached blocks to the allocator.
   void trim() noexcept;
   bool guarded() const noexcept { return guard_; }

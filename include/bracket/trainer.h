@@ -78,9 +78,12 @@ struct TrainerConfig {
   PenaltyConfig penalty;
   ScheduleConfig schedule;
   DataConfig data;
-  EntropyEstimator entropy = EntropyEstimator::exact;
+  EntropyConfig entropy;
   double entropy_weight = 1;  ///< lambda
-  double ema_decay = 0.999;   ///< of the averaged weights
+  /// The generator update takes z and log-volume of its entropy term from the last energy update of the step (fakes
+  /// still come from a fresh z): one estimate per step less, correlated with what the energy just learnt.
+  bool entropy_reuse = false;
+  double ema_decay = 0.999;  ///< of the averaged weights
   std::int64_t batch_size = 128;
   std::int64_t energy_steps = 1;     ///< energy updates per generator update
   std::int64_t total_steps = 20000;  ///< the schedule's length
@@ -109,10 +112,19 @@ struct TrainerSnapshot {
 
 enum class Weights : std::uint8_t { raw, average };
 
+/// Device memory of a training run, in bytes.
+struct MemoryPlan {
+  std::int64_t step = 0;      ///< activations and adjoints: the peak of one step
+  std::int64_t state = 0;     ///< parameters, averages, gradients, moments, reports
+  std::int64_t data = 0;      ///< the table of data
+  std::int64_t reserved = 0;  ///< what the pool takes for the three, in whole blocks
+};
+
 class Trainer {
  public:
   /// Plans all memory, builds both networks and uploads the data. The context must outlive the trainer.
-  /// Throws InvalidArgument for an inconsistent configuration, OutOfMemory with the planned bytes.
+  /// Throws InvalidArgument for an inconsistent configuration, and OutOfMemory before anything is allocated when the
+  /// plan exceeds the pool's limit or what the device has free: with the numbers, and the largest batch that would fit.
   Trainer(Context& context, const TrainerConfig& config, const Dataset& data);
   ~Trainer();
   Trainer(Trainer&&) noexcept;
@@ -127,6 +139,11 @@ class Trainer {
   /// Waits and returns the reports of the steps since the last call. Throws Diverged naming tensor and step.
   std::vector<StepRecord> reports();
   std::int64_t step() const noexcept;
+
+  /// The memory that a trainer of this configuration takes; nothing is allocated. Throws as the constructor does for an
+  /// inconsistent configuration.
+  static MemoryPlan plan_memory(const TrainerConfig& config, const Dataset& data);
+  const MemoryPlan& memory_plan() const noexcept;
 
   const TrainerConfig& config() const noexcept;
   const Network& energy_network() const noexcept;
@@ -144,10 +161,6 @@ class Trainer {
   std::vector<double> energies(std::span<const double> points, std::int64_t rows, Weights weights = Weights::average);
   /// `count` generated points [count, D] from the latents of (seed, stream `sampling`).
   std::vector<double> samples(std::int64_t count, std::uint64_t seed, Weights weights = Weights::average);
-
-  /// Bytes of the step's arena, and device memory of parameters and optimizer state.
-  std::int64_t arena_bytes() const noexcept;
-  std::int64_t state_bytes() const noexcept;
 
  private:
   struct Impl;

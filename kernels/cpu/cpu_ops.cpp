@@ -1,9 +1,8 @@
 #include "kernels/cpu/cpu_ops.h"
 
-#include <unistd.h>
-
 #include <cstddef>
 #include <cstring>
+#include <fstream>
 #include <new>
 #include <string>
 #include <vector>
@@ -44,12 +43,16 @@ void CpuOps::release_memory(void* address, std::int64_t bytes) noexcept {
 }
 
 void CpuOps::memory_info(std::int64_t& free_bytes, std::int64_t& total_bytes) {
-  const std::int64_t page = sysconf(_SC_PAGESIZE);
-  const std::int64_t free_pages = sysconf(_SC_AVPHYS_PAGES);
-  const std::int64_t total_pages = sysconf(_SC_PHYS_PAGES);
-  const bool known = page > 0 && free_pages >= 0 && total_pages > 0;
-  free_bytes = known ? free_pages * page : 0;
-  total_bytes = known ? total_pages * page : 0;
+  free_bytes = total_bytes = 0;
+  if (allocator_.allocate != nullptr) return;
+  // The kernel's estimate of what can be had without swapping: free pages alone leave out the file cache.
+  std::ifstream lines("/proc/meminfo");
+  std::string key, unit;
+  std::int64_t kibibytes = 0;
+  while (lines >> key >> kibibytes && std::getline(lines, unit)) {
+    if (key == "MemTotal:") total_bytes = kibibytes * 1024;
+    if (key == "MemAvailable:") free_bytes = kibibytes * 1024;
+  }
 }
 
 void CpuOps::copy_bytes_to_device(void* device, const void* host, std::int64_t bytes) {

@@ -147,6 +147,8 @@ void CudaOps::release_memory(void* address, std::int64_t bytes) noexcept {
 }
 
 void CudaOps::memory_info(std::int64_t& free_bytes, std::int64_t& total_bytes) {
+  free_bytes = total_bytes = 0;
+  if (allocator_.allocate != nullptr) return;
   const CurrentDevice current(*this);
   std::size_t free_now = 0;
   std::size_t total = 0;

@@ -7,6 +7,7 @@
 #include "bracket/preset.h"
 #include "bracket/run.h"
 #include "host/config/override.h"
+#include "host/core/byte_count.h"
 #include "host/data/data_file.h"
 #include "host/files/in_quotes.h"
 #include "host/files/posix_file.h"
@@ -85,6 +86,17 @@ Device chosen_device(const std::string& text) {
   return device;
 }
 
+// Before the first step: what the run will take, and what its bounds are worth.
+void announce_plan(const Trainer& trainer) {
+  const MemoryPlan& plan = trainer.memory_plan();
+  announce("memory planned: " + byte_count(plan.reserved) + ": step " + byte_count(plan.step) + ", state " +
+           byte_count(plan.state) + ", data " + byte_count(plan.data) + "\n");
+  const EntropyEstimator estimator = trainer.config().entropy.estimator;
+  if (entropy_certificate(estimator) == std::string("optimistic"))
+    warn(std::string("entropy estimator ") + entropy_estimator_name(estimator) +
+         " is optimistic: it over-estimates d log s_1, so the lower bound in progress and reports need not hold");
+}
+
 Context make_context(const Device& device, int threads) {
   ContextOptions options;
   options.device = device;
@@ -150,6 +162,7 @@ int train_new(const TrainOptions& options) {
   Run run = Run::create(options.out, options.preset, settings, data, session_on(device, options.command), existing);
   announce("training " + options.preset + " on " + options.data + " (" + device.name() + ", seed " +
            std::to_string(settings.trainer.seed) + ") into " + options.out + "\n");
+  announce_plan(trainer);
   return train_to_the_end(run, trainer, data, options);
 }
 
@@ -164,6 +177,7 @@ int resume(const TrainOptions& options) {
   warn_about(run.resume(trainer, data, session_on(device, options.command)));
   announce("resuming " + options.resume + " after step " + std::to_string(trainer.step()) + " of " +
            std::to_string(config.total_steps) + " (" + device.name() + ")\n");
+  announce_plan(trainer);
   return train_to_the_end(run, trainer, data, options);
 }
 
