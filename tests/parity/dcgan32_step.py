@@ -3,7 +3,6 @@
 
 usage: dcgan32_step.py PATH_OF_dcgan32_dump   compares the stored figures and Bracket's own with fresh ones
        dcgan32_step.py --write                stores fresh figures in dcgan32_step.json
-       dcgan32_step.py --check-derivatives    differences the losses of every case along random directions
 Exit status: 0 passed, 1 failed, 77 torch or numpy is missing.
 
 Only the random numbers follow Bracket (philox.py); networks, losses, estimators and updates are PyTorch's modules,
@@ -303,3 +302,61 @@ class Iteration:
     def figures_of(self, tensor, player, index):
         flat = tensor.detach().reshape(-1).numpy()
         return [float(np.linalg.norm(flat))] + [float(flat @ draw(self.seed, player, index, k, len(flat))) for k in range(3)]
+
+
+# ---- comparison ------------------------------------------------------------------------------------------------------
+
+
+def largest_difference(ours, theirs):
+    """Relative differences: of a loss to itself, of a tensor's norm and projections to its norm. Returns the largest and
+    where it is; anything missing or not finite counts as infinite."""
+    worst = (0.0, "nowhere")
+
+    def judge(where, a, b, scale):
+        nonlocal worst
+        equal = a == b
+        error = 0.0 if equal else abs(a - b) / scale if scale > 0 else np.inf
+        if not error <= worst[0]:
+            worst = (error if np.isfinite(error) else np.inf, where)
+
+    for name in sorted(set(ours) | set(theirs)):
+        a, b = ours.get(name, {}), theirs.get(name, {})
+        for key in sorted(set(a) | set(b)):
+            where = f"{name} {key}"
+            if key not in a or key not in b or (name != "losses" and set(a[key]) != set(b[key])):
+                judge(where + " is missing on one side", 1.0, 0.0, 0.0)
+            elif name == "losses":
+                judge(where, a[key], b[key], abs(b[key]))
+            else:
+                for what, values in b[key].items():
+                    for i, value in enumerate(values):
+                        judge(f"{where} {what}[{i}]", a[key][what][i], value, values[0])
+    return worst
+
+
+def compare(label, ours, theirs):
+    good = True
+    for case in CASES:
+        error, where = largest_difference(ours.get(case, {}), theirs[case])
+        good &= error <= TOLERANCE
+        print(f"{label} {case}: largest relative difference {error:.1e} ({where})")
+    return good
+
+
+def main():
+    philox.check_known_answers()
+    fresh = {name: Iteration(case).run() for name, case in CASES.items()}
+    if sys.argv[1:] == ["--write"]:
+        with open(STORED, "w", encoding="utf-8") as stream:
+            json.dump({"source": f"dcgan32_step.py, torch {torch.__version__}", "cases": fresh}, stream, indent=1)
+            stream.write("\n")
+        return 0
+    with open(STORED, encoding="utf-8") as stream:
+        good = compare("stored", json.load(stream)["cases"], fresh)
+    dump = subprocess.run([sys.argv[1]], check=True, capture_output=True, text=True)
+    good &= compare("Bracket", json.loads(dump.stdout), fresh)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

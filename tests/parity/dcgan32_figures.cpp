@@ -1,0 +1,194 @@
+#include "tests/parity/dcgan32_figures.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+
+#include "bracket/device.h"
+#include "bracket/error.h"
+#include "bracket/preset.h"
+#include "bracket/random.h"
+#include "host/training/inference.h"
+#include "host/training/training_step.h"
+
+namespace bracket::test {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::int64_t kBatch = 4;
+constexpr std::int64_t kRows = 11;
+constexpr std::int64_t kPixels = 32 * 32 * 3;
+constexpr std::int64_t kDrawnUpdates = 5;
+constexpr double kSecondMoment = 1e-6;
+
+struct Case {
+  const char* name;
+  double width;
+  std::uint64_t seed;
+  EntropyEstimator estimator;
+  double weight, threshold;
+  bool drawn;
+  bool spectral_norm;
+};
+
+constexpr Case kCases[] = {
+    {"cifar10-ii", 1, 2026, EntropyEstimator::lobpcg, 1e-3, 1, false, false},
+    {"lobpcg", 0.125, 7, EntropyEstimator::lobpcg, 1e-2, 0, true, false},
+    {"spectral_norm", 0.125, 8, EntropyEstimator::lobpcg, 1e-2, 0, true, true},
+    {"exact", 0.125, (std::uint64_t{1} << 40) + 9, EntropyEstimator::exact, 1e-2, 0, true, false},
+};
+
+// What the script calls draw(): the purposes 0 .. 2 are the projections.
+constexpr std::uint64_t kPerturbation = 3, kSecondMomentDraw = 4;
+
+double drawn(std::uint64_t seed, Player player, std::size_t tensor, std::uint64_t purpose, std::int64_t element) {
+  const std::uint64_t step = (1000 * static_cast<std::uint64_t>(player) + tensor) * 8 + purpose;
+  return 2 * random_uniform({seed, RandomStream::test, step}, static_cast<std::uint64_t>(element)) - 1;
+}
+
+// The values of one tensor of a flat block, in the order of files.
+std::vector<double> file_values(std::span<const double> block, const ParameterInfo& info) {
+  std::vector<double> values;
+  for (std::int64_t e = 0; e < info.size(); ++e)
+    values.push_back(block[static_cast<std::size_t>(info.offset + info.order.memory_element(e))]);
+  return values;
+}
+
+// Statistics, scales and second moments as in the middle of a run.
+void draw_state(Ops& ops, PlayerBlocks& blocks, std::uint64_t seed) {
+  std::vector<double> values = to_host(ops, blocks.raw.values), buffers = to_host(ops, blocks.raw.buffers);
+  std::vector<double> moments = to_host(ops, blocks.second_moment);
+  const std::vector<ParameterInfo>& infos = blocks.network.parameters();
+  for (std::size_t i = 0; i < infos.size(); ++i) {
+    const std::string prefix = infos[i].name.substr(0, infos[i].name.rfind('.') + 1);
+    const bool normalises = std::any_of(
+        infos.begin(), infos.end(), [&](const ParameterInfo& other) { return other.name == prefix + "running_mean"; });
+    std::vector<double>& block = infos[i].buffer ? buffers : values;
+    for (std::int64_t e = 0; e < infos[i].size(); ++e) {
+      const auto at = static_cast<std::size_t>(infos[i].offset + infos[i].order.memory_element(e));
+      if (!infos[i].buffer) moments[at] = kSecondMoment * (2 + drawn(seed, blocks.player, i, kSecondMomentDraw, e));
+      if (!normalises) continue;
+      const double u = drawn(seed, blocks.player, i, kPerturbation, e);
+      const std::string leaf = infos[i].name.substr(prefix.size());
+      if (leaf == "weight" || leaf == "running_var") block[at] = 1 + u / 2;
+      if (leaf == "bias") block[at] = u / 3;
+      if (leaf == "running_mean") block[at] = u / 5;
+    }
+  }
+  to_device(ops, blocks.raw.values, values);
+  to_device(ops, blocks.raw.buffers, buffers);
+  to_device(ops, blocks.second_moment, moments);
+}
+
+json tensor_figures(const std::vector<double>& values, std::uint64_t seed, Player player, std::size_t tensor) {
+  double squares = 0;
+  double projections[3] = {0, 0, 0};
+  for (std::size_t e = 0; e < values.size(); ++e) {
+    squares += values[e] * values[e];
+    for (std::uint64_t k = 0; k < 3; ++k)
+      projections[k] += values[e] * drawn(seed, player, tensor, k, static_cast<std::int64_t>(e));
+  }
+  return {std::sqrt(squares), projections[0], projections[1], projections[2]};
+}
+
+json player_figures(Ops& ops, const PlayerBlocks& blocks, const std::vector<double>& values_before,
+                    const std::vector<double>& buffers_before, std::uint64_t seed) {
+  const std::vector<double> values = to_host(ops, blocks.raw.values), buffers = to_host(ops, blocks.raw.buffers);
+  const std::vector<double> gradient = to_host(ops, blocks.gradient);
+  json figures;
+  const std::vector<ParameterInfo>& infos = blocks.network.parameters();
+  for (std::size_t i = 0; i < infos.size(); ++i) {
+    const ParameterInfo& info = infos[i];
+    std::vector<double> change = file_values(info.buffer ? buffers : values, info);
+    const std::vector<double> before = file_values(info.buffer ? buffers_before : values_before, info);
+    for (std::size_t e = 0; e < change.size(); ++e) change[e] -= before[e];
+    figures[info.name]["change"] = tensor_figures(change, seed, blocks.player, i);
+    if (!info.buffer)
+      figures[info.name]["gradient"] = tensor_figures(file_values(gradient, info), seed, blocks.player, i);
+  }
+  return figures;
+}
+
+std::vector<std::uint8_t> random_pixels(std::uint64_t seed) {
+  std::vector<std::uint8_t> pixels;
+  const RandomKey key{seed, RandomStream::test, std::uint64_t{1} << 40};
+  for (std::uint64_t e = 0; e < kRows * kPixels; ++e)
+    pixels.push_back(static_cast<std::uint8_t>(random_word(key, e) >> 24));
+  return pixels;
+}
+
+// The paper's recipe with what the case changes.
+TrainerConfig configuration(const Case& item, const Dataset& data) {
+  TrainerConfig config = make_preset(item.spectral_norm ? "cifar10-i" : "cifar10-ii", data, item.seed);
+  config.penalty = {.weight = item.weight, .threshold = item.threshold};
+  config.energy.optimizer.epsilon = config.generator.optimizer.epsilon = 1e-6;
+  config.entropy = item.estimator;
+  config.batch_size = kBatch;
+  config.dtype = DType::f64;
+  return config;
+}
+
+}  // namespace
+
+std::vector<std::string> dcgan32_cases() {
+  std::vector<std::string> names;
+  for (const Case& item : kCases) names.emplace_back(item.name);
+  return names;
+}
+
+json dcgan32_figures(const std::string& name) {
+  const Case* const found =
+      std::find_if(std::begin(kCases), std::end(kCases), [&](const Case& item) { return name == item.name; });
+  if (found == std::end(kCases)) throw InvalidArgument("dcgan32: unknown case '" + name + "'");
+  const Case& item = *found;
+
+  Context context;
+  Ops& ops = context.ops();
+  const Dataset data = Dataset::from_images(random_pixels(item.seed), {3, 32, 32}, kRows);
+  const TrainerConfig config = configuration(item, data);
+  PlayerBlocks energy(context, config.energy, config.dtype, Player::energy);
+  PlayerBlocks generator(context, config.generator, config.dtype, Player::generator);
+  energy.initialize(ops, config.seed);
+  generator.initialize(ops, config.seed);
+  StepState start;
+  start.penalty_weight = config.penalty.weight;
+  if (item.drawn) {
+    draw_state(ops, energy, item.seed);
+    draw_state(ops, generator, item.seed);
+    start.step = start.updates[0] = start.updates[1] = kDrawnUpdates;
+  }
+  const std::vector<double> before[] = {to_host(ops, energy.raw.values), to_host(ops, energy.raw.buffers),
+                                        to_host(ops, generator.raw.values), to_host(ops, generator.raw.buffers)};
+
+  const Buffer scalars = context.pool().allocate(sizeof(StepState) + sizeof(StepRecord));
+  auto* const state = static_cast<StepState*>(scalars.data());
+  auto* const ring = reinterpret_cast<StepRecord*>(state + 1);
+  ops.copy_bytes_to_device(state, &start, sizeof start);
+  const Buffer table = context.pool().allocate(kRows * kPixels);
+  StepPasses passes;
+  BatchSource source;
+  TrainingStep step{config, energy, generator, source, state, ring, 1, passes};
+  PlanOps plan;
+  Arena planner;
+  step.run(plan, planner);
+  Arena arena(context.pool(), planner.high_water_bytes());
+  step.run(ops, arena);
+
+  StepRecord record;
+  ops.copy_bytes_to_host(&record, ring, sizeof record);
+  json figures;
+  figures["losses"] = {{"energy_data", record.energy_data},
+                       {"energy_samples", record.energy_samples},
+                       {"log_volume", record.log_volume},
+                       {"lower_bound", record.lower_bound},
+                       {"penalty", record.penalty},
+                       {"loss_energy", record.loss_energy},
+                       {"loss_generator", record.loss_generator}};
+  figures["energy"] = player_figures(ops, energy, before[0], before[1], item.seed);
+  figures["generator"] = player_figures(ops, generator, before[2], before[3], item.seed);
+  return figures;
+}
+
+}  // namespace bracket::test
