@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <numeric>
 #include <span>
 
 #include "bracket/device.h"
@@ -43,9 +45,19 @@ constexpr Case kCases[] = {
 // What the script calls draw(): the purposes 0 .. 2 are the projections.
 constexpr std::uint64_t kPerturbation = 3, kSecondMomentDraw = 4;
 
-double drawn(std::uint64_t seed, Player player, std::size_t tensor, std::uint64_t purpose, std::int64_t element) {
+std::vector<double> drawn(Ops& ops, std::uint64_t seed, Player player, std::size_t tensor, std::uint64_t purpose,
+                          std::int64_t count) {
   const std::uint64_t step = (1000 * static_cast<std::uint64_t>(player) + tensor) * 8 + purpose;
-  return 2 * random_uniform({seed, RandomStream::test, step}, static_cast<std::uint64_t>(element)) - 1;
+  std::vector<double> values(static_cast<std::size_t>(count));
+  ops.random_uniform(Tensor(values.data(), DType::f64, {count}), {seed, RandomStream::test, step}, -1, 1, nullptr);
+  return values;
+}
+
+// Every parameter and buffer in the order of their names.
+std::vector<ParameterInfo> sorted_tensors(const Network& network) {
+  std::vector<ParameterInfo> infos = network.parameters();
+  std::sort(infos.begin(), infos.end(), [](const ParameterInfo& a, const ParameterInfo& b) { return a.name < b.name; });
+  return infos;
 }
 
 // The values of one tensor of a flat block, in the order of files.
@@ -60,18 +72,20 @@ std::vector<double> file_values(std::span<const double> block, const ParameterIn
 void draw_state(Ops& ops, PlayerBlocks& blocks, std::uint64_t seed) {
   std::vector<double> values = to_host(ops, blocks.raw.values), buffers = to_host(ops, blocks.raw.buffers);
   std::vector<double> moments = to_host(ops, blocks.second_moment);
-  const std::vector<ParameterInfo>& infos = blocks.network.parameters();
+  const std::vector<ParameterInfo> infos = sorted_tensors(blocks.network);
   for (std::size_t i = 0; i < infos.size(); ++i) {
     const std::string prefix = infos[i].name.substr(0, infos[i].name.rfind('.') + 1);
     const bool normalises = std::any_of(
         infos.begin(), infos.end(), [&](const ParameterInfo& other) { return other.name == prefix + "running_mean"; });
+    const std::string leaf = infos[i].name.substr(prefix.size());
+    const std::vector<double> perturbation = drawn(ops, seed, blocks.player, i, kPerturbation, infos[i].size());
+    const std::vector<double> moment = drawn(ops, seed, blocks.player, i, kSecondMomentDraw, infos[i].size());
     std::vector<double>& block = infos[i].buffer ? buffers : values;
     for (std::int64_t e = 0; e < infos[i].size(); ++e) {
       const auto at = static_cast<std::size_t>(infos[i].offset + infos[i].order.memory_element(e));
-      if (!infos[i].buffer) moments[at] = kSecondMoment * (2 + drawn(seed, blocks.player, i, kSecondMomentDraw, e));
+      const double u = perturbation[static_cast<std::size_t>(e)];
+      if (!infos[i].buffer) moments[at] = kSecondMoment * (2 + moment[static_cast<std::size_t>(e)]);
       if (!normalises) continue;
-      const double u = drawn(seed, blocks.player, i, kPerturbation, e);
-      const std::string leaf = infos[i].name.substr(prefix.size());
       if (leaf == "weight" || leaf == "running_var") block[at] = 1 + u / 2;
       if (leaf == "bias") block[at] = u / 3;
       if (leaf == "running_mean") block[at] = u / 5;
@@ -82,31 +96,35 @@ void draw_state(Ops& ops, PlayerBlocks& blocks, std::uint64_t seed) {
   to_device(ops, blocks.second_moment, moments);
 }
 
-json tensor_figures(const std::vector<double>& values, std::uint64_t seed, Player player, std::size_t tensor) {
-  double squares = 0;
-  double projections[3] = {0, 0, 0};
-  for (std::size_t e = 0; e < values.size(); ++e) {
-    squares += values[e] * values[e];
-    for (std::uint64_t k = 0; k < 3; ++k)
-      projections[k] += values[e] * drawn(seed, player, tensor, k, static_cast<std::int64_t>(e));
-  }
-  return {std::sqrt(squares), projections[0], projections[1], projections[2]};
+// The norm and three projections.
+json tensor_figures(Ops& ops, const std::vector<double>& values, std::uint64_t seed, Player player,
+                    std::size_t tensor) {
+  const auto product = [&](const std::vector<double>& other) {
+    return std::inner_product(values.begin(), values.end(), other.begin(), 0.0);
+  };
+  json figures = {std::sqrt(product(values))};
+  for (std::uint64_t k = 0; k < 3; ++k)
+    figures.push_back(product(drawn(ops, seed, player, tensor, k, static_cast<std::int64_t>(values.size()))));
+  return figures;
 }
 
 json player_figures(Ops& ops, const PlayerBlocks& blocks, const std::vector<double>& values_before,
-                    const std::vector<double>& buffers_before, std::uint64_t seed) {
+                    std::uint64_t seed) {
   const std::vector<double> values = to_host(ops, blocks.raw.values), buffers = to_host(ops, blocks.raw.buffers);
   const std::vector<double> gradient = to_host(ops, blocks.gradient);
+  std::vector<double> change(values.size());
+  std::transform(values.begin(), values.end(), values_before.begin(), change.begin(), std::minus<>());
   json figures;
-  const std::vector<ParameterInfo>& infos = blocks.network.parameters();
+  const std::vector<ParameterInfo> infos = sorted_tensors(blocks.network);
   for (std::size_t i = 0; i < infos.size(); ++i) {
-    const ParameterInfo& info = infos[i];
-    std::vector<double> change = file_values(info.buffer ? buffers : values, info);
-    const std::vector<double> before = file_values(info.buffer ? buffers_before : values_before, info);
-    for (std::size_t e = 0; e < change.size(); ++e) change[e] -= before[e];
-    figures[info.name]["change"] = tensor_figures(change, seed, blocks.player, i);
-    if (!info.buffer)
-      figures[info.name]["gradient"] = tensor_figures(file_values(gradient, info), seed, blocks.player, i);
+    const auto of = [&](const std::vector<double>& block) {
+      return tensor_figures(ops, file_values(block, infos[i]), seed, blocks.player, i);
+    };
+    json& entry = figures[infos[i].name];
+    if (infos[i].buffer)
+      entry["value"] = of(buffers);
+    else
+      entry = {{"gradient", of(gradient)}, {"change", of(change)}};
   }
   return figures;
 }
@@ -122,8 +140,8 @@ std::vector<std::uint8_t> random_pixels(std::uint64_t seed) {
 // The paper's recipe with what the case changes.
 TrainerConfig configuration(const Case& item, const Dataset& data) {
   TrainerConfig config = make_preset(item.spectral_norm ? "cifar10-i" : "cifar10-ii", data, item.seed);
-  config.penalty = {.weight = item.weight, .threshold = item.threshold};
   config.energy.optimizer.epsilon = config.generator.optimizer.epsilon = 1e-6;
+  if (item.drawn) config.penalty = {.weight = item.weight, .threshold = item.threshold};
   config.entropy = item.estimator;
   config.batch_size = kBatch;
   config.dtype = DType::f64;
@@ -159,8 +177,8 @@ json dcgan32_figures(const std::string& name) {
     draw_state(ops, generator, item.seed);
     start.step = start.updates[0] = start.updates[1] = kDrawnUpdates;
   }
-  const std::vector<double> before[] = {to_host(ops, energy.raw.values), to_host(ops, energy.raw.buffers),
-                                        to_host(ops, generator.raw.values), to_host(ops, generator.raw.buffers)};
+  const std::vector<double> energy_before = to_host(ops, energy.raw.values);
+  const std::vector<double> generator_before = to_host(ops, generator.raw.values);
 
   const Buffer scalars = context.pool().allocate(sizeof(StepState) + sizeof(StepRecord));
   auto* const state = static_cast<StepState*>(scalars.data());
@@ -186,8 +204,8 @@ json dcgan32_figures(const std::string& name) {
                        {"penalty", record.penalty},
                        {"loss_energy", record.loss_energy},
                        {"loss_generator", record.loss_generator}};
-  figures["energy"] = player_figures(ops, energy, before[0], before[1], item.seed);
-  figures["generator"] = player_figures(ops, generator, before[2], before[3], item.seed);
+  figures["energy"] = player_figures(ops, energy, energy_before, item.seed);
+  figures["generator"] = player_figures(ops, generator, generator_before, item.seed);
   return figures;
 }
 
