@@ -55,10 +55,11 @@ double worst_error(const std::vector<double>& actual, const std::vector<double>&
   return scale == 0 ? std::numeric_limits<double>::infinity() : worst / scale;
 }
 
-/// Allowed share: a sum of K products rounds by at most K u of the sum of their magnitudes. K is up to 800 (weight
-/// gradients over the stacked rows of toy-a), of random signs, so that the errors add like a random walk to about
-/// K u / 3 against a largest sum of 4 sqrt(K): 800 * 6e-8 / 3 / 113 = 1.4e-7 in f32. The remaining factor of 70 is
-/// for chains of pointwise functions with derivatives up to e^4 (the staircase's steepness) on shorter sums.
+/// Allowed share: a sum of K products rounds by at most K u of the sum of their magnitudes. The products have random
+/// signs, so that the errors add like a random walk to about K u / 3 against a largest sum of 4 sqrt(K): a share of
+/// sqrt(K) u / 12, which is 1.3e-6 in f32 for the longest sums (65,536 pixels in the weight gradient of a convolution)
+/// and 1.4e-7 for those of the 2-D presets. The remaining factor is for chains of pointwise functions with derivatives
+/// up to e^4 (the staircase's steepness) on short sums.
 double gate(DType dtype) { return dtype == DType::f32 ? 1e-5 : 2e-14; }
 
 struct Prepared {

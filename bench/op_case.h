@@ -69,6 +69,7 @@ struct OpCase {
 void register_case(const OpCase& op, std::vector<BenchDevice>& devices);
 
 void register_linear_cases(std::vector<BenchDevice>& devices);
+void register_convolution_cases(std::vector<BenchDevice>& devices);
 void register_layer_cases(std::vector<BenchDevice>& devices);
 void register_step_cases(std::vector<BenchDevice>& devices);
 void register_training_cases(std::vector<BenchDevice>& devices);

@@ -1,5 +1,6 @@
 #include "kernels/operand_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdio>
@@ -22,8 +23,8 @@ std::string number(double value) {
   return text;
 }
 
-/// No tensor has more rows.
-constexpr std::int64_t kMaxTangentRows = std::int64_t{1} << 60;
+/// No tensor has more elements, hence none more rows.
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 60;
 
 struct Span {
   std::uintptr_t begin;
@@ -47,12 +48,19 @@ bool stored(const Tensor& x) { return x.size() == 0 || (x.data() != nullptr && m
 OperandCheck::OperandCheck(const char* op, const char* reference_name, const Tensor& reference)
     : op_(op), reference_name_(reference_name), reference_(&reference) {
   present(reference_name, reference);
+  arithmetic(reference_name, reference);
 }
 
 void OperandCheck::fail(const std::string& text) const { throw InvalidArgument(std::string(op_) + ": " + text); }
 
 void OperandCheck::present(const char* name, const Tensor& x) const {
   if (x.absent()) fail(std::string(name) + " is absent; it is required here");
+}
+
+void OperandCheck::arithmetic(const char* name, const Tensor& x) const {
+  if (x.dtype() == DType::f32 || x.dtype() == DType::f64) return;
+  fail(std::string(name) + " is " + x.describe() + "; " + dtype_name(x.dtype()) +
+       " is for storage, arithmetic needs f32 or f64");
 }
 
 void OperandCheck::storage(const char* name, const Tensor& x) const {
@@ -94,6 +102,27 @@ void OperandCheck::vector(const char* name, const Tensor& x, std::int64_t n) con
   }
   contiguous(name, x);
   storage(name, x);
+}
+
+void OperandCheck::channels(const char* name, const Tensor& x, std::int64_t cols) const {
+  const std::int64_t n = x.rows();
+  if (n != cols && (n == 0 || cols % n != 0)) {
+    fail(std::string(name) + " is " + x.describe() + "; its size must divide the number of columns, " +
+         std::to_string(cols));
+  }
+  vector(name, x, n);
+}
+
+void OperandCheck::u8_matrix(const char* name, const Tensor& x, std::int64_t rows, std::int64_t cols) const {
+  present(name, x);
+  dtype(name, x, DType::u8);
+  OperandCheck(op_).matrix(name, x, rows, cols);
+}
+
+void OperandCheck::u8_vector(const char* name, const Tensor& x, std::int64_t n) const {
+  present(name, x);
+  dtype(name, x, DType::u8);
+  OperandCheck(op_).vector(name, x, n);
 }
 
 void OperandCheck::f64_vector(const char* name, const Tensor& x, std::int64_t n) const {
@@ -162,7 +191,7 @@ void OperandCheck::distinct(const char* name, const Tensor& x, const char* other
 void OperandCheck::rows(const Rows& rows) const {
   const bool counts = rows.primal >= 0 && rows.first >= 0 && rows.count >= 0 && rows.tangents >= 0;
   const bool inside = counts && rows.first <= rows.primal && rows.count <= rows.primal - rows.first;
-  const bool countable = counts && (rows.count == 0 || rows.tangents <= kMaxTangentRows / rows.count);
+  const bool countable = counts && (rows.count == 0 || rows.tangents <= kMaxElements / rows.count);
   if (inside && countable) return;
   fail("rows are {primal " + std::to_string(rows.primal) + ", first " + std::to_string(rows.first) + ", count " +
        std::to_string(rows.count) + ", tangents " + std::to_string(rows.tangents) +
@@ -236,6 +265,24 @@ void OperandCheck::finite(const char* name, double value) const {
 void OperandCheck::at_least(const char* name, std::int64_t value, std::int64_t minimum) const {
   if (value >= minimum) return;
   fail(std::string(name) + " is " + std::to_string(value) + "; it must be at least " + std::to_string(minimum));
+}
+
+void OperandCheck::divides(const char* name, std::int64_t value, const char* whole_name, std::int64_t whole) const {
+  if (value >= 1 && whole % value == 0) return;
+  fail(std::string(name) + " is " + std::to_string(value) + "; it must be at least 1 and divide " + whole_name + ", " +
+       std::to_string(whole));
+}
+
+void OperandCheck::countable(const char* names, std::initializer_list<std::int64_t> extents) const {
+  std::int64_t product = 1;
+  bool right = true;
+  for (const std::int64_t extent : extents) {
+    right = right && extent >= 0 && (extent == 0 || product <= kMaxElements / extent);
+    if (right) product *= std::max<std::int64_t>(extent, 1);
+  }
+  if (!right) {
+    fail(std::string(names) + " are " + shape(extents) + "; none may be negative and their product at most 2^60");
+  }
 }
 
 }  // namespace bracket

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
 #include "bracket/tensor.h"
@@ -12,7 +13,7 @@ namespace bracket {
 
 class OperandCheck {
  public:
-  /// `reference` is the operand whose dtype all others must share.
+  /// `reference` is the operand whose dtype, f32 or f64, all others must share.
   OperandCheck(const char* op, const char* reference_name, const Tensor& reference);
   /// For ops without such an operand: every check then names the dtype it wants.
   explicit OperandCheck(const char* op) : op_(op) {}
@@ -21,6 +22,11 @@ class OperandCheck {
   void matrix(const char* name, const Tensor& x, std::int64_t rows, std::int64_t cols) const;
   /// [n], contiguous; [n, 1] is the same.
   void vector(const char* name, const Tensor& x, std::int64_t n) const;
+  /// As vector(), of one number per channel: its size divides `cols`.
+  void channels(const char* name, const Tensor& x, std::int64_t cols) const;
+  /// As matrix() and vector(), of u8 whatever the reference.
+  void u8_matrix(const char* name, const Tensor& x, std::int64_t rows, std::int64_t cols) const;
+  void u8_vector(const char* name, const Tensor& x, std::int64_t n) const;
   /// As vector(), of f64 whatever the reference.
   void f64_vector(const char* name, const Tensor& x, std::int64_t n) const;
   /// f64[n, k] with any row stride, contiguous f64[n, k, k].
@@ -30,6 +36,8 @@ class OperandCheck {
   void f64_squares(const char* name, const Tensor& x) const;
   void workspace(const Tensor& x) const;
   void same_shape(const char* name, const Tensor& x, const char* other_name, const Tensor& other) const;
+  /// f32 or f64.
+  void arithmetic(const char* name, const Tensor& x) const;
   void contiguous(const char* name, const Tensor& x) const;
   void present(const char* name, const Tensor& x) const;
   /// Two operands that must not share memory. Sees contiguous operands that overlap and operands that start at the same
@@ -53,6 +61,11 @@ class OperandCheck {
   void positive(const char* name, double value) const;
   void finite(const char* name, double value) const;
   void at_least(const char* name, std::int64_t value, std::int64_t minimum) const;
+  /// `value` >= 1 divides `whole` (0 is divided by everything).
+  void divides(const char* name, std::int64_t value, const char* whole_name, std::int64_t whole) const;
+
+  /// Extents, none negative, whose product an index can count.
+  void countable(const char* names, std::initializer_list<std::int64_t> extents) const;
 
   [[noreturn]] void fail(const std::string& text) const;
 

@@ -10,7 +10,8 @@
 namespace bracket {
 
 void Ops::upload(Tensor y, const void* host) {
-  const OperandCheck check("upload", "y", y);
+  const OperandCheck check("upload");
+  check.present("y", y);
   check.contiguous("y", y);
   check.same_shape("y", y, "y", y);
   if (y.size() == 0) return;
@@ -19,7 +20,8 @@ void Ops::upload(Tensor y, const void* host) {
 }
 
 void Ops::download(void* host, Tensor x) {
-  const OperandCheck check("download", "x", x);
+  const OperandCheck check("download");
+  check.present("x", x);
   check.contiguous("x", x);
   check.same_shape("x", x, "x", x);
   if (x.size() == 0) return;
@@ -37,6 +39,7 @@ void Ops::fill(Tensor y, double value) {
 void Ops::copy(Tensor y, Tensor x) {
   const OperandCheck check("copy", "y", y);
   check.same_shape("y", y, "x", x);
+  check.arithmetic("x", x);
   const DeviceScope scope(*this);
   do_copy(y, x);
 }
@@ -92,16 +95,30 @@ void Ops::linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update 
 
 namespace {
 
-void check_activation(const OperandCheck& check, const ActivationKind& kind, const Tensor& bias, const Tensor& slope,
-                      std::int64_t cols) {
+/// What the columns repeat with: the bias says it, else the gradient of one, else a slope per channel.
+void check_activation(const OperandCheck& check, const ActivationKind& kind, const Tensor& bias,
+                      const Tensor& grad_bias, const Tensor& slope, std::int64_t cols) {
   if (kind.function > Activation::softplus) {
     check.fail("activation function " + std::to_string(static_cast<int>(kind.function)) + " is not known");
   }
   check.finite("negative_slope", kind.negative_slope);
-  if (!bias.absent()) check.vector("bias", bias, cols);
+  if (!bias.absent()) check.channels("bias", bias, cols);
+  if (!grad_bias.absent()) {
+    if (bias.absent()) {
+      check.channels("grad_bias", grad_bias, cols);
+    } else {
+      check.vector("grad_bias", grad_bias, bias.rows());
+    }
+  }
   if (kind.function == Activation::prelu) {
     check.present("slope", slope);
-    check.vector("slope", slope, slope.rows() == 1 ? 1 : cols);
+    if (slope.rows() == 1) {
+      check.vector("slope", slope, 1);
+    } else if (bias.absent() && grad_bias.absent()) {
+      check.channels("slope", slope, cols);
+    } else {
+      check.vector("slope", slope, bias.absent() ? grad_bias.rows() : bias.rows());
+    }
   } else if (!slope.absent()) {
     check.fail("slope is " + slope.describe() + " but only prelu has one; leave it absent");
   }
@@ -116,7 +133,7 @@ void Ops::bias_activation_forward(Stacked y, Stacked x, Tensor bias, Tensor slop
   check.rows(rows);
   check.stacked_output("y", y, rows, cols);
   check.stacked_input("x", x, true, !y.tangent.absent(), rows, cols);
-  check_activation(check, kind, bias, slope, cols);
+  check_activation(check, kind, bias, {}, slope, cols);
   const DeviceScope scope(*this);
   do_bias_activation_forward(y, x, bias, slope, kind, rows);
 }
@@ -130,10 +147,9 @@ void Ops::bias_activation_reverse(Stacked grad_x, Tensor grad_bias, Tensor grad_
   check.stacked_gradient("grad_x", grad_x, rows, cols);
   check.stacked_input("grad_y", grad_y, false, !grad_x.tangent.absent(), rows, cols);
   check.stacked_input("x", x, true, from_tangents && !(grad_x.primal.absent() && grad_slope.absent()), rows, cols);
-  check_activation(check, kind, bias, slope, cols);
-  if (!grad_bias.absent()) {
-    check.vector("grad_bias", grad_bias, cols);
-    if (grad_x.primal.absent()) check.fail("grad_bias is asked for without grad_x.primal, whose column sums it is");
+  check_activation(check, kind, bias, grad_bias, slope, cols);
+  if (!grad_bias.absent() && grad_x.primal.absent()) {
+    check.fail("grad_bias is asked for without grad_x.primal, whose sums it is");
   }
   if (!grad_slope.absent()) {
     if (slope.absent()) check.fail("grad_slope is asked for but there is no slope; leave it absent");

@@ -5,7 +5,8 @@
 // - Outputs first, then inputs, sizes, scalars, workspace. "Optional" operands may be absent tensors.
 // - Public methods check dtypes and shapes, throw InvalidArgument with the values, and then call the device's
 //   implementation. Work is queued on the device's stream; nothing here waits except `synchronize` and `download`.
-// - All operands of one call share one dtype (f32 or f64) unless the op says otherwise. Empty operands are allowed.
+// - All operands of one call share one dtype (f32 or f64) unless the op says otherwise. u8 is for storage: only the ops
+//   that name it take it. Empty operands are allowed.
 // - Results are the same bits on every run and for every number of threads (fixed-order sums, no atomics on floats).
 //
 // Stacked rows: a pass carries n primal rows and, for the primal rows [first, first + count), K tangent rows each,
@@ -58,6 +59,18 @@ struct Staircase {
   std::int64_t parameters() const noexcept { return active_count * (2 + 3 * knots); }
 };
 
+/// Square windows that tile images [height, width, channels]; one pixel of the small image per window. A row of a
+/// matrix is one image, columns in the order (y, x, channel).
+struct Window {
+  std::int64_t height = 0;  ///< of the large image; a multiple of `window`, as is the width
+  std::int64_t width = 0;
+  std::int64_t channels = 0;
+  std::int64_t window = 1;
+  double scale = 1;  ///< of window_sum and window_spread
+  std::int64_t large_cols() const noexcept { return height * width * channels; }
+  std::int64_t small_cols() const noexcept { return large_cols() / (window * window); }
+};
+
 /// Confinement of an energy: quadratic/2 |x|^2 + wall relu(|x| - radius)^2.
 struct Confinement {
   double quadratic = 0;
@@ -90,6 +103,28 @@ enum class ToyData : std::int32_t {
   checkerboard,
   two_spirals,
   swiss_roll_thin
+};
+
+/// A convolution of images of in_height x in_width pixels with square kernels and zero padding. An image is one row of
+/// a matrix, pixel after pixel from left to right and top to bottom, the channels of a pixel together (NHWC).
+struct Convolution {
+  std::int64_t in_height = 0;
+  std::int64_t in_width = 0;
+  std::int64_t in_channels = 0;
+  std::int64_t out_channels = 0;
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+
+  std::int64_t out_height() const noexcept { return (in_height + 2 * padding - kernel) / stride + 1; }
+  std::int64_t out_width() const noexcept { return (in_width + 2 * padding - kernel) / stride + 1; }
+  std::int64_t in_columns() const noexcept { return in_height * in_width * in_channels; }
+  std::int64_t out_columns() const noexcept { return out_height() * out_width() * out_channels; }
+  std::int64_t weight_columns() const noexcept { return kernel * kernel * in_channels; }
+  /// The gradient of the weights of `rows` images is summed in at most this many chunks, which are then added in order.
+  std::int64_t weight_chunks(std::int64_t rows) const noexcept;
+  /// Elements of the workspace of conv2d_reverse_weights: 0 for one chunk, at most 2^21.
+  std::int64_t weights_workspace(std::int64_t rows) const noexcept;
 };
 
 /// Workspace of the whole-tensor reductions: this many f64 elements.
@@ -131,17 +166,52 @@ class Ops {
   void linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update);     ///< grad_x (+)= grad_y w
   void linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update);  ///< grad_w (+)= grad_y^T x
 
+  // ---- convolution.{cpp,cu}: x [r, H W Ci], w [Co, k k Ci] in the order (ky, kx, ci), y [r, Ho Wo Co] ---------------
+  // y[oy, ox, co] = sum of x[oy stride + ky - padding, ox stride + kx - padding, ci] w[co, ky, kx, ci].
+  // A transposed convolution is the adjoint of the convolution whose input is its larger image: its forward is
+  // conv2d_reverse_data, its reverse_data is conv2d_forward, and its weights' gradient is conv2d_reverse_weights with
+  // its input as grad_y and its output's adjoint as x. Rows and columns of x that no kernel reaches ("output padding")
+  // get 0.
+  void conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map);
+  void conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update);
+  /// workspace: map.weights_workspace(rows) elements or more, of grad_w's dtype; may be absent where that is 0.
+  void conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,
+                              Tensor workspace);
+
   // ---- activation.{cpp,cu} ----------------------------------------------------------------------------------------
-  /// primal y = f(x + bias), tangent y' = f'(x + bias) x'. bias [c] optional; slope [1] or [c] for prelu, else absent.
+  /// primal y = f(x + bias), tangent y' = f'(x + bias) x'. bias [c] optional, where c divides the number of columns:
+  /// column j uses bias[j mod c], as a row of an image is pixels of c channels. slope [1] or [c] for prelu (any c that
+  /// divides the columns when there is no bias), else absent.
   /// y may alias x.  (With aliasing and a non-identity f the tangent part must be requested in the same call.)
   void bias_activation_forward(Stacked y, Stacked x, Tensor bias, Tensor slope, ActivationKind kind, const Rows& rows);
   /// x holds what forward read (before the bias). grad_x' = f' grad_y';
-  /// grad_x = f' grad_y + f'' sum_k x'_k grad_y'_k on rows that carry tangents; grad_bias (+)= column sums of the
-  /// primal grad_x; grad_slope (+)= derivative in the prelu slope over all rows. grad_bias, grad_slope, grad_y.primal
-  /// (absent: zero), and the tangent parts are optional. grad_x may alias grad_y; grad_x.primal absent: not wanted,
-  /// allowed only without grad_bias.
+  /// grad_x = f' grad_y + f'' sum_k x'_k grad_y'_k on rows that carry tangents; grad_bias [c] (+)= sums of the primal
+  /// grad_x over rows and pixels (without a bias, any c that divides the columns); grad_slope (+)= derivative in the
+  /// prelu slope over all rows. grad_bias, grad_slope, grad_y.primal (absent: zero), and the tangent parts are
+  /// optional. grad_x may alias grad_y; grad_x.primal absent: not wanted, allowed only without grad_bias.
   void bias_activation_reverse(Stacked grad_x, Tensor grad_bias, Tensor grad_slope, Stacked grad_y, Stacked x,
                                Tensor bias, Tensor slope, ActivationKind kind, const Rows& rows, Update update);
+
+  // ---- masked_activation.{cpp,cu}: relu and leaky_relu that keep 1 bit per element instead of x ---------------------
+  /// mask u8[rows.primal, cols / c ceil(c / 8)]: bit ch mod 8 of byte pixel ceil(c / 8) + ch / 8 is [x + bias > 0] (a
+  /// NaN counts as positive, as in bias_activation); unused bits are 0. c = channels divides the columns; bias [c]
+  /// optional. y.primal given: f(x + bias), and the mask is written; absent: the mask is read, and only y' = f' x'
+  /// computed, for which neither x.primal nor the bias is needed. y may alias x.
+  void masked_activation_forward(Stacked y, Tensor mask, Stacked x, Tensor bias, std::int64_t channels,
+                                 ActivationKind kind, const Rows& rows);
+  /// grad_x = f' grad_y on both parts (f'' = 0), f' from the mask; grad_bias [c] (+)= sums of the primal grad_x over
+  /// rows and pixels. grad_bias, grad_y.primal (absent: zero) and the parts of grad_x are optional, grad_bias only with
+  /// grad_x.primal. grad_x may alias grad_y.
+  void masked_activation_reverse(Stacked grad_x, Tensor grad_bias, Stacked grad_y, Tensor mask, std::int64_t channels,
+                                 ActivationKind kind, const Rows& rows, Update update);
+
+  // ---- pooling.{cpp,cu}: x and y are rows of images, primal or tangent: these maps are linear
+  // ------------------------
+  /// Pixel of the small image: y (+)= scale * sum of x over its window (average pool: scale 1 / window^2).
+  void window_sum(Tensor y, Tensor x, const Window& map, Update update);
+  /// Pixel of the large image: y (+)= scale * x of the window it lies in (nearest upsample: scale 1). The adjoint of
+  /// window_sum.
+  void window_spread(Tensor y, Tensor x, const Window& map, Update update);
 
   // ---- normalization.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]
   // -----------------------------------------------

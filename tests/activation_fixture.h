@@ -71,29 +71,31 @@ struct Case {
   Activation function = Activation::identity;
   DType dtype = DType::f64;
   std::int64_t cols = 1;
+  std::int64_t channels = 1;  ///< of bias and slopes; column j is channel j mod channels
   Rows rows;
   std::int64_t padding = 0;
   HostMatrix x, tan_x, grad_y, grad_tan_y;
   std::optional<HostMatrix> bias, slope;
 
-  Case(Activation f, DType d, const Rows& r, std::int64_t c, bool with_bias, bool slope_per_column, double reach = 6)
-      : function(f), dtype(d), cols(c), rows(r) {
+  Case(Activation f, DType d, const Rows& r, std::int64_t c, bool with_bias, bool slope_per_column, double reach = 6,
+       std::int64_t pixels = 1)
+      : function(f), dtype(d), cols(c), channels(c / pixels), rows(r) {
     x = random_matrix(r.primal, c, 11, -reach, reach).rounded(d);
     tan_x = random_matrix(r.tangent_rows(), c, 12).rounded(d);
     grad_y = random_matrix(r.primal, c, 13).rounded(d);
     grad_tan_y = random_matrix(r.tangent_rows(), c, 14).rounded(d);
-    if (with_bias) bias = random_matrix(c, 1, 15).rounded(d);
-    if (f == Activation::prelu) slope = random_matrix(slope_per_column ? c : 1, 1, 16, 0.1, 0.4).rounded(d);
+    if (with_bias) bias = random_matrix(channels, 1, 15).rounded(d);
+    if (f == Activation::prelu) slope = random_matrix(slope_per_column ? channels : 1, 1, 16, 0.1, 0.4).rounded(d);
   }
 
   ActivationKind kind() const { return {function, kNegativeSlope}; }
   double slope_of(std::int64_t j) const {
     if (!slope) return kNegativeSlope;
-    return slope->values[static_cast<std::size_t>(slope->size() > 1 ? j : 0)];
+    return slope->values[static_cast<std::size_t>(j % slope->size())];
   }
   /// x + bias as the dtype rounds it: what f is applied to.
   double shifted(std::int64_t i, std::int64_t j) const {
-    const double v = x(i, j) + (bias ? bias->values[static_cast<std::size_t>(j)] : 0);
+    const double v = x(i, j) + (bias ? bias->values[static_cast<std::size_t>(j % channels)] : 0);
     return dtype == DType::f32 ? static_cast<double>(static_cast<float>(v)) : v;
   }
   Reference at(std::int64_t i, std::int64_t j) const { return reference(function, shifted(i, j), slope_of(j)); }
@@ -101,8 +103,9 @@ struct Case {
 
   std::string text() const {
     return name_of(function) + " " + dtype_name(dtype) + "[" + std::to_string(rows.primal) + ", " +
-           std::to_string(cols) + "], rows [" + std::to_string(rows.first) + ", +" + std::to_string(rows.count) +
-           ") with " + std::to_string(rows.tangents) + " tangents, padding " + std::to_string(padding);
+           std::to_string(cols) + "] of " + std::to_string(channels) + " channels, rows [" +
+           std::to_string(rows.first) + ", +" + std::to_string(rows.count) + ") with " + std::to_string(rows.tangents) +
+           " tangents, padding " + std::to_string(padding);
   }
 };
 
@@ -170,9 +173,9 @@ inline double sum_error(std::int64_t terms, DType dtype) {
 /// `start` is what bias and slope gradients accumulate onto.
 inline Gradients expected_reverse(const Case& c, bool with_primal, bool with_tangents, double start) {
   const std::int64_t slopes = c.slope ? c.slope->size() : 0;
-  Gradients g{Bounded(c.rows.primal, c.cols), expected_tangent(c, c.grad_tan_y), Bounded(c.cols, 1),
+  Gradients g{Bounded(c.rows.primal, c.cols), expected_tangent(c, c.grad_tan_y), Bounded(c.channels, 1),
               Bounded(slopes, 1)};
-  HostMatrix bias_scale(c.cols, 1, std::abs(start));
+  HostMatrix bias_scale(c.channels, 1, std::abs(start));
   HostMatrix slope_scale(slopes, 1, std::abs(start));
   std::fill(g.bias.value.values.begin(), g.bias.value.values.end(), start);
   std::fill(g.slope.value.values.begin(), g.slope.value.values.end(), start);
@@ -191,17 +194,18 @@ inline Gradients expected_reverse(const Case& c, bool with_primal, bool with_tan
       const double grad = f.first * grad_y + f.second * products;
       g.x.value(i, j) = grad;
       g.x.limit(i, j) = (pointwise_error(c.dtype) + sum_error(c.rows.tangents + 1, c.dtype)) * scale;
-      g.bias.value(j, 0) += grad;
-      bias_scale(j, 0) += scale;
+      g.bias.value(j % c.channels, 0) += grad;
+      bias_scale(j % c.channels, 0) += scale;
       if (slopes == 0 || v > 0) continue;
-      const std::int64_t to = slopes > 1 ? j : 0;
+      const std::int64_t to = j % slopes;
       g.slope.value(to, 0) += v * grad_y + products;
       slope_scale(to, 0) += std::abs(v * grad_y) + magnitude;
     }
   }
-  const double sums = pointwise_error(c.dtype) + sum_error(c.rows.tangents + 1, c.dtype) +
-                      sum_error(c.rows.primal * (slopes == 1 ? c.cols : 1), c.dtype);
-  for (std::int64_t j = 0; j < c.cols; ++j) g.bias.limit(j, 0) = sums * bias_scale(j, 0);
+  const double sums =
+      pointwise_error(c.dtype) + sum_error(c.rows.tangents + 1, c.dtype) +
+      sum_error(c.rows.primal * (slopes == 1 ? c.cols : c.cols / std::max<std::int64_t>(c.channels, 1)), c.dtype);
+  for (std::int64_t j = 0; j < c.channels; ++j) g.bias.limit(j, 0) = sums * bias_scale(j, 0);
   for (std::int64_t j = 0; j < slopes; ++j) g.slope.limit(j, 0) = sums * slope_scale(j, 0);
   return g;
 }
@@ -255,7 +259,8 @@ class Runner {
     // Overwriting must not read what was there, so that is NaN then.
     const double before = parts.accumulate ? start : std::numeric_limits<double>::quiet_NaN();
     DeviceTensor grad_bias, grad_slope;
-    if (parts.parameters && parts.grad_x) grad_bias = upload_vector(context_, HostMatrix(c.cols, 1, before), c.dtype);
+    if (parts.parameters && parts.grad_x)
+      grad_bias = upload_vector(context_, HostMatrix(c.channels, 1, before), c.dtype);
     if (parts.parameters && c.slope) {
       grad_slope = upload_vector(context_, HostMatrix(c.slope->size(), 1, before), c.dtype);
     }

@@ -64,6 +64,37 @@ TEST_P(ActivationTest, MatchesReference) {
   }
 }
 
+TEST_P(ActivationTest, ColumnsRepeatTheChannels) {
+  // Pixels that fill runs on the CPU, leave them ragged, or do not fit one; few channels and many on the GPU's blocks.
+  struct Image {
+    Rows rows;
+    std::int64_t pixels;
+    std::int64_t channels;
+  };
+  const std::array<Image, 11> images{{{{3, 0, 3, 1}, 49, 1},
+                                      {{5, 1, 3, 2}, 100, 3},
+                                      {{4, 0, 4, 1}, 9, 17},
+                                      {{3, 0, 0, 0}, 64, 64},
+                                      {{2, 0, 2, 3}, 5, 100},
+                                      {{3, 1, 2, 1}, 3, 300},
+                                      {{9, 2, 5, 1}, 4, 8},
+                                      {{0, 0, 0, 0}, 4, 3},
+                                      {{70, 0, 70, 1}, 33, 2},
+                                      {{33, 0, 0, 0}, 1, 257},
+                                      {{600, 0, 0, 0}, 4, 3}}};
+  for (const Activation function :
+       {Activation::identity, Activation::tanh, Activation::prelu, Activation::leaky_relu}) {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      for (std::size_t k = 0; k < images.size(); ++k) {
+        const Image& image = images[k];
+        Case c(function, dtype, image.rows, image.pixels * image.channels, k % 4 != 3, k % 2 == 0, 6, image.pixels);
+        c.padding = k % 3 == 1 ? 5 : 0;
+        check(c);
+      }
+    }
+  }
+}
+
 TEST_P(ActivationTest, OptionalParts) {
   const Rows rows{37, 4, 20, 2};
   for (const Activation function : kFunctions) {

@@ -114,6 +114,66 @@ TEST_F(CheckpointTest, BatchNormLayersCountTheirPasses) {
   expect_equal(training.trainer.snapshot(), other.trainer.snapshot());
 }
 
+// Networks of 2 x 3 pixels of 2 channels, every tensor of which that can be is in another order in memory.
+TrainerConfig image_config() {
+  const ImageShape shape{2, 2, 3};
+  TrainerConfig config;
+  config.energy.network = {
+      shape.size(),
+      {Conv2dSpec{.channels = 3, .kernel = 2, .spectral_norm = true}, ActivationSpec{Activation::leaky_relu},
+       FlattenSpec{}, LinearSpec{.features = 4, .spectral_norm = true}, ActivationSpec{Activation::silu},
+       LinearSpec{.features = 1}},
+      shape};
+  config.generator.network = {
+      4,
+      {LinearSpec{.features = 12}, UnflattenSpec{2, 2, 3}, BatchNormSpec{}, ActivationSpec{Activation::relu},
+       ResidualSpec{{Conv2dSpec{.channels = 2, .kernel = 3, .padding = 1}}, {}},
+       ConvTranspose2dSpec{.channels = 2, .kernel = 3, .padding = 1}, ActivationSpec{Activation::tanh}}};
+  config.batch_size = 5;
+  config.total_steps = 60;
+  return config;
+}
+
+Dataset image_rows() {
+  std::vector<double> values(240);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>((i * 37 + 11) % 101) / 50 - 1;
+  return Dataset::from_rows(values, 20, 12);
+}
+
+TEST_F(CheckpointTest, ImagesAreStoredInPyTorchsOrder) {
+  Context context{SmallTraining::guarded()};
+  const Dataset data = image_rows();
+  Trainer trainer(context, image_config(), data), other(context, image_config(), data);
+  trainer.run(3);
+  save_checkpoint(at("c"), trainer);
+  const Checkpoint checkpoint = read_checkpoint(at("c"));
+  std::int64_t reordered = 0;
+  for (const auto& [network, parameters, tensors] :
+       {std::tuple{&trainer.energy_network(), trainer.energy_parameters(Weights::raw), &checkpoint.snapshot.energy},
+        std::tuple{&trainer.generator_network(), trainer.generator_parameters(Weights::raw),
+                   &checkpoint.snapshot.generator}}) {
+    for (const ParameterInfo& info : network->parameters()) {
+      const auto* memory = (info.buffer ? parameters.buffers : parameters.values).as<float>() + info.offset;
+      const SnapshotTensor& stored = tensors->at(info.name);
+      EXPECT_EQ(stored.shape, info.shape);
+      std::vector<float> file(stored.bytes.size() / sizeof(float));
+      std::memcpy(file.data(), stored.bytes.data(), stored.bytes.size());
+      for (std::int64_t i = 0; i < info.size(); ++i)
+        ASSERT_EQ(file[static_cast<std::size_t>(i)], memory[info.order.memory_element(i)]) << info.name << ' ' << i;
+      reordered += info.order.same() ? 0 : 1;
+    }
+  }
+  // Energy: the convolution's weight and v, the first linear layer's weight and v. Generator: the linear layer's weight
+  // and bias, two weights of convolutions.
+  EXPECT_EQ(reordered, 8);
+
+  restore_checkpoint(other, checkpoint);
+  expect_equal(trainer.snapshot(), other.snapshot());
+  trainer.run(3);
+  other.run(3);
+  expect_equal(trainer.snapshot(), other.snapshot());
+}
+
 TEST_F(CheckpointTest, NonFiniteValuesAreNeverWritten) {
   SmallTraining training;
   training.trainer.run(2);

@@ -23,8 +23,41 @@ inline auto members(const ActivationSpec& s) {
   return std::tie(function, negative_slope, initial_slope);
 }
 inline auto members(const BatchNormSpec& s) {
-  const auto& [momentum, epsilon] = s;
-  return std::tie(momentum, epsilon);
+  const auto& [momentum, epsilon, deviation] = s;
+  return std::tie(momentum, epsilon, deviation);
+}
+inline auto members(const Conv2dSpec& s) {
+  const auto& [channels, kernel, stride, padding, bias, spectral_norm, deviation] = s;
+  return std::tie(channels, kernel, stride, padding, bias, spectral_norm, deviation);
+}
+inline auto members(const ConvTranspose2dSpec& s) {
+  const auto& [channels, kernel, stride, padding, output_padding, bias, spectral_norm, deviation] = s;
+  return std::tie(channels, kernel, stride, padding, output_padding, bias, spectral_norm, deviation);
+}
+inline auto members(const AveragePoolSpec& s) {
+  const auto& [window] = s;
+  return std::tie(window);
+}
+inline auto members(const SumPoolSpec& s) {
+  const auto& [window] = s;
+  return std::tie(window);
+}
+inline auto members(const MaxPoolSpec& s) {
+  const auto& [window] = s;
+  return std::tie(window);
+}
+inline auto members(const UpsampleSpec& s) {
+  const auto& [factor] = s;
+  return std::tie(factor);
+}
+inline auto members(const FlattenSpec&) { return std::tuple<>(); }
+inline auto members(const UnflattenSpec& s) {
+  const auto& [channels, height, width] = s;
+  return std::tie(channels, height, width);
+}
+inline auto members(const ResidualSpec& s) {
+  const auto& [body, skip] = s;
+  return std::tie(body, skip);
 }
 inline auto members(const AffineSpec& s) {
   const auto& [scale, shift] = s;
@@ -70,11 +103,24 @@ BRACKET_TEST_EQUAL(AffineSpec)
 BRACKET_TEST_EQUAL(FourierFeaturesSpec)
 BRACKET_TEST_EQUAL(MonotoneCouplingSpec)
 BRACKET_TEST_EQUAL(ConfinementSpec)
+BRACKET_TEST_EQUAL(Conv2dSpec)
+BRACKET_TEST_EQUAL(ConvTranspose2dSpec)
+BRACKET_TEST_EQUAL(AveragePoolSpec)
+BRACKET_TEST_EQUAL(SumPoolSpec)
+BRACKET_TEST_EQUAL(MaxPoolSpec)
+BRACKET_TEST_EQUAL(UpsampleSpec)
+BRACKET_TEST_EQUAL(FlattenSpec)
+BRACKET_TEST_EQUAL(UnflattenSpec)
+inline bool operator==(const ResidualSpec& a, const ResidualSpec& b);
+inline bool operator==(const LayerSpec& a, const LayerSpec& b) {
+  return static_cast<const AnyLayerSpec&>(a) == static_cast<const AnyLayerSpec&>(b);
+}
+inline bool operator==(const ResidualSpec& a, const ResidualSpec& b) { return members(a) == members(b); }
 BRACKET_TEST_EQUAL(OptimizerConfig)
 BRACKET_TEST_EQUAL(PenaltyConfig)
 BRACKET_TEST_EQUAL(ScheduleConfig)
 inline bool operator==(const NetworkSpec& a, const NetworkSpec& b) {
-  return a.input_size == b.input_size && a.layers == b.layers;
+  return a.input_size == b.input_size && a.layers == b.layers && a.image == b.image;
 }
 inline bool operator==(const PlayerConfig& a, const PlayerConfig& b) {
   return a.network == b.network && a.optimizer == b.optimizer;

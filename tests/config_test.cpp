@@ -19,7 +19,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// No value is a default, no two values of one type are equal where that can be had, all seven layers occur.
+// No value is a default, no two values of one type are equal where that can be had, every kind of layer occurs.
 NetworkSpec every_layer() {
   LinearSpec linear{7};
   linear.bias = false;
@@ -31,11 +31,21 @@ NetworkSpec every_layer() {
   spec.input_size = 5;
   spec.layers = {linear,
                  ActivationSpec{Activation::prelu, 0.21, 0.37},
-                 BatchNormSpec{0.4, 1e-3},
+                 BatchNormSpec{0.4, 1e-3, 0.06},
                  AffineSpec{{1.5, -0.1, 1e-300}, {0.1, 2, std::nextafter(3.0, 4.0)}},
                  FourierFeaturesSpec{9, 0.7},
                  MonotoneCouplingSpec{3, 4, 6, {11, 13}, 1.25, 0.75},
-                 ConfinementSpec{2, 0.6, 17, 3.5}};
+                 ConfinementSpec{2, 0.6, 17, 3.5},
+                 Conv2dSpec{14, 15, 16, 18, false, true, 0.19},
+                 ConvTranspose2dSpec{20, 21, 22, 23, 24, false, true, 0.25},
+                 AveragePoolSpec{26},
+                 SumPoolSpec{27},
+                 MaxPoolSpec{28},
+                 UpsampleSpec{29},
+                 FlattenSpec{},
+                 UnflattenSpec{30, 31, 32},
+                 ResidualSpec{{ResidualSpec{{FlattenSpec{}}, {}}, SumPoolSpec{33}}, {UpsampleSpec{34}}}};
+  spec.image = ImageShape{35, 36, 37};
   return spec;
 }
 
@@ -114,6 +124,20 @@ TEST(Text, NumbersReadBackExactly) {
 TEST(ConfigJson, EveryMemberReturns) {
   EXPECT_EQ(network_spec_from_json(to_json(every_layer())), every_layer());
   EXPECT_EQ(trainer_config_from_json(to_json(every_field())), every_field());
+}
+
+TEST(ConfigJson, AnImageIsOptional) {
+  NetworkSpec rows{3, {FlattenSpec{}}};
+  EXPECT_EQ(to_json(rows).find("image"), std::string::npos);
+  EXPECT_EQ(network_spec_from_json(to_json(rows)), rows);
+  expect_refused([] { network_spec_from_json(R"({"input_size": 1, "image": {"channels": 1}, "layers": []})"); },
+                 {"'height'", "'image'"});
+  expect_refused(
+      [] {
+        network_spec_from_json(
+            R"({"input_size": 1, "layers": [{"type": "residual", "body": [{"type": "conv2"}], "skip": []}]})");
+      },
+      {"'layers.0.body.0.type'", "did you mean 'conv2d'?"});
 }
 
 TEST(ConfigJson, EveryEnumeratorReturns) {

@@ -35,6 +35,19 @@ class NetworkOnDevice {
   std::vector<double> buffers() const { return to_host(context_->ops(), buffers_); }
   void set_buffers(const std::vector<double>& values) { to_device(context_->ops(), buffers_, values); }
 
+  /// Running statistics as some training might have left them: means in +-0.5, variances in [0.5, 1.5].
+  void randomize_statistics() {
+    std::vector<double> v = buffers();
+    const HostMatrix noise = random_matrix(1, static_cast<std::int64_t>(v.size()), 78, -0.5, 0.5);
+    for (const ParameterInfo& info : network_.parameters()) {
+      const bool mean = info.name.ends_with("running_mean"), variance = info.name.ends_with("running_var");
+      if (!mean && !variance) continue;
+      for (std::int64_t i = info.offset; i < info.offset + info.size(); ++i)
+        v[static_cast<std::size_t>(i)] = (variance ? 1 : 0) + noise.values[static_cast<std::size_t>(i)];
+    }
+    set_buffers(v);
+  }
+
   /// Moves every learnt element by a uniform amount, so that no test point sits at a special start.
   void perturb(double amount) {
     std::vector<double> v = values();
@@ -62,6 +75,10 @@ struct StackedFunctional {
   HostMatrix cotangent, tangent_cotangent;
   TangentLayout layout;
   PassMode mode = PassMode::inference;
+  /// Where asked for, `value` leaves here the sign of every value of the primal pass and every byte that it keeps
+  /// (masks, choices): what changes when a piecewise-linear function bends.
+  bool record_pattern = false;
+  mutable std::vector<std::uint8_t> pattern = {};
 
   struct Gradients {
     std::vector<double> parameters, x, tangents;
@@ -74,6 +91,7 @@ struct StackedFunctional {
     forward(n, pass, tangent_pass);
     double sum = dot(to_host(n.context().ops(), pass.output()), cotangent.values);
     if (tangents.rows > 0) sum += dot(to_host(n.context().ops(), tangent_pass.output()), tangent_cotangent.values);
+    if (record_pattern) pattern = pattern_of(n, pass);
     return sum;
   }
 
@@ -112,6 +130,19 @@ struct StackedFunctional {
   }
 
  private:
+  static std::vector<std::uint8_t> pattern_of(NetworkOnDevice& n, const PrimalPass& pass) {
+    std::vector<std::uint8_t> pattern;
+    for (const Tensor& slot : pass.slots)
+      for (const double v : to_host(n.context().ops(), slot)) pattern.push_back(v > 0 ? 2 : v < 0 ? 0 : 1);
+    for (const Tensor& extra : pass.extras) {
+      if (extra.dtype() != DType::u8) continue;
+      std::vector<std::uint8_t> bytes(static_cast<std::size_t>(extra.size()));
+      n.context().ops().download(bytes.data(), extra);
+      pattern.insert(pattern.end(), bytes.begin(), bytes.end());
+    }
+    return pattern;
+  }
+
   void forward(NetworkOnDevice& n, PrimalPass& pass, TangentPass& tangent_pass) const {
     Ops& ops = n.context().ops();
     const DType dtype = n.network().dtype();
@@ -145,6 +176,7 @@ class WorstError {
     }
   }
   double worst() const { return worst_; }
+  double floor() const { return floor_; }
   const std::string& where() const { return where_; }
 
  private:

@@ -1,7 +1,7 @@
 // Networks: forward tangents, reverse passes with second-order terms, and both ways of making them, layer by layer.
 #include "bracket/network.h"
 
-#include "tests/network_fixture.h"
+#include "tests/network_checks.h"
 
 namespace bracket::test {
 namespace {
@@ -68,37 +68,6 @@ std::vector<Case> cases() {
   return list;
 }
 
-// 5 samples, tangents (K = 2) on samples 1..3.
-StackedFunctional functional(const NetworkSpec& spec, std::int64_t outputs, bool tangents, std::uint64_t salt = 1) {
-  StackedFunctional f;
-  if (tangents) f.layout = {1, 3, 2};
-  f.x = random_matrix(5, spec.input_size, 100 + salt);
-  f.tangents = random_matrix(f.layout.rows(), spec.input_size, 2);
-  f.cotangent = random_matrix(5, outputs, 3);
-  f.tangent_cotangent = random_matrix(f.layout.rows(), outputs, 4);
-  return f;
-}
-
-// Points at which no value of the pass lies within 2e-3 of 0, where piecewise-linear functions bend: the differences
-// below move values by at most 2 h times a path weight of about 10.
-StackedFunctional away_from_kinks(NetworkOnDevice& n, bool tangents) {
-  constexpr double kMargin = 2e-3;
-  for (std::uint64_t salt = 1; salt <= 1000; ++salt) {
-    StackedFunctional f = functional(n.network().spec(), n.network().output_size(), tangents, salt);
-    n.arena().rewind(0);
-    PrimalPass pass;
-    const DeviceTensor x = upload(n.context(), f.x);
-    n.network().forward(n.context().ops(), n.arena(), pass, n.parameters(), x, PassMode::inference);
-    bool clear = true;
-    for (const Tensor& slot : pass.slots) {
-      for (const double v : to_host(n.context().ops(), slot)) clear = clear && (v == 0 || std::abs(v) > kMargin);
-    }
-    if (clear) return f;
-  }
-  ADD_FAILURE() << "no points away from kinks";
-  return {};
-}
-
 class NetworkGradients : public ::testing::TestWithParam<Case> {
  protected:
   static Context& context() {
@@ -107,107 +76,29 @@ class NetworkGradients : public ::testing::TestWithParam<Case> {
   }
 };
 
-// Fourth-order differences with step 3e-5: truncation h^4/30 ~ 3e-20 times a fifth derivative of at most 1e8 here,
-// rounding 1.5 eps |f| / h ~ 1e-11 |f|. Derivatives below 1e-3 of the largest are judged against that floor.
-constexpr double kStep = 3e-5;
-constexpr double kWorstRelativeError = 1e-6;
-
 TEST_P(NetworkGradients, MatchCentralDifferences) {
   for (const bool tangents : {false, true}) {
     NetworkOnDevice n(context(), GetParam().spec, DType::f64);
     n.perturb(0.05);
-    StackedFunctional f = away_from_kinks(n, tangents);
-    const StackedFunctional::Gradients g = f.gradients(n, false);
-    double largest = 0;
-    for (const auto* part : {&g.parameters, &g.x, &g.tangents}) {
-      for (const double v : *part) largest = std::max(largest, std::abs(v));
-    }
-    WorstError error(1e-3 * largest);
-    const std::vector<double> start = n.values();
-    for (const ParameterInfo& info : n.network().parameters()) {
-      if (info.buffer) continue;
-      const std::int64_t stride = std::max<std::int64_t>(1, info.size() / 7);
-      for (std::int64_t i = info.offset; i < info.offset + info.size(); i += stride) {
-        const double difference = central_difference(
-            [&](double step) {
-              std::vector<double> moved = start;
-              moved[static_cast<std::size_t>(i)] += step;
-              n.set_values(moved);
-              return f.value(n);
-            },
-            kStep);
-        error.add(g.parameters[static_cast<std::size_t>(i)], difference, info.name);
-      }
-    }
-    n.set_values(start);
-    for (auto [matrix, gradient, name] :
-         {std::tuple{&f.x, &g.x, "x"}, std::tuple{&f.tangents, &g.tangents, "tangent"}}) {
-      for (std::size_t i = 0; i < matrix->values.size(); ++i) {
-        const double centre = matrix->values[i];
-        const double difference = central_difference(
-            [&](double step) {
-              matrix->values[i] = centre + step;
-              return f.value(n);
-            },
-            kStep);
-        matrix->values[i] = centre;
-        error.add((*gradient)[i], difference, name + std::to_string(i));
-      }
-    }
-    EXPECT_LE(error.worst(), kWorstRelativeError) << error.where() << (tangents ? " (stacked)" : " (primal)");
+    expect_gradients_match(n, tangents, PassMode::inference);
   }
 }
 
-// <J v, u> = <v, J^T u>: both sides are the same sum of products in another order, so they agree to a few hundred
-// rounding errors of their terms; 1e-12 of the terms' size is the limit the project sets.
 TEST_P(NetworkGradients, AdjointIdentity) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
   n.perturb(0.05);
-  const StackedFunctional f = functional(GetParam().spec, n.network().output_size(), true);
-  StackedFunctional only_tangent = f;
-  std::fill(only_tangent.cotangent.values.begin(), only_tangent.cotangent.values.end(), 0.0);
-  const double forward = only_tangent.value(n);
-  const StackedFunctional::Gradients g = only_tangent.gradients(n, false);
-  const double reverse = StackedFunctional::dot(g.tangents, f.tangents.values);
-  double scale = 0;
-  for (std::size_t i = 0; i < g.tangents.size(); ++i) scale += std::abs(g.tangents[i] * f.tangents.values[i]);
-  EXPECT_NEAR(forward, reverse, 1e-12 * scale);
+  expect_adjoint_identity(n);
 }
 
 TEST_P(NetworkGradients, PushedTangentsEqualTheFusedCall) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
   n.perturb(0.05);
-  const StackedFunctional f = functional(GetParam().spec, n.network().output_size(), true);
-  const StackedFunctional::Gradients fused = f.gradients(n, false), split = f.gradients(n, true);
-  // The weight gradient is one contraction over all rows or the sum of two: orders differ, so rounding may.
-  double largest = 0;
-  for (const double v : fused.parameters) largest = std::max(largest, std::abs(v));
-  for (std::size_t i = 0; i < fused.parameters.size(); ++i) {
-    EXPECT_NEAR(fused.parameters[i], split.parameters[i], 1e-13 * largest) << i;
-  }
-  for (std::size_t i = 0; i < fused.x.size(); ++i) EXPECT_NEAR(fused.x[i], split.x[i], 1e-12) << i;
-  for (std::size_t i = 0; i < fused.tangents.size(); ++i) EXPECT_NEAR(fused.tangents[i], split.tangents[i], 1e-12) << i;
+  expect_push_equals_fused(n);
 }
 
 TEST_P(NetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
-  const StackedFunctional f = functional(GetParam().spec, n.network().output_size(), true);
-  const std::vector<double> once = f.gradients(n, false).parameters;
-  Ops& ops = context().ops();
-  n.arena().rewind(0);
-  PrimalPass pass;
-  TangentPass tangent_pass;
-  const DeviceTensor x = upload(context(), f.x), t = upload(context(), f.tangents);
-  const DeviceTensor c = upload(context(), f.cotangent), ct = upload(context(), f.tangent_cotangent);
-  n.network().forward(ops, n.arena(), pass, tangent_pass, n.parameters(), x, t, f.layout, PassMode::inference);
-  ReverseRequest request;
-  request.grad_parameters = n.gradient();
-  request.accumulate_parameters = true;
-  n.network().reverse(ops, n.arena(), pass, &tangent_pass, c, ct, request);
-  const std::vector<double> twice = to_host(ops, n.gradient());
-  double largest = 0;
-  for (const double v : once) largest = std::max(largest, std::abs(v));
-  for (std::size_t i = 0; i < once.size(); ++i) EXPECT_NEAR(twice[i], 2 * once[i], 1e-13 * largest) << i;
+  expect_gradients_accumulate(n);
 }
 
 std::string case_name(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }
@@ -221,29 +112,7 @@ TEST(NetworkTraining, BatchNormGradientsMatchCentralDifferences) {
                           activation(Activation::tanh), BatchNormSpec{}, LinearSpec{2}}};
   NetworkOnDevice n(device.context(), spec, DType::f64);
   n.perturb(0.1);
-  StackedFunctional f = functional(spec, 2, false);
-  f.mode = PassMode::training;
-  const StackedFunctional::Gradients g = f.gradients(n, false);
-  double largest = 0;
-  for (const double v : g.parameters) largest = std::max(largest, std::abs(v));
-  WorstError error(1e-3 * largest);
-  const std::vector<double> start = n.values();
-  for (const ParameterInfo& info : n.network().parameters()) {
-    if (info.buffer) continue;
-    for (std::int64_t i = info.offset; i < info.offset + info.size(); ++i) {
-      error.add(g.parameters[static_cast<std::size_t>(i)],
-                central_difference(
-                    [&](double step) {
-                      std::vector<double> moved = start;
-                      moved[static_cast<std::size_t>(i)] += step;
-                      n.set_values(moved);
-                      return f.value(n);
-                    },
-                    kStep),
-                info.name);
-    }
-  }
-  EXPECT_LE(error.worst(), kWorstRelativeError) << error.where();
+  expect_gradients_match(n, false, PassMode::training);
 }
 
 TEST(NetworkTraining, TangentsThroughBatchStatisticsAreRefused) {

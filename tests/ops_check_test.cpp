@@ -22,6 +22,7 @@ class Addresses {
  public:
   Tensor f32(std::initializer_list<std::int64_t> shape) { return Tensor(next(), DType::f32, shape); }
   Tensor f64(std::initializer_list<std::int64_t> shape) { return Tensor(next(), DType::f64, shape); }
+  Tensor u8(std::initializer_list<std::int64_t> shape) { return Tensor(next(), DType::u8, shape); }
   Tensor strided(std::int64_t rows, std::int64_t cols, std::int64_t stride) {
     return Tensor::matrix(next(), DType::f32, rows, cols, stride);
   }
@@ -57,7 +58,9 @@ class OpsCheckTest : public ::testing::Test {
   const Rows rows{10, 2, 4, 3};  // 12 tangent rows
   StepState* const state = static_cast<StepState*>(at.next());
   const Tensor workspace = at.f64({kReductionWorkspace});
-  const Staircase staircase{1, 2, 5, 2.0, 1.0};  // 2 columns of 2 + 15 parameters
+  const Staircase staircase{1, 2, 5, 2.0, 1.0};        // 2 columns of 2 + 15 parameters
+  const Convolution convolution{6, 5, 2, 4, 3, 2, 1};  // 6 x 5 pixels to 3 x 3
+  const Window window{4, 4, 3, 2, 0.25};
   const RandomKey key{1, RandomStream::test, 0};
 };
 
@@ -70,8 +73,16 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.linear_forward(m(5, 2), m(5, 3), m(2, 3));
   ops.linear_reverse_data(m(5, 3), m(5, 2), m(2, 3), Update::overwrite);
   ops.linear_reverse_weights(m(2, 3), m(5, 2), m(5, 3), Update::accumulate);
+  ops.conv2d_forward(m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), m(4, 9 * 2), convolution);
+  ops.conv2d_reverse_data(m(5, 6 * 5 * 2), m(5, 3 * 3 * 4), m(4, 9 * 2), convolution, Update::overwrite);
+  ops.conv2d_reverse_weights(m(4, 9 * 2), m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), convolution, Update::overwrite, {});
   ops.bias_activation_forward(s(4), s(4), v(4), {}, {Activation::silu}, rows);
   ops.bias_activation_reverse(s(4), v(4), v(1), s(4), s(4), v(4), v(1), {Activation::prelu}, rows, Update::overwrite);
+  ops.masked_activation_forward(s(22), at.u8({10, 4}), s(22), v(11), 11, {Activation::relu}, rows);
+  ops.masked_activation_reverse(s(22), v(11), s(22), at.u8({10, 4}), 11, {Activation::leaky_relu}, rows,
+                                Update::overwrite);
+  ops.window_sum(m(3, 12), m(3, 48), window, Update::overwrite);
+  ops.window_spread(m(3, 48), m(3, 12), window, Update::accumulate);
   ops.batch_norm_train_forward(m(5, 3), v(3), v(3), v(3), v(3), m(5, 3), v(3), v(3), 0.1, 1e-5);
   ops.batch_norm_train_reverse(m(5, 3), v(3), v(3), m(5, 3), m(5, 3), v(3), v(3), v(3), Update::overwrite);
   ops.batch_norm_infer_forward(s(4), s(4), v(4), v(4), v(4), v(4), 1e-5, rows);
@@ -187,6 +198,64 @@ TEST_F(OpsCheckTest, DtypesShapesAndMemory) {
   expect_refused([&] { ops.download(nullptr, v(2)); }, "download", "host is null");
 }
 
+TEST_F(OpsCheckTest, Convolutions) {
+  const Tensor x = m(5, 6 * 5 * 2), w = m(4, 9 * 2), y = m(5, 3 * 3 * 4);
+  const auto forward = [&](const Convolution& map) { ops.conv2d_forward(y, x, w, map); };
+  const std::string op = "conv2d_forward";
+  const auto with = [&](const auto& change) {
+    Convolution map = convolution;
+    change(map);
+    return map;
+  };
+  EXPECT_NO_THROW(forward(convolution));
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_height = 0; })); }, op,
+                 "in_height is 0; it must lie between 1 and 65536");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_width = -5; })); }, op, "in_width is -5");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_channels = 0; })); }, op, "in_channels is 0");
+  expect_refused([&] { forward(with([](Convolution& map) { map.out_channels = 1 << 21; })); }, op,
+                 "out_channels is 2097152; it must lie between 1 and 1048576");
+  expect_refused([&] { forward(with([](Convolution& map) { map.kernel = 0; })); }, op, "kernel is 0");
+  expect_refused([&] { forward(with([](Convolution& map) { map.stride = 0; })); }, op, "stride is 0");
+  expect_refused([&] { forward(with([](Convolution& map) { map.padding = -1; })); }, op, "padding is -1");
+  expect_refused([&] { forward(with([](Convolution& map) { map.kernel = 8; })); }, op,
+                 "the convolution (6 x 5 pixels, 2 -> 4 channels, kernel 8, stride 2, padding 1) has no output; its "
+                 "kernel must fit the padded image, 7 pixels on the shorter side");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_channels = 1 << 20, map.in_width = 1 << 16; })); },
+                 op, "elements; the limit is 2147483647");
+  expect_refused([&] { forward(with([](Convolution& map) { map.in_width = 6; })); }, op,
+                 "x is f32[5, 60]; its shape must be [5, 72]");
+  expect_refused([&] { forward(with([](Convolution& map) { map.stride = 1; })); }, op,
+                 "y is f32[5, 36]; its shape must be [5, 120]");
+  expect_refused([&] { ops.conv2d_forward(y, x, m(4, 17), convolution); }, op, "w is f32[4, 17]; its shape must be [4");
+  expect_refused([&] { ops.conv2d_forward(y, x, at.f64({4, 18}), convolution); }, op, "both must have one dtype");
+  expect_refused([&] { ops.conv2d_forward(y, m(4, 60), w, convolution); }, op, "y is f32[5, 36]");
+  const Convolution same{3, 3, 4, 4, 3, 1, 1};
+  expect_refused([&] { ops.conv2d_forward(y, y, m(4, 36), same); }, op, "share memory; they must be apart");
+  expect_refused([&] { ops.conv2d_reverse_data(y, y, m(4, 36), same, Update::overwrite); }, "conv2d_reverse_data",
+                 "share memory");
+  expect_refused([&] { ops.conv2d_reverse_data(x, m(5, 35), w, convolution, Update::overwrite); },
+                 "conv2d_reverse_data", "grad_y is f32[5, 35]");
+  expect_refused([&] { ops.conv2d_reverse_data(x, y, w, convolution, static_cast<Update>(9)); }, "conv2d_reverse_data",
+                 "update is 9");
+
+  const std::string weights = "conv2d_reverse_weights";
+  const auto reverse = [&](const Tensor& grad_w, const Tensor& grad_y, const Tensor& sums) {
+    ops.conv2d_reverse_weights(grad_w, grad_y, m(60, 60), convolution, Update::overwrite, sums);
+  };
+  // 540 pixels: two chunks of 4 x 18 weights.
+  ASSERT_EQ(convolution.weights_workspace(60), 2 * 4 * 18);
+  ASSERT_EQ(convolution.weights_workspace(56), 0);
+  EXPECT_NO_THROW(reverse(w, m(60, 36), v(144)));
+  expect_refused([&] { reverse(w, m(60, 36), {}); }, weights, "workspace is absent");
+  expect_refused([&] { reverse(w, m(60, 36), v(143)); }, weights,
+                 "workspace is f32[143]; it must hold at least 144 elements of f32");
+  expect_refused([&] { reverse(w, m(60, 36), at.f64({144})); }, weights,
+                 "workspace is f64[144]; it must hold at least");
+  expect_refused([&] { reverse(w, m(60, 36), w.reshaped({72})); }, weights, "workspace is f32[72]");
+  expect_refused([&] { reverse(w, m(59, 36), v(144)); }, weights, "x is f32[60, 60]; its shape must be [59, 60]");
+  expect_refused([&] { reverse(m(4, 17), m(60, 36), v(144)); }, weights, "grad_w is f32[4, 17]");
+}
+
 TEST_F(OpsCheckTest, StackedRows) {
   const auto forward = [&](const Stacked& y, const Stacked& x, const Rows& r) {
     ops.bias_activation_forward(y, x, {}, {}, {Activation::tanh}, r);
@@ -222,9 +291,14 @@ TEST_F(OpsCheckTest, Activations) {
   const auto run = [&](const Tensor& bias, const Tensor& slope, ActivationKind kind) {
     ops.bias_activation_forward(s(4), s(4), bias, slope, kind, rows);
   };
-  expect_refused([&] { run(v(5), {}, {}); }, forward, "bias is f32[5]; its shape must be [4]");
+  expect_refused([&] { run(v(5), {}, {}); }, forward, "bias is f32[5]; its size must divide the number of columns, 4");
+  expect_refused([&] { run(at.f32({0}), {}, {}); }, forward, "bias is f32[0]; its size must divide");
+  EXPECT_NO_THROW(run(v(2), {}, {})) << "two pixels of two channels";
+  EXPECT_NO_THROW(run({}, v(2), {Activation::prelu}));
+  EXPECT_NO_THROW(run(v(2), v(2), {Activation::prelu}));
+  expect_refused([&] { run(v(2), v(4), {Activation::prelu}); }, forward, "slope is f32[4]; its shape must be [2]");
   expect_refused([&] { run({}, {}, {Activation::prelu}); }, forward, "slope is absent");
-  expect_refused([&] { run({}, v(3), {Activation::prelu}); }, forward, "slope is f32[3]; its shape must be [4]");
+  expect_refused([&] { run({}, v(3), {Activation::prelu}); }, forward, "slope is f32[3]; its size must divide");
   expect_refused([&] { run({}, v(4), {Activation::relu}); }, forward, "only prelu has one");
   expect_refused([&] { run({}, {}, {Activation::leaky_relu, kNan}); }, forward, "negative_slope is nan");
   expect_refused([&] { run({}, {}, {static_cast<Activation>(77)}); }, forward, "activation function 77 is not known");
@@ -240,6 +314,102 @@ TEST_F(OpsCheckTest, Activations) {
   expect_refused([&] { back(s(4), {}, {}, {m(10, 4), {}}, s(4)); }, reverse, "grad_y.tangent is absent");
   expect_refused([&] { back(s(4), {}, {}, s(4), {m(10, 4), {}}); }, reverse, "x.tangent is absent");
   expect_refused([&] { back(s(4), v(3), {}, s(4), s(4)); }, reverse, "grad_bias is f32[3]");
+}
+
+TEST_F(OpsCheckTest, StorageTypesAreNotForArithmetic) {
+  const Tensor bytes = at.u8({3, 4});
+  expect_refused([&] { ops.fill(bytes, 1); }, "fill", "y is u8[3, 4]; u8 is for storage, arithmetic needs f32 or f64");
+  expect_refused([&] { ops.copy(bytes, m(3, 4)); }, "copy", "y is u8[3, 4]; u8 is for storage");
+  expect_refused([&] { ops.copy(m(3, 4), bytes); }, "copy", "x is u8[3, 4]; u8 is for storage");
+  expect_refused([&] { ops.axpy(bytes, 1, bytes); }, "axpy", "y is u8[3, 4]; u8 is for storage");
+  expect_refused([&] { ops.linear_forward(m(5, 2), m(5, 3), at.u8({2, 3})); }, "linear_forward", "one dtype");
+  expect_refused([&] { ops.row_dot(at.u8({3}), bytes, bytes); }, "row_dot", "u8 is for storage");
+  expect_refused([&] { ops.squared_norm(at.f64({1}), bytes, workspace); }, "squared_norm", "u8 is for storage");
+  expect_refused([&] { ops.random_uniform(bytes, key, 0, 1, nullptr); }, "random_uniform", "u8 is for storage");
+  expect_refused([&] { ops.gather_batch(m(2, 4), bytes, key, nullptr); }, "gather_batch", "table is u8[3, 4]");
+  expect_refused([&] { ops.gather_batch(at.u8({2, 4}), bytes, key, nullptr); }, "gather_batch", "u8 is for storage");
+  std::vector<std::uint8_t> host(12);
+  EXPECT_NO_THROW(ops.upload(bytes, host.data())) << "transfers take every dtype";
+}
+
+TEST_F(OpsCheckTest, MaskedActivations) {
+  const std::string forward = "masked_activation_forward";
+  const std::string reverse = "masked_activation_reverse";
+  const Tensor mask = at.u8({10, 4});  // two pixels of 11 channels
+  const auto run = [&](const Stacked& y, const Tensor& bits, const Stacked& x, const Tensor& bias,
+                       std::int64_t channels,
+                       ActivationKind kind) { ops.masked_activation_forward(y, bits, x, bias, channels, kind, rows); };
+  EXPECT_NO_THROW(run({{}, m(12, 22)}, mask, {{}, m(12, 22)}, {}, 11, {Activation::relu})) << "the mask is read";
+  EXPECT_NO_THROW(run({m(10, 22), {}}, mask, {m(10, 22), {}}, {}, 11, {Activation::relu}));
+  expect_refused([&] { run({}, mask, s(22), {}, 11, {Activation::relu}); }, forward, "y.tangent is absent");
+  expect_refused([&] { run(s(22), mask, {{}, m(12, 22)}, {}, 11, {Activation::relu}); }, forward, "x.primal is absent");
+  expect_refused(
+      [&] {
+        run(s(22), mask, {m(10, 22), {}}, {}, 11, {Activation::relu});
+      },
+      forward, "x.tangent is absent");
+  expect_refused([&] { run(s(22), mask, s(22), {}, 11, {Activation::tanh}); }, forward, "use relu or leaky_relu");
+  expect_refused(
+      [&] {
+        run(s(22), mask, s(22), {}, 11, {Activation::leaky_relu, kNan});
+      },
+      forward, "negative_slope is nan");
+  expect_refused([&] { run(s(22), mask, s(22), {}, 10, {Activation::relu}); }, forward,
+                 "channels is 10; it must be at least 1 and divide the number of columns, 22");
+  expect_refused([&] { run(s(22), mask, s(22), {}, 0, {Activation::relu}); }, forward, "channels is 0");
+  expect_refused([&] { run(s(22), mask, s(22), v(22), 11, {Activation::relu}); }, forward,
+                 "bias is f32[22]; its shape must be [11]");
+  expect_refused(
+      [&] {
+        run(s(22), at.u8({10, 3}), s(22), {}, 11, {Activation::relu});
+      },
+      forward, "mask is u8[10, 3]; its shape must be [10, 4]");
+  expect_refused([&] { run(s(22), m(10, 4), s(22), {}, 11, {Activation::relu}); }, forward,
+                 "mask is f32[10, 4]; it must be u8");
+  const auto back = [&](const Stacked& grad_x, const Tensor& grad_bias, const Stacked& grad_y, Update update) {
+    ops.masked_activation_reverse(grad_x, grad_bias, grad_y, mask, 11, {Activation::relu}, rows, update);
+  };
+  EXPECT_NO_THROW(back(s(22), v(11), {{}, m(12, 22)}, Update::overwrite)) << "grad_y.primal absent means zero";
+  expect_refused(
+      [&] {
+        back({{}, m(12, 22)}, v(11), s(22), Update::overwrite);
+      },
+      reverse, "grad_bias is asked for without grad_x.primal");
+  expect_refused([&] { back(s(22), v(22), s(22), Update::overwrite); }, reverse, "grad_bias is f32[22]");
+  expect_refused([&] { back(s(22), {}, {m(10, 22), {}}, Update::overwrite); }, reverse, "grad_y.tangent is absent");
+  expect_refused([&] { back(s(22), {}, s(22), static_cast<Update>(9)); }, reverse, "update is 9");
+}
+
+TEST_F(OpsCheckTest, Windows) {
+  const auto sum = [&](const Tensor& y, const Tensor& x, const Window& map) {
+    ops.window_sum(y, x, map, Update::overwrite);
+  };
+  const auto spread = [&](const Tensor& y, const Tensor& x, const Window& map) {
+    ops.window_spread(y, x, map, Update::overwrite);
+  };
+  expect_refused(
+      [&] {
+        sum(m(3, 12), m(3, 48), {4, 4, 3, 3, 1});
+      },
+      "window_sum", "window is 3; it must be at least 1 and divide the height, 4");
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {4, 5, 3, 2, 1}); }, "window_sum", "divide the width, 5");
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {4, 4, 3, 0, 1}); }, "window_sum", "window is 0");
+  expect_refused(
+      [&] {
+        sum(m(3, 12), m(3, 48), {4, 4, -3, 2, 1});
+      },
+      "window_sum", "height, width and channels are [4, 4, -3]; none may be negative");
+  const std::int64_t huge = std::numeric_limits<std::int64_t>::max() / 2;
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {huge, huge, 3, 1, 1}); }, "window_sum", "product at most 2^60");
+  expect_refused([&] { sum(m(3, 12), m(3, 48), {4, 4, 3, 2, kInfinity}); }, "window_sum", "scale is inf");
+  expect_refused([&] { sum(m(3, 48), m(3, 48), window); }, "window_sum", "y is f32[3, 48]; its shape must be [3, 12]");
+  expect_refused([&] { sum(m(3, 12), m(3, 12), window); }, "window_sum", "x is f32[3, 12]; its shape must be [3, 48]");
+  expect_refused([&] { spread(m(2, 48), m(3, 12), window); }, "window_spread", "y is f32[2, 48]");
+  expect_refused([&] { spread(m(3, 48), m(3, 48), window); }, "window_spread", "x is f32[3, 48]");
+  const Tensor shared = m(3, 12);
+  expect_refused([&] { sum(shared, shared, {2, 2, 3, 1, 1}); }, "window_sum", "share memory");
+  expect_refused([&] { ops.window_spread(m(3, 48), m(3, 12), window, static_cast<Update>(9)); }, "window_spread",
+                 "update is 9");
 }
 
 TEST_F(OpsCheckTest, Normalization) {

@@ -17,6 +17,7 @@
 #include <random>
 #include <sstream>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -178,8 +179,38 @@ inline DeviceTensor empty_matrix(Context& context, DType dtype, std::int64_t row
   return {std::move(buffer), tensor};
 }
 
+/// What uploads leave between the rows of a matrix: a NaN, for u8 the byte that guarded memory is filled with.
+template <class T>
+T gap_value() {
+  if constexpr (std::is_same_v<T, std::uint8_t>) {
+    return 0xff;
+  } else {
+    return std::numeric_limits<T>::quiet_NaN();
+  }
+}
+template <class T>
+bool is_gap_value(T value) {
+  if constexpr (std::is_same_v<T, std::uint8_t>) {
+    return value == gap_value<T>();
+  } else {
+    return std::isnan(value);
+  }
+}
+
+/// f(T{}) with the element type of `dtype`.
+template <class F>
+void with_element_type(DType dtype, F&& f) {
+  if (dtype == DType::f32) {
+    f(float{});
+  } else if (dtype == DType::f64) {
+    f(double{});
+  } else {
+    f(std::uint8_t{});
+  }
+}
+
 /// Writes `host` into `y`, a matrix (any row stride) or a contiguous tensor of the same number of elements. Elements
-/// between the rows become NaN.
+/// between the rows become gap_value().
 inline void upload_into(Context& context, const Tensor& y, const HostMatrix& host) {
   ASSERT_EQ(y.size(), host.size());
   if (y.size() == 0) return;
@@ -187,7 +218,7 @@ inline void upload_into(Context& context, const Tensor& y, const HostMatrix& hos
   const std::int64_t stride = y.row_stride();
   const auto span = static_cast<std::size_t>((y.rows() - 1) * stride + cols);
   const auto write = [&]<class T>(T) {
-    std::vector<T> elements(span, std::numeric_limits<T>::quiet_NaN());
+    std::vector<T> elements(span, gap_value<T>());
     for (std::int64_t i = 0; i < y.rows(); ++i) {
       for (std::int64_t j = 0; j < cols; ++j) {
         elements[static_cast<std::size_t>(i * stride + j)] =
@@ -196,11 +227,7 @@ inline void upload_into(Context& context, const Tensor& y, const HostMatrix& hos
     }
     context.ops().copy_bytes_to_device(y.data(), elements.data(), static_cast<std::int64_t>(span * sizeof(T)));
   };
-  if (y.dtype() == DType::f32) {
-    write(float{});
-  } else {
-    write(double{});
-  }
+  with_element_type(y.dtype(), write);
 }
 
 /// [rows, cols] on the device; rows lie cols + padding elements apart.
@@ -219,7 +246,7 @@ inline DeviceTensor upload_vector(Context& context, const HostMatrix& host, DTyp
 }
 
 /// The elements as rows() x cols(). Fails the test when something was written between the rows, which upload and
-/// empty_matrix left NaN.
+/// empty_matrix left gap_value().
 inline HostMatrix download(Context& context, const Tensor& x) {
   HostMatrix host(x.rows(), x.cols());
   if (x.size() == 0) return host;
@@ -233,16 +260,12 @@ inline HostMatrix download(Context& context, const Tensor& x) {
         host(i, j) = static_cast<double>(elements[static_cast<std::size_t>(i * stride + j)]);
       }
       for (std::int64_t j = x.cols(); j < stride && i + 1 < x.rows(); ++j) {
-        EXPECT_TRUE(std::isnan(elements[static_cast<std::size_t>(i * stride + j)]))
+        EXPECT_TRUE(is_gap_value(elements[static_cast<std::size_t>(i * stride + j)]))
             << "written between the rows: row " << i << ", " << j - x.cols() << " elements past its end";
       }
     }
   };
-  if (x.dtype() == DType::f32) {
-    read(float{});
-  } else {
-    read(double{});
-  }
+  with_element_type(x.dtype(), read);
   return host;
 }
 

@@ -20,9 +20,11 @@ constexpr std::array kActivations = {"identity", "relu", "leaky_relu", "prelu", 
 constexpr std::array kPenaltyKinds = {"bidirectional", "zero_gp"};
 constexpr std::array kPenaltyRules = {"constant", "power", "controller"};
 // In the order of LayerSpec's alternatives.
-constexpr std::array kLayerTypes = {"linear",           "activation",        "batch_norm", "affine",
-                                    "fourier_features", "monotone_coupling", "confinement"};
-static_assert(kLayerTypes.size() == std::variant_size_v<LayerSpec>);
+constexpr std::array kLayerTypes = {"linear",           "activation",        "batch_norm",  "affine",
+                                    "fourier_features", "monotone_coupling", "confinement", "conv2d",
+                                    "conv_transpose2d", "average_pool",      "sum_pool",    "max_pool",
+                                    "upsample",         "flatten",           "unflatten",   "residual"};
+static_assert(kLayerTypes.size() == std::variant_size_v<AnyLayerSpec>);
 
 // A product of two such widths fits 64 bits.
 constexpr double kLargestWidth = 2147483647;      // 2^31 - 1
@@ -32,6 +34,7 @@ constexpr NumberRange kAnyNumber;
 constexpr NumberRange kNotNegative = NumberRange::at_least(0);
 constexpr NumberRange kPositive = NumberRange::above(0);
 constexpr NumberRange kWidth = NumberRange::between(1, kLargestWidth);
+constexpr NumberRange kPadding = NumberRange::between(0, kLargestWidth);
 constexpr NumberRange kEnergySteps = NumberRange::between(1, 10000);  // of one step, which cannot be interrupted
 constexpr NumberRange kSteps = NumberRange::between(0, kLargestStep);
 constexpr NumberRange kFraction = NumberRange::between(0, 1);
@@ -58,6 +61,7 @@ template <class ArchiveT>
 void visit_fields(ArchiveT& archive, BatchNormSpec& spec) {
   archive.number("momentum", spec.momentum, kFraction);
   archive.number("epsilon", spec.epsilon, kPositive);
+  archive.number("deviation", spec.deviation, kNotNegative);
 }
 
 template <class ArchiveT>
@@ -90,6 +94,74 @@ void visit_fields(ArchiveT& archive, ConfinementSpec& spec) {
   archive.number("radius", spec.radius, kNotNegative);
 }
 
+template <class ArchiveT, class SpecT>
+void visit_convolution(ArchiveT& archive, SpecT& spec) {
+  archive.number("channels", spec.channels, kWidth, Presence::required);
+  archive.number("kernel", spec.kernel, kWidth, Presence::required);
+  archive.number("stride", spec.stride, kWidth);
+  archive.number("padding", spec.padding, kPadding);
+  archive.flag("bias", spec.bias);
+  archive.flag("spectral_norm", spec.spectral_norm);
+  archive.number("deviation", spec.deviation, kNotNegative);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, Conv2dSpec& spec) {
+  visit_convolution(archive, spec);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, ConvTranspose2dSpec& spec) {
+  visit_convolution(archive, spec);
+  archive.number("output_padding", spec.output_padding, kPadding);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, AveragePoolSpec& spec) {
+  archive.number("window", spec.window, kWidth, Presence::required);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, SumPoolSpec& spec) {
+  archive.number("window", spec.window, kWidth, Presence::required);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, MaxPoolSpec& spec) {
+  archive.number("window", spec.window, kWidth, Presence::required);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, UpsampleSpec& spec) {
+  archive.number("factor", spec.factor, kWidth, Presence::required);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT&, FlattenSpec&) {}
+
+// An ImageShape or an UnflattenSpec.
+template <class ArchiveT, class ShapeT>
+void visit_shape(ArchiveT& archive, ShapeT& shape) {
+  archive.number("channels", shape.channels, kWidth, Presence::required);
+  archive.number("height", shape.height, kWidth, Presence::required);
+  archive.number("width", shape.width, kWidth, Presence::required);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, UnflattenSpec& spec) {
+  visit_shape(archive, spec);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, LayerSpec& layer);
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, ResidualSpec& spec) {
+  const auto visit = [](auto& child, LayerSpec& layer) { visit_fields(child, layer); };
+  archive.objects("body", spec.body, visit);
+  archive.objects("skip", spec.skip, visit);
+}
+
 template <std::size_t... Index>
 LayerSpec default_layer(std::size_t type, std::index_sequence<Index...>) {
   const std::array layers = {LayerSpec(std::in_place_index<Index>)...};
@@ -101,12 +173,13 @@ void visit_fields(ArchiveT& archive, LayerSpec& layer) {
   std::size_t type = layer.index();
   archive.word("type", type, kLayerTypes, Presence::required);
   if (type != layer.index()) layer = default_layer(type, std::make_index_sequence<kLayerTypes.size()>());
-  std::visit([&](auto& spec) { visit_fields(archive, spec); }, layer);
+  std::visit([&](auto& spec) { visit_fields(archive, spec); }, static_cast<AnyLayerSpec&>(layer));
 }
 
 template <class ArchiveT>
 void visit_fields(ArchiveT& archive, NetworkSpec& spec) {
   archive.number("input_size", spec.input_size, kWidth, Presence::required);
+  archive.optional_object("image", spec.image, [](auto& child, ImageShape& shape) { visit_shape(child, shape); });
   archive.objects("layers", spec.layers, [](auto& child, LayerSpec& layer) { visit_fields(child, layer); });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,6 +43,14 @@ class JsonReader {
   template <class VisitT>
   void object(const char* key, const VisitT& visit, Presence presence = Presence::optional) {
     if (const Json* member = find(key, presence)) visit_child(*member, member_path(path_, key), visit);
+  }
+
+  /// Calls visit(child, value) for the object under `key`; `value` is absent where that is.
+  template <class ValueT, class VisitT>
+  void optional_object(const char* key, std::optional<ValueT>& value, const VisitT& visit) {
+    value.reset();
+    if (const Json* member = find(key, Presence::optional))
+      visit_child(*member, member_path(path_, key), [&](JsonReader& child) { visit(child, value.emplace()); });
   }
 
   /// Calls visit(child, element) for each object of the array under `key`, a required one.

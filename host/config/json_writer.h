@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -13,8 +14,8 @@
 
 namespace bracket {
 
-/// The methods of JsonReader in the other direction. Every key is written. Throws InvalidArgument (path, value,
-/// requirement) for a value that could not be read back.
+/// The methods of JsonReader in the other direction. Every key is written but those of absent optional objects. Throws
+/// InvalidArgument (path, value, requirement) for a value that could not be read back.
 class JsonWriter {
  public:
   explicit JsonWriter(std::string path) : path_(std::move(path)) {}
@@ -39,6 +40,12 @@ class JsonWriter {
   template <class VisitT>
   void object(const char* key, const VisitT& visit, Presence = Presence::optional) {
     object_[key] = child_object(member_path(path_, key), visit);
+  }
+
+  /// No key where `value` is absent.
+  template <class ValueT, class VisitT>
+  void optional_object(const char* key, std::optional<ValueT>& value, const VisitT& visit) {
+    if (value) object_[key] = child_object(member_path(path_, key), [&](JsonWriter& child) { visit(child, *value); });
   }
 
   template <class ElementT, class VisitT>

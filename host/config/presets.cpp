@@ -209,7 +209,7 @@ const std::vector<std::string>& preset_names() {
   return kNames;
 }
 
-TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uint64_t seed) {
+TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uint64_t seed, const PresetOptions&) {
   if (std::find(preset_names().begin(), preset_names().end(), name) == preset_names().end()) {
     throw InvalidArgument("unknown preset " + text_in_quotes(name) + "; did you mean '" +
                           nearest_name(name, preset_names()) + "'?");

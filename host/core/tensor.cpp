@@ -34,7 +34,9 @@ void require_range(const Tensor& tensor, const char* what, std::int64_t first, s
 
 }  // namespace
 
-const char* dtype_name(DType dtype) noexcept { return dtype == DType::f32 ? "f32" : "f64"; }
+const char* dtype_name(DType dtype) noexcept {
+  return dtype == DType::f32 ? "f32" : dtype == DType::f64 ? "f64" : "u8";
+}
 
 Tensor::Tensor(void* data, DType dtype, std::initializer_list<std::int64_t> shape)
     : data_(data), dtype_(dtype), rank_(static_cast<int>(shape.size())) {

@@ -1,5 +1,8 @@
 #include "host/network/layer.h"
 
+#include <cmath>
+#include <numbers>
+
 namespace bracket {
 namespace {
 
@@ -12,6 +15,16 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
 
 }  // namespace
 
+std::string described(const ImageShape& image) {
+  return std::to_string(image.height) + " x " + std::to_string(image.width) + " pixels of " +
+         std::to_string(image.channels) + " channels";
+}
+
+std::string described(const Features& features) {
+  if (features.image && !features.flattened) return "images of " + described(*features.image);
+  return "rows of " + std::to_string(features.size) + " columns";
+}
+
 Tensor BlockView::of(const Tensor& block) const {
   if (block.absent()) return {};
   auto* start = static_cast<std::byte*>(block.data()) + offset * dtype_bytes(block.dtype());
@@ -19,10 +32,16 @@ Tensor BlockView::of(const Tensor& block) const {
 }
 
 BlockView BlockLayout::add(const std::string& name, std::int64_t rows, std::int64_t cols, bool buffer) {
+  std::vector<std::int64_t> shape = {rows};
+  if (cols > 0) shape.push_back(cols);
+  return add(name, rows, cols, buffer, std::move(shape), {});
+}
+
+BlockView BlockLayout::add(const std::string& name, std::int64_t rows, std::int64_t cols, bool buffer,
+                           std::vector<std::int64_t> shape, FileOrder order) {
   std::int64_t& next = next_[buffer ? 1 : 0];
   const BlockView view{next, rows, cols};
-  ParameterInfo info{name, {rows}, next, buffer};
-  if (cols > 0) info.shape.push_back(cols);
+  ParameterInfo info{name, std::move(shape), next, buffer, std::move(order)};
   next = round_up(next + info.size(), kParameterAlignment);
   infos_.push_back(std::move(info));
   return view;
@@ -72,6 +91,16 @@ std::vector<double> uniform_values(const RandomKey& key, std::int64_t count, dou
   std::vector<double> values(static_cast<std::size_t>(count));
   for (std::int64_t i = 0; i < count; ++i)
     values[static_cast<std::size_t>(i)] = bound * (2 * random_uniform(key, static_cast<std::uint64_t>(i)) - 1);
+  return values;
+}
+
+std::vector<double> gaussian_values(const RandomKey& key, std::int64_t count, double mean, double deviation) {
+  std::vector<double> values(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double radius = std::sqrt(-2 * std::log(random_uniform(key, i / 2 * 2)));
+    const double angle = 2 * std::numbers::pi * random_uniform(key, i / 2 * 2 + 1);
+    values[i] = mean + deviation * radius * (i % 2 == 0 ? std::sin(angle) : std::cos(angle));
+  }
   return values;
 }
 

@@ -4,14 +4,26 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "bracket/network.h"
+#include "host/network/file_order.h"
 #include "kernels/ops.h"
 
 namespace bracket {
+
+/// What flows between two layers: rows of `size` columns.
+struct Features {
+  std::int64_t size = 0;
+  std::optional<ImageShape> image = {};
+  bool flattened = false;  ///< an image behind flatten: PyTorch sees a row in the order (channel, y, x)
+};
+
+std::string described(const ImageShape& image);  ///< "28 x 28 pixels of 3 channels"
+std::string described(const Features& features);
 
 /// Where a tensor lies in a flat block.
 struct BlockView {
@@ -26,6 +38,9 @@ class BlockLayout {
  public:
   explicit BlockLayout(std::vector<ParameterInfo>& infos) : infos_(infos) {}
   BlockView add(const std::string& name, std::int64_t rows, std::int64_t cols, bool buffer);
+  /// A tensor that files hold with another shape or in another order.
+  BlockView add(const std::string& name, std::int64_t rows, std::int64_t cols, bool buffer,
+                std::vector<std::int64_t> shape, FileOrder order);
   std::int64_t value_elements() const noexcept { return next_[0]; }
   std::int64_t buffer_elements() const noexcept { return next_[1]; }
 
@@ -50,6 +65,14 @@ struct Frame {
   Stacked output(const Stacked& value) const { return primal ? value : Stacked{{}, value.tangent}; }
 };
 
+/// A value that a pass keeps beside the slots: of the whole pass (batch statistics, normalised weights; a vector where
+/// cols is 0), or `cols` bytes for each of its primal rows (activation masks, choices of a pool).
+struct Extra {
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  bool bytes_per_row = false;
+};
+
 /// One step of a network. A layer owns `slot_cols().size()` values per row; the last one is its output.
 class Layer {
  public:
@@ -57,13 +80,16 @@ class Layer {
 
   std::int64_t output_size() const noexcept { return slot_cols_.back(); }
   const std::vector<std::int64_t>& slot_cols() const noexcept { return slot_cols_; }
-  /// Elements of the per-pass values that belong to no row (batch statistics, normalised weights).
-  const std::vector<BlockView>& extras() const noexcept { return extras_; }
+  const std::vector<Extra>& extras() const noexcept { return extras_; }
+  /// Keys that `initialize` may draw with: key.step and the ones behind it.
+  virtual std::uint64_t keys() const noexcept { return 4; }
   /// Layer whose output is the second input (-1: the network's input), or none.
   static constexpr int kNoSide = -2;
   virtual int side_layer() const noexcept { return kNoSide; }
   virtual bool batch_norm() const noexcept { return false; }
   virtual bool injective() const noexcept = 0;
+  /// Whether `reverse` writes into grad_y.
+  virtual bool consumes_grad_y() const noexcept { return false; }
 
   virtual void initialize(const RandomKey& key, const ValueWriter& write) const = 0;
   /// Computes `slots` from `x` and, where used, `side`: the primal part when frame.primal is set, the tangent part when
@@ -71,14 +97,15 @@ class Layer {
   virtual void forward(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
                        std::span<const Tensor> extras) const = 0;
   /// grad_y: adjoint of the output; its primal part may be absent (zero), its tangent part is absent without tangents.
-  /// grad_x, grad_side: overwritten where present. grad_block: flat gradient or absent.
+  /// grad_x, grad_side: both parts or none, overwritten; they share no memory with grad_y. grad_block: flat gradient or
+  /// absent.
   virtual void reverse(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
                        std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x,
                        const Stacked& grad_side, const Tensor& grad_block, Update update) const = 0;
 
  protected:
   std::vector<std::int64_t> slot_cols_;
-  std::vector<BlockView> extras_;
+  std::vector<Extra> extras_;
 };
 
 /// A new Stacked of `cols` columns, contiguous (primal then tangent) where both parts are wanted.
@@ -96,14 +123,27 @@ bool injective_function(Activation function, double negative_slope) noexcept;
 
 /// Uniform values in (-bound, bound) for one tensor.
 std::vector<double> uniform_values(const RandomKey& key, std::int64_t count, double bound);
+/// Normal values with a mean, from the same words as Ops::random_normal.
+std::vector<double> gaussian_values(const RandomKey& key, std::int64_t count, double mean, double deviation);
 
-std::unique_ptr<Layer> make_linear_layer(const LinearSpec& spec, const ActivationSpec* activation, std::int64_t inputs,
-                                         const std::string& prefix, const std::string& activation_prefix,
-                                         BlockLayout& layout);
+/// What stands behind the matrix product of a layer.
+struct Behind {
+  const ActivationSpec* activation = nullptr;  ///< computed with the layer
+  std::string activation_prefix = {};
+  const UnflattenSpec* unflatten = nullptr;  ///< what the output becomes
+};
+
+std::unique_ptr<Layer> make_linear_layer(const LinearSpec& spec, const Behind& behind, const Features& input,
+                                         const std::string& prefix, BlockLayout& layout);
+std::unique_ptr<Layer> make_convolution_layer(const Conv2dSpec& spec, const Behind& behind, const ImageShape& input,
+                                              const std::string& prefix, BlockLayout& layout);
+std::unique_ptr<Layer> make_convolution_transpose_layer(const ConvTranspose2dSpec& spec, const Behind& behind,
+                                                        const ImageShape& input, const std::string& prefix,
+                                                        BlockLayout& layout);
 std::unique_ptr<Layer> make_activation_layer(const ActivationSpec& spec, std::int64_t inputs, const std::string& prefix,
                                              BlockLayout& layout);
-std::unique_ptr<Layer> make_batch_norm_layer(const BatchNormSpec& spec, std::int64_t inputs, const std::string& prefix,
-                                             BlockLayout& layout);
+std::unique_ptr<Layer> make_batch_norm_layer(const BatchNormSpec& spec, const ActivationSpec* activation,
+                                             const Features& input, const std::string& prefix, BlockLayout& layout);
 std::unique_ptr<Layer> make_affine_layer(const AffineSpec& spec, std::int64_t inputs, const std::string& prefix,
                                          BlockLayout& layout);
 std::unique_ptr<Layer> make_fourier_features_layer(const FourierFeaturesSpec& spec, std::int64_t inputs,
@@ -111,5 +151,12 @@ std::unique_ptr<Layer> make_fourier_features_layer(const FourierFeaturesSpec& sp
 std::unique_ptr<Layer> make_monotone_coupling_layer(const MonotoneCouplingSpec& spec, std::int64_t inputs,
                                                     const std::string& prefix, BlockLayout& layout);
 std::unique_ptr<Layer> make_confinement_layer(const ConfinementSpec& spec);
+/// Sum (scale 1), mean or nearest upsampling of windows; `image` is the larger one.
+std::unique_ptr<Layer> make_pool_layer(const ImageShape& image, std::int64_t window, double scale);
+std::unique_ptr<Layer> make_upsample_layer(const ImageShape& image, std::int64_t factor);
+std::unique_ptr<Layer> make_max_pool_layer(const ImageShape& image, std::int64_t window);
+/// `path` ends in the layer's index and a dot; names and messages put "body." and "skip." behind it.
+std::unique_ptr<Layer> make_residual_layer(const ResidualSpec& spec, const Features& input, const std::string& path,
+                                           BlockLayout& layout, Features& output);
 
 }  // namespace bracket

@@ -43,6 +43,7 @@ class MonotoneCouplingLayer final : public Layer {
   }
 
   bool injective() const noexcept override { return true; }
+  std::uint64_t keys() const noexcept override { return 4 * conditioner_.size(); }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
     RandomKey layer_key = key;
@@ -111,7 +112,8 @@ class MonotoneCouplingLayer final : public Layer {
   void add(const LinearSpec& spec, const ActivationSpec* activation, std::int64_t inputs, const std::string& prefix,
            int index, BlockLayout& layout) {
     const auto name = [&](int i) { return prefix + "conditioner." + std::to_string(i) + "."; };
-    conditioner_.push_back(make_linear_layer(spec, activation, inputs, name(index), name(index + 1), layout));
+    const Behind behind{activation, name(index + 1)};
+    conditioner_.push_back(make_linear_layer(spec, behind, {inputs}, name(index), layout));
     for (const std::int64_t cols : conditioner_.back()->slot_cols()) slot_cols_.push_back(cols);
   }
 

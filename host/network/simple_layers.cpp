@@ -1,5 +1,4 @@
-// Layers that are one op each: stand-alone activation, batch normalisation, fixed affine map, Fourier features,
-// confinement.
+// Layers that are one op each: stand-alone activation, fixed affine map, Fourier features, confinement.
 #include <cmath>
 #include <numbers>
 
@@ -44,61 +43,6 @@ class ActivationLayer final : public Layer {
 
   ActivationSpec spec_;
   BlockView slope_;
-};
-
-class BatchNormLayer final : public Layer {
- public:
-  BatchNormLayer(const BatchNormSpec& spec, std::int64_t inputs, const std::string& prefix, BlockLayout& layout)
-      : spec_(spec) {
-    gamma_ = layout.add(prefix + "weight", inputs, 0, false);
-    beta_ = layout.add(prefix + "bias", inputs, 0, false);
-    mean_ = layout.add(prefix + "running_mean", inputs, 0, true);
-    variance_ = layout.add(prefix + "running_var", inputs, 0, true);
-    slot_cols_ = {inputs};
-    extras_ = {{0, inputs, 0}, {0, inputs, 0}};
-  }
-  bool batch_norm() const noexcept override { return true; }
-  bool injective() const noexcept override { return true; }  // an invertible affine map unless a scale is exactly zero
-  void initialize(const RandomKey&, const ValueWriter& write) const override {
-    const auto count = static_cast<std::size_t>(output_size());
-    write(gamma_, false, std::vector<double>(count, 1));
-    write(beta_, false, std::vector<double>(count, 0));
-    write(mean_, true, std::vector<double>(count, 0));
-    write(variance_, true, std::vector<double>(count, 1));
-  }
-  void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
-               std::span<const Tensor> extras) const override {
-    const Tensor &values = frame.parameters.values, &buffers = frame.parameters.buffers;
-    if (frame.mode == PassMode::training)
-      frame.ops.batch_norm_train_forward(slots.back().primal, extras[0], extras[1], mean_.of(buffers),
-                                         variance_.of(buffers), x.primal, gamma_.of(values), beta_.of(values),
-                                         spec_.momentum, spec_.epsilon);
-    else
-      frame.ops.batch_norm_infer_forward(frame.output(slots.back()), x, gamma_.of(values), beta_.of(values),
-                                         mean_.of(buffers), variance_.of(buffers), spec_.epsilon, frame.rows);
-  }
-  void reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked>,
-               std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
-               const Tensor& grad_block, Update update) const override {
-    const std::int64_t mark = frame.arena.mark();
-    const Tensor &values = frame.parameters.values, &buffers = frame.parameters.buffers;
-    const Tensor grad_gamma = gamma_.of(grad_block), grad_beta = beta_.of(grad_block);
-    const Stacked grad = with_primal(frame, grad_y, output_size());
-    if (frame.mode == PassMode::training) {
-      Tensor target = grad_x.primal;
-      if (target.absent()) target = frame.arena.allocate(frame.dtype, {frame.rows.primal, output_size()});
-      frame.ops.batch_norm_train_reverse(target, grad_gamma, grad_beta, grad.primal, x.primal, gamma_.of(values),
-                                         extras[0], extras[1], update);
-    } else {
-      frame.ops.batch_norm_infer_reverse(grad_x, grad_gamma, grad_beta, grad, x, gamma_.of(values), mean_.of(buffers),
-                                         variance_.of(buffers), spec_.epsilon, frame.rows, update);
-    }
-    frame.arena.rewind(mark);
-  }
-
- private:
-  BatchNormSpec spec_;
-  BlockView gamma_, beta_, mean_, variance_;
 };
 
 class AffineLayer final : public Layer {
@@ -204,10 +148,6 @@ class ConfinementLayer final : public Layer {
 std::unique_ptr<Layer> make_activation_layer(const ActivationSpec& spec, std::int64_t inputs, const std::string& prefix,
                                              BlockLayout& layout) {
   return std::make_unique<ActivationLayer>(spec, inputs, prefix, layout);
-}
-std::unique_ptr<Layer> make_batch_norm_layer(const BatchNormSpec& spec, std::int64_t inputs, const std::string& prefix,
-                                             BlockLayout& layout) {
-  return std::make_unique<BatchNormLayer>(spec, inputs, prefix, layout);
 }
 std::unique_ptr<Layer> make_affine_layer(const AffineSpec& spec, std::int64_t inputs, const std::string& prefix,
                                          BlockLayout& layout) {

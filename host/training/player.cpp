@@ -62,7 +62,7 @@ void PlayerBlocks::average_weights(Ops& ops, double decay, const StepState* stat
 std::string PlayerBlocks::parameter_at(std::int64_t element) const {
   for (const ParameterInfo& info : network.parameters())
     if (!info.buffer && element >= info.offset && element < info.offset + info.size())
-      return info.name + "[" + std::to_string(element - info.offset) + "]";
+      return info.name + "[" + std::to_string(info.order.file_element(element - info.offset)) + "]";
   return "element " + std::to_string(element);
 }
 

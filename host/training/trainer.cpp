@@ -9,6 +9,7 @@
 
 #include "bracket/error.h"
 #include "host/core/text.h"
+#include "host/network/file_order.h"
 #include "host/training/inference.h"
 #include "host/training/player.h"
 #include "host/training/training_step.h"
@@ -68,8 +69,7 @@ void require_representable(const Dataset& data, DType dtype) {
   if (bad == values.end()) return;
   const std::int64_t index = bad - values.begin();
   throw DataError("row " + std::to_string(index / data.cols()) + ", column " + std::to_string(index % data.cols()) +
-                  " of the data is " + format_number(*bad) +
-                  ", more than precision f32 can hold; rescale the data");
+                  " of the data is " + format_number(*bad) + ", more than precision f32 can hold; rescale the data");
 }
 
 SnapshotTensor snapshot_tensor(Ops& ops, const Tensor& block, const ParameterInfo& info) {
@@ -77,6 +77,7 @@ SnapshotTensor snapshot_tensor(Ops& ops, const Tensor& block, const ParameterInf
   tensor.bytes.resize(static_cast<std::size_t>(info.size() * dtype_bytes(block.dtype())));
   const auto* start = static_cast<const std::byte*>(block.data()) + info.offset * dtype_bytes(block.dtype());
   ops.copy_bytes_to_host(tensor.bytes.data(), start, static_cast<std::int64_t>(tensor.bytes.size()));
+  if (!info.order.same()) tensor.bytes = in_file_order(tensor.bytes, info.order, dtype_bytes(block.dtype()));
   return tensor;
 }
 
@@ -276,7 +277,8 @@ void Trainer::restore(const TrainerSnapshot& snapshot) {
                           std::to_string(entries.size()));
   for (const SnapshotEntry& e : entries) {
     auto* start = static_cast<std::byte*>(e.block->data()) + e.info->offset * dtype_bytes(e.block->dtype());
-    const auto& bytes = (*e.tensors)[e.name].bytes;
+    auto& bytes = (*e.tensors)[e.name].bytes;
+    if (!e.info->order.same()) bytes = in_memory_order(bytes, e.info->order, dtype_bytes(e.block->dtype()));
     ops.copy_bytes_to_device(start, bytes.data(), static_cast<std::int64_t>(bytes.size()));
   }
   StepState state;

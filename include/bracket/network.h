@@ -1,16 +1,21 @@
 // Networks: a specification that can be written as JSON, a structure made from it, and passes over stacked rows.
 //
+// Images are rows too (ImageShape). Layers for images know the shape; flatten and unflatten only say where PyTorch
+// changes its view, no value moves. Files hold tensors in PyTorch's order, memory in that of the rows.
+//
 // A network holds no memory. Parameters and buffers are flat blocks (ParameterSet), so a training copy and an averaged
 // copy share one Network; what a pass computed lives in the arena that the pass was given.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "bracket/activation.h"
+#include "bracket/image_shape.h"
 #include "bracket/memory.h"
 #include "bracket/random.h"
 #include "bracket/tensor.h"
@@ -18,7 +23,7 @@
 namespace bracket {
 
 class Context;
-class Layer;
+class LayerChain;
 class Ops;
 
 /// y = x W^T + b. Weights start uniform in +-weight_gain / sqrt(fan_in), biases in +-bias_bound (negative: the same
@@ -39,10 +44,75 @@ struct ActivationSpec {
   double initial_slope = 0.25;   ///< prelu: start of its one learnt slope
 };
 
-/// Batch statistics in training passes, running statistics in inference passes (PyTorch's BatchNorm1d).
+/// Batch statistics in training passes, running statistics in inference passes: PyTorch's BatchNorm1d, and on images
+/// its BatchNorm2d, one pair of statistics per channel. Scales start at 1, or normal around 1 with `deviation`.
 struct BatchNormSpec {
   double momentum = 0.1;
   double epsilon = 1e-5;
+  double deviation = 0;
+};
+
+/// Convolution of images with square kernels and zero padding: (size + 2 padding - kernel) / stride + 1 pixels,
+/// rounded down, per side. Weights start uniform in +-1 / sqrt(inputs kernel^2) as PyTorch's do, or normal with
+/// `deviation` where that is positive; biases start uniform in either case.
+struct Conv2dSpec {
+  std::int64_t channels = 0;  ///< output channels
+  std::int64_t kernel = 3;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  bool bias = true;
+  bool spectral_norm = false;  ///< of the weight as a matrix [channels, inputs kernel^2]
+  double deviation = 0;
+};
+
+/// The adjoint of a convolution: (size - 1) stride - 2 padding + kernel + output_padding pixels per side. Start as in
+/// Conv2dSpec, with +-1 / sqrt(channels kernel^2) as PyTorch computes it.
+struct ConvTranspose2dSpec {
+  std::int64_t channels = 0;  ///< output channels
+  std::int64_t kernel = 3;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  std::int64_t output_padding = 0;  ///< below stride
+  bool bias = true;
+  /// Of the weight as a matrix [channels, inputs kernel^2]. Each iteration updates v before u, PyTorch u before v.
+  bool spectral_norm = false;
+  double deviation = 0;
+};
+
+/// Mean, sum or largest value of windows of window x window pixels that tile the image.
+struct AveragePoolSpec {
+  std::int64_t window = 2;
+};
+struct SumPoolSpec {
+  std::int64_t window = 2;
+};
+struct MaxPoolSpec {
+  std::int64_t window = 2;
+};
+
+/// Every pixel becomes factor x factor equal ones.
+struct UpsampleSpec {
+  std::int64_t factor = 2;
+};
+
+/// The image becomes a row that a linear layer reads. In files the columns of that layer are in PyTorch's order
+/// (channel, y, x).
+struct FlattenSpec {};
+
+/// The row that a linear layer (and perhaps an activation behind it) made becomes an image. In files the rows of that
+/// layer are in PyTorch's order (channel, y, x).
+struct UnflattenSpec {
+  std::int64_t channels = 0;
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+};
+
+struct LayerSpec;
+
+/// y = body(x) + skip(x); an empty path is the identity. Names in files: "layers.2.body.1.weight".
+struct ResidualSpec {
+  std::vector<LayerSpec> body;
+  std::vector<LayerSpec> skip;
 };
 
 /// Fixed map x scale + shift per column; holds a data set's standardisation inside the network.
@@ -78,12 +148,20 @@ struct ConfinementSpec {
   double radius = 0;
 };
 
-using LayerSpec = std::variant<LinearSpec, ActivationSpec, BatchNormSpec, AffineSpec, FourierFeaturesSpec,
-                               MonotoneCouplingSpec, ConfinementSpec>;
+using AnyLayerSpec =
+    std::variant<LinearSpec, ActivationSpec, BatchNormSpec, AffineSpec, FourierFeaturesSpec, MonotoneCouplingSpec,
+                 ConfinementSpec, Conv2dSpec, ConvTranspose2dSpec, AveragePoolSpec, SumPoolSpec, MaxPoolSpec,
+                 UpsampleSpec, FlattenSpec, UnflattenSpec, ResidualSpec>;
+
+/// A class of its own, because a residual layer holds layers.
+struct LayerSpec : AnyLayerSpec {
+  using AnyLayerSpec::AnyLayerSpec;
+};
 
 struct NetworkSpec {
-  std::int64_t input_size = 0;
+  std::int64_t input_size = 0;  ///< columns of an input row; image.size() where `image` is set
   std::vector<LayerSpec> layers;
+  std::optional<ImageShape> image = {};  ///< the input rows are images
 };
 
 /// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}. Keys are the field names above.
@@ -91,12 +169,27 @@ std::string to_json(const NetworkSpec& spec);
 /// Throws InvalidArgument for malformed JSON, a missing or unknown key or type (with the nearest name) or a bad value.
 NetworkSpec network_spec_from_json(const std::string& text);
 
+/// One axis of a tensor in a file: `extent` steps of `stride` elements in memory.
+struct FileAxis {
+  std::int64_t extent = 0;
+  std::int64_t stride = 0;
+};
+
+/// How the elements of a tensor in a file, outermost axis first, lie in memory. No axes: both orders are the same.
+struct FileOrder {
+  std::vector<FileAxis> axes;
+  bool same() const noexcept { return axes.empty(); }
+  std::int64_t memory_element(std::int64_t file_element) const;
+  std::int64_t file_element(std::int64_t memory_element) const;
+};
+
 /// One named tensor inside a flat block.
 struct ParameterInfo {
   std::string name;                 ///< PyTorch's name, e.g. "layers.0.weight"
-  std::vector<std::int64_t> shape;  ///< PyTorch's shape, e.g. (out, in)
+  std::vector<std::int64_t> shape;  ///< PyTorch's shape, e.g. (out, in) or (out, in, kernel, kernel)
   std::int64_t offset = 0;          ///< elements from the start of the block
   bool buffer = false;  ///< lives in the buffer block (running statistics, power-iteration vectors, constants)
+  FileOrder order = {};
   std::int64_t size() const;
 };
 
@@ -129,7 +222,7 @@ struct PrimalPass {
   ParameterSet parameters;
   Tensor input;
   std::vector<Tensor> slots;   ///< one per intermediate value, in layer order
-  std::vector<Tensor> extras;  ///< batch statistics, normalised weights
+  std::vector<Tensor> extras;  ///< batch statistics, normalised weights, signs of what went into a relu
   Tensor output() const { return slots.back(); }
 };
 
@@ -160,7 +253,9 @@ class Network {
   const NetworkSpec& spec() const noexcept { return spec_; }
   DType dtype() const noexcept { return dtype_; }
   std::int64_t input_size() const noexcept { return spec_.input_size; }
-  std::int64_t output_size() const noexcept { return output_size_; }
+  std::int64_t output_size() const noexcept;
+  /// The shape of an output row where it is an image.
+  const std::optional<ImageShape>& output_image() const noexcept;
   /// Every parameter and buffer, in layer order.
   const std::vector<ParameterInfo>& parameters() const noexcept { return infos_; }
   std::int64_t value_elements() const noexcept {
@@ -168,7 +263,7 @@ class Network {
   }  ///< size of ParameterSet::values, padding included
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
   std::int64_t parameter_count() const;                                       ///< learnable scalars
-  bool has_batch_norm() const noexcept { return has_batch_norm_; }
+  bool has_batch_norm() const noexcept;
   /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
   /// invertible (the set where they are not has measure zero): a lower bound is then a bound.
   bool injective_by_construction() const;
@@ -186,7 +281,7 @@ class Network {
   void push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
             const TangentLayout& layout) const;
   /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
-  /// terms included. Either cotangent may be absent (zero). Cotangents may be overwritten.
+  /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are.
   void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
                Tensor tangent_cotangent, const ReverseRequest& request) const;
 
@@ -195,12 +290,10 @@ class Network {
 
   NetworkSpec spec_;
   DType dtype_;
-  std::int64_t output_size_ = 0;
   std::int64_t value_elements_ = 0;
   std::int64_t buffer_elements_ = 0;
-  bool has_batch_norm_ = false;
   std::vector<ParameterInfo> infos_;
-  std::vector<std::unique_ptr<Layer>> layers_;
+  std::unique_ptr<LayerChain> chain_;
 };
 
 }  // namespace bracket

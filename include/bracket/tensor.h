@@ -9,10 +9,13 @@
 
 namespace bracket {
 
-enum class DType : std::uint8_t { f32, f64 };
+/// u8 stores pixels, labels, activation masks and choices of a pool; no arithmetic runs in it.
+enum class DType : std::uint8_t { f32, f64, u8 };
 
-constexpr std::int64_t dtype_bytes(DType dtype) noexcept { return dtype == DType::f32 ? 4 : 8; }
-const char* dtype_name(DType dtype) noexcept;  ///< "f32" or "f64"
+constexpr std::int64_t dtype_bytes(DType dtype) noexcept {
+  return dtype == DType::f32 ? 4 : dtype == DType::f64 ? 8 : 1;
+}
+const char* dtype_name(DType dtype) noexcept;  ///< "f32", "f64" or "u8"
 
 template <typename T>
 struct DTypeOf;
@@ -23,6 +26,10 @@ struct DTypeOf<float> {
 template <>
 struct DTypeOf<double> {
   static constexpr DType value = DType::f64;
+};
+template <>
+struct DTypeOf<std::uint8_t> {
+  static constexpr DType value = DType::u8;
 };
 
 /// A view of up to four dimensions in row-major order. The last dimension always has unit stride; earlier ones may be

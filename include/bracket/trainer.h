@@ -86,8 +86,8 @@ struct SnapshotTensor {
 };
 using SnapshotTensors = std::map<std::string, SnapshotTensor>;
 
-/// Everything a run needs to go on with the same bits. Tensor names are PyTorch's ("layers.0.weight"); optimizer
-/// entries are "energy.<name>.first_moment" and so on.
+/// Everything a run needs to go on with the same bits. Tensor names, shapes and element orders are PyTorch's
+/// ("layers.0.weight"); optimizer entries are "energy.<name>.first_moment" and so on.
 struct TrainerSnapshot {
   SnapshotTensors energy, generator, energy_average, generator_average, optimizer;
   std::int64_t step = 0;

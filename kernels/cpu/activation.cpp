@@ -4,23 +4,19 @@
 //             grad_bias = column sums of grad_x,
 //             grad_slope (PReLU) = sum of min(v, 0) grad_y + [v <= 0] sum_k x'_k grad_y'_k
 //
-// Memory is passed over once. A run is up to kRun consecutive elements that share one inner loop: a piece of one row,
-// or several whole rows where rows touch in memory and every primal row has at most one tangent row, so that one- and
-// two-column matrices vectorise too. What a run needs between its loops (f', f'', sums) stays in the first-level cache.
+// with bias and slope of channel j mod c for column j. Memory is passed over once, run by run (channel_runs.h); what a
+// run needs between its loops (f', f'', sums) stays in the first-level cache.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
-#include "kernels/cpu/cpu_common.h"
+#include "kernels/cpu/channel_runs.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/pointwise.h"
+#include "kernels/cpu/stacked_rows.h"
 
 namespace bracket {
 namespace {
-
-/// Elements per run: five scratch arrays of doubles take 10 KiB, a third of the smallest first-level cache in use.
-constexpr std::int64_t kRun = 256;
 
 constexpr bool curved(Activation function) {
   return function == Activation::tanh || function == Activation::sigmoid || function == Activation::silu ||
@@ -67,16 +63,16 @@ template <class T>
 struct Parameters {
   const T* bias = nullptr;
   const T* slope = nullptr;
-  bool slope_per_column = false;
+  bool slope_per_channel = false;
   T constant_slope = 0;
 
-  /// For `repeats` copies of the columns [column, column + width).
-  void lay_out(RunParameters<T>& run, std::int64_t column, std::int64_t width, std::int64_t repeats) const {
-    for (std::int64_t start = 0; start < repeats * width; start += width) {
+  /// For `elements` columns that repeat the channels [channel, channel + width).
+  void lay_out(RunParameters<T>& run, std::int64_t channel, std::int64_t width, std::int64_t elements) const {
+    for (std::int64_t start = 0; start < elements; start += width) {
       for (std::int64_t j = 0; j < width; ++j) {
         // x + -0 is x, also for x = -0
-        run.bias[start + j] = bias ? bias[column + j] : T{-0.0};
-        run.slope[start + j] = slope ? slope[slope_per_column ? column + j : 0] : constant_slope;
+        run.bias[start + j] = bias ? bias[channel + j] : T{-0.0};
+        run.slope[start + j] = slope ? slope[slope_per_channel ? channel + j : 0] : constant_slope;
       }
     }
   }
@@ -87,43 +83,11 @@ Parameters<T> parameters(const Tensor& bias, const Tensor& slope, const Activati
   return {matrix<T>(bias).data, matrix<T>(slope).data, slope.size() > 1, static_cast<T>(kind.negative_slope)};
 }
 
-template <class T>
-struct StackedMatrix {
-  Matrix<T> primal;
-  Matrix<T> tangent;
-  explicit StackedMatrix(const Stacked& stacked)
-      : primal(matrix<T>(stacked.primal)), tangent(matrix<T>(stacked.tangent)) {}
-  bool contiguous() const { return primal.ld == primal.cols && tangent.ld == tangent.cols; }
-};
-
-/// Whole rows per run.
-template <class... S>
-std::int64_t rows_per_run(std::int64_t cols, const Rows& rows, const S&... operands) {
-  const bool groups = rows.tangents <= 1 && (operands.contiguous() && ...);
-  return groups ? std::max<std::int64_t>(1, kRun / cols) : 1;
+/// What the columns repeat with; 1 where nothing is per channel.
+std::int64_t channels_of(const Tensor& bias, const Tensor& grad_bias, const Tensor& slope) {
+  if (!bias.absent()) return bias.size();
+  return grad_bias.absent() ? std::max<std::int64_t>(slope.size(), 1) : grad_bias.size();
 }
-
-/// Calls visit(row, num_rows, carries_tangents) for the runs of primal rows [first, last).
-template <class F>
-void visit_runs(std::int64_t first, std::int64_t last, std::int64_t max_rows, const Rows& rows, F&& visit) {
-  const std::int64_t range_last = rows.first + rows.count;
-  for (std::int64_t row = first; row < last;) {
-    const bool carries = row >= rows.first && row < range_last;
-    std::int64_t end = std::min(last, row + max_rows);
-    if (carries) end = std::min(end, range_last);
-    if (row < rows.first) end = std::min(end, rows.first);
-    visit(row, end - row, carries && rows.tangents > 0);
-    row = end;
-  }
-}
-
-template <class T>
-T* element(const Matrix<T>& m, std::int64_t row, std::int64_t column) {
-  return m.data == nullptr ? nullptr : m.row(row) + column;
-}
-
-// Operands of a run may be the same memory element by element, never shifted: each loop is free of dependencies between
-// iterations, which the simd pragma states.
 
 template <Activation kFunction, class T>
 void forward_primal(T* y, const T* x, const RunParameters<T>& p, std::int64_t n) {
@@ -147,56 +111,47 @@ void forward_primal_and_first(T* y, T* first, const T* x, const RunParameters<T>
   }
 }
 
-template <class T>
-void multiply(T* y, const T* a, const T* b, std::int64_t n) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) y[i] = a[i] * b[i];
-}
-
 template <Activation kFunction, class T>
-void forward(const Stacked& out, const Stacked& in, const Parameters<T>& parameters, const Rows& rows,
-             ThreadTeam& team) {
+void forward(const Stacked& out, const Stacked& in, const Parameters<T>& parameters, std::int64_t channels,
+             const Rows& rows, ThreadTeam& team) {
   const StackedMatrix<T> y(out);
   const StackedMatrix<T> x(in);
   const std::int64_t cols = x.primal.cols;
-  const bool primal_wanted = y.primal.data != nullptr;
-  const bool tangents_wanted = y.tangent.data != nullptr;
-  if (cols == 0 || rows.primal == 0 || !(primal_wanted || tangents_wanted)) return;
-  const std::int64_t max_rows = rows_per_run(cols, rows, y, x);
-  const std::int64_t width_limit = std::min(kRun, cols);
+  if (cols == 0 || rows.primal == 0) return;
+  const ChannelRuns runs(cols, channels, rows.tangents <= 1 && x.contiguous() && y.contiguous());
 
-  parallel_rows(rows.primal, cost_per_row(kFunction, cols, rows), team, [&](std::int64_t begin, std::int64_t end) {
+  const auto panel = [&](std::int64_t begin, std::int64_t end) {
     RunParameters<T> p;
     T first[kRun];
-    for (std::int64_t column = 0; column < cols; column += width_limit) {
-      const std::int64_t width = std::min(width_limit, cols - column);
-      parameters.lay_out(p, column, width, max_rows);
-      visit_runs(begin, end, max_rows, rows, [&](std::int64_t row, std::int64_t num_rows, bool carries) {
-        const std::int64_t n = num_rows * width;
-        const T* x_run = element(x.primal, row, column);
-        T* y_run = element(y.primal, row, column);
-        const bool with_tangents = carries && tangents_wanted;
-        if (!with_tangents || kFunction == Activation::identity) {
-          if (primal_wanted) forward_primal<kFunction>(y_run, x_run, p, n);
-        } else if (primal_wanted) {
-          forward_primal_and_first<kFunction>(y_run, first, x_run, p, n);
+    const auto start = [&](std::int64_t channel, std::int64_t width) {
+      parameters.lay_out(p, channel, width, runs.longest(width));
+    };
+    const auto run = [&](std::int64_t row, std::int64_t column, std::int64_t n, bool carries) {
+      const T* x_run = element(x.primal, row, column);
+      T* y_run = element(y.primal, row, column);
+      const bool with_tangents = carries && y.has_tangent;
+      if (!with_tangents || kFunction == Activation::identity) {
+        if (y.has_primal) forward_primal<kFunction>(y_run, x_run, p, n);
+      } else if (y.has_primal) {
+        forward_primal_and_first<kFunction>(y_run, first, x_run, p, n);
+      } else {
+        first_derivative<kFunction>(first, x_run, p, n);
+      }
+      if (!with_tangents) return;
+      const std::int64_t tangent_row = (row - rows.first) * rows.tangents;
+      for (std::int64_t k = 0; k < rows.tangents; ++k) {
+        const T* from = element(x.tangent, tangent_row + k, column);
+        T* to = element(y.tangent, tangent_row + k, column);
+        if constexpr (kFunction == Activation::identity) {
+          if (to != from) std::copy_n(from, n, to);
         } else {
-          first_derivative<kFunction>(first, x_run, p, n);
+          multiply_run(to, first, from, n);
         }
-        if (!with_tangents) return;
-        const std::int64_t tangent_row = (row - rows.first) * rows.tangents;
-        for (std::int64_t k = 0; k < rows.tangents; ++k) {
-          const T* from = element(x.tangent, tangent_row + k, column);
-          T* to = element(y.tangent, tangent_row + k, column);
-          if constexpr (kFunction == Activation::identity) {
-            if (to != from) std::copy_n(from, n, to);
-          } else {
-            multiply(to, first, from, n);
-          }
-        }
-      });
-    }
-  });
+      }
+    };
+    visit_runs(runs, begin, end, rows, start, run, [](std::int64_t, std::int64_t) {});
+  };
+  parallel_rows(rows.primal, cost_per_row(kFunction, cols, rows), team, panel, panel_multiple(runs));
 }
 
 /// What a run carries between its loops, and the sums of its panel.
@@ -236,16 +191,6 @@ void reverse_slope(T* slope_sum, const T* x, const T* grad_y, const T* products,
 }
 
 template <class T>
-void reverse_primal(T* grad_x, T* bias_sum, const T* first, const T* grad_y, std::int64_t n) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T grad = first[i] * grad_y[i];
-    bias_sum[i] += grad;
-    grad_x[i] = grad;
-  }
-}
-
-template <class T>
 void reverse_primal_curved(T* grad_x, T* bias_sum, const T* first, const T* grad_y, const T* second, const T* products,
                            std::int64_t n) {
 #pragma omp simd
@@ -253,25 +198,6 @@ void reverse_primal_curved(T* grad_x, T* bias_sum, const T* first, const T* grad
     const T grad = first[i] * grad_y[i] + second[i] * products[i];
     bias_sum[i] += grad;
     grad_x[i] = grad;
-  }
-}
-
-/// sums[j] = sum over repeats of values[repeat width + j].
-template <class T>
-void fold(T* sums, const T* values, std::int64_t width, std::int64_t repeats) {
-  std::copy_n(values, width, sums);
-  for (std::int64_t repeat = 1; repeat < repeats; ++repeat) {
-    for (std::int64_t j = 0; j < width; ++j) sums[j] += values[repeat * width + j];
-  }
-}
-
-/// y (+)= rows of `partial` [panels, n], added in order.
-template <class T>
-void add_panels(T* y, const T* partial, std::int64_t panels, std::int64_t ld, std::int64_t n, Update update) {
-  for (std::int64_t j = 0; j < n; ++j) {
-    T sum = 0;
-    for (std::int64_t panel = 0; panel < panels; ++panel) sum += partial[panel * ld + j];
-    y[j] = update == Update::accumulate ? y[j] + sum : sum;
   }
 }
 
@@ -307,7 +233,7 @@ void reverse_tangents(const ReverseOperands<T>& op, ReverseScratch<T>& scratch, 
     } else if constexpr (kFunction == Activation::identity) {
       if (to != from) std::copy_n(from, n, to);
     } else {
-      multiply(to, scratch.first, from, n);
+      multiply_run(to, scratch.first, from, n);
     }
   }
 }
@@ -331,58 +257,60 @@ void reverse_run(const ReverseOperands<T>& op, const RunParameters<T>& p, Revers
   if (curved(kFunction) && products) {
     reverse_primal_curved(grad_x, scratch.bias_sum, scratch.first, grad_y, scratch.second, scratch.products, n);
   } else {
-    reverse_primal(grad_x, scratch.bias_sum, scratch.first, grad_y, n);
+    multiply_and_sum_run(grad_x, scratch.bias_sum, scratch.first, grad_y, n);
   }
 }
 
-/// Sums per panel of rows: `cols` of the bias, then those of the slopes.
-template <class T>
-T* panel_sums(std::int64_t size) {
-  static thread_local std::vector<T> sums;
-  if (static_cast<std::int64_t>(sums.size()) < size) sums.resize(static_cast<std::size_t>(size));
-  return sums.data();
-}
-
+/// Sums per panel of rows: those of the channels for the bias, then those of the slopes.
 template <Activation kFunction, class T>
-void reverse(const ReverseOperands<T>& op, const Tensor& grad_bias, const Tensor& grad_slope, ThreadTeam& team,
-             Update update) {
+void reverse(const ReverseOperands<T>& op, const Tensor& grad_bias, const Tensor& grad_slope, std::int64_t channels,
+             ThreadTeam& team, Update update) {
   const std::int64_t cols = op.x.primal.cols;
   const std::int64_t slopes = grad_slope.size();
+  const std::int64_t ld = channels + slopes;
+  if (cols == 0 || op.rows.primal == 0) {
+    if (!grad_bias.absent()) add_panels<T>(grad_bias.as<T>(), nullptr, 0, ld, grad_bias.size(), update);
+    if (slopes > 0) add_panels<T>(grad_slope.as<T>(), nullptr, 0, ld, slopes, update);
+    return;
+  }
+  const bool contiguous = op.grad_x.contiguous() && op.grad_y.contiguous() && op.x.contiguous();
+  const ChannelRuns runs(cols, channels, op.rows.tangents <= 1 && contiguous);
   const std::int64_t cost = cost_per_row(kFunction, cols, op.rows);
-  const std::int64_t step = panel_rows(op.rows.primal, cost);
-  const std::int64_t panels = cols == 0 ? 0 : (op.rows.primal + step - 1) / step;
-  const std::int64_t ld = cols + slopes;
+  const std::int64_t step = panel_rows(op.rows.primal, cost, panel_multiple(runs));
+  const std::int64_t panels = (op.rows.primal + step - 1) / step;
   T* sums = panel_sums<T>(panels * ld);
-  const std::int64_t max_rows = cols == 0 ? 1 : rows_per_run(cols, op.rows, op.grad_x, op.grad_y, op.x);
-  const std::int64_t width_limit = std::min(kRun, cols);
 
-  parallel_rows(panels == 0 ? 0 : op.rows.primal, cost, team, [&](std::int64_t begin, std::int64_t end) {
+  const auto panel = [&](std::int64_t begin, std::int64_t end) {
     RunParameters<T> p;
     ReverseScratch<T> scratch;
-    T slope_columns[kRun];
+    T channel_slopes[kRun];
     T* bias_out = sums + begin / step * ld;
-    T* slope_out = bias_out + cols;
+    T* slope_out = bias_out + channels;
     std::fill_n(slope_out, slopes, T{0});
-    for (std::int64_t column = 0; column < cols; column += width_limit) {
-      const std::int64_t width = std::min(width_limit, cols - column);
-      op.parameters.lay_out(p, column, width, max_rows);
-      std::fill_n(scratch.bias_sum, max_rows * width, T{0});
-      std::fill_n(scratch.slope_sum, max_rows * width, T{0});
-      visit_runs(begin, end, max_rows, op.rows, [&](std::int64_t row, std::int64_t num_rows, bool carries) {
-        reverse_run<kFunction>(op, p, scratch, row, column, num_rows * width, carries);
-      });
-      fold(bias_out + column, scratch.bias_sum, width, max_rows);
-      if (slopes == 0) continue;
-      fold(slope_columns, scratch.slope_sum, width, max_rows);
-      if (slopes == cols) {
-        std::copy_n(slope_columns, width, slope_out + column);
+    const auto start = [&](std::int64_t channel, std::int64_t width) {
+      op.parameters.lay_out(p, channel, width, runs.longest(width));
+      std::fill_n(scratch.bias_sum, runs.longest(width), T{0});
+      std::fill_n(scratch.slope_sum, runs.longest(width), T{0});
+    };
+    const auto run = [&](std::int64_t row, std::int64_t column, std::int64_t n, bool carries) {
+      reverse_run<kFunction>(op, p, scratch, row, column, n, carries);
+    };
+    const auto finish = [&](std::int64_t channel, std::int64_t width) {
+      const std::int64_t repeats = runs.longest(width) / width;
+      fold(bias_out + channel, scratch.bias_sum, width, repeats);
+      if (slopes == 0) return;
+      fold(channel_slopes, scratch.slope_sum, width, repeats);
+      if (slopes == channels) {
+        std::copy_n(channel_slopes, width, slope_out + channel);
       } else {
-        for (std::int64_t j = 0; j < width; ++j) slope_out[0] += slope_columns[j];
+        for (std::int64_t j = 0; j < width; ++j) slope_out[0] += channel_slopes[j];
       }
-    }
-  });
-  if (!grad_bias.absent()) add_panels(grad_bias.as<T>(), sums, panels, ld, cols, update);
-  if (slopes > 0) add_panels(grad_slope.as<T>(), sums + cols, panels, ld, slopes, update);
+    };
+    visit_runs(runs, begin, end, op.rows, start, run, finish);
+  };
+  parallel_rows(op.rows.primal, cost, team, panel, panel_multiple(runs));
+  if (!grad_bias.absent()) add_panels(grad_bias.as<T>(), sums, panels, ld, channels, update);
+  if (slopes > 0) add_panels(grad_slope.as<T>(), sums + channels, panels, ld, slopes, update);
 }
 
 }  // namespace
@@ -391,7 +319,7 @@ void CpuOps::do_bias_activation_forward(Stacked y, Stacked x, Tensor bias, Tenso
                                         const Rows& rows) {
   dispatch(x.primal.dtype(), [&]<class T>() {
     dispatch_activation(kind.function, [&]<Activation kFunction>() {
-      forward<kFunction, T>(y, x, parameters<T>(bias, slope, kind), rows, team_);
+      forward<kFunction, T>(y, x, parameters<T>(bias, slope, kind), channels_of(bias, {}, slope), rows, team_);
     });
   });
 }
@@ -404,7 +332,7 @@ void CpuOps::do_bias_activation_reverse(Stacked grad_x, Tensor grad_bias, Tensor
         StackedMatrix<T>(grad_x), StackedMatrix<T>(grad_y), StackedMatrix<T>(x), parameters<T>(bias, slope, kind), rows,
         !grad_slope.absent()};
     dispatch_activation(kind.function, [&]<Activation kFunction>() {
-      reverse<kFunction, T>(operands, grad_bias, grad_slope, team_, update);
+      reverse<kFunction, T>(operands, grad_bias, grad_slope, channels_of(bias, grad_bias, slope), team_, update);
     });
   });
 }

@@ -3,20 +3,24 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <utility>
 
+#include "bracket/error.h"
 #include "bracket/tensor.h"
 #include "kernels/cpu/thread_team.h"
 
 namespace bracket {
 
-/// Calls f.template operator()<T>() with the element type of `dtype`.
+/// Calls f.template operator()<T>() with the element type of `dtype`, f32 or f64.
 template <class F>
 void dispatch(DType dtype, F&& f) {
   if (dtype == DType::f32) {
     std::forward<F>(f).template operator()<float>();
-  } else {
+  } else if (dtype == DType::f64) {
     std::forward<F>(f).template operator()<double>();
+  } else {
+    throw InvalidArgument(std::string("arithmetic on ") + dtype_name(dtype) + "; convert to f32 or f64");
   }
 }
 
@@ -48,17 +52,20 @@ inline constexpr std::int64_t kPanelRowMultiple = 8;
 
 /// Rows per panel: a function of the problem alone, so that sums formed per panel have the same bits for any number
 /// of threads.
-inline std::int64_t panel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops) {
+inline std::int64_t panel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops,
+                               std::int64_t multiple = kPanelRowMultiple) {
   const std::int64_t cost = std::max<std::int64_t>(cost_per_row_in_flops, 1);
   const std::int64_t wanted = std::max((rows + kMaxPanels - 1) / kMaxPanels, (kPanelFlops + cost - 1) / cost);
-  return (wanted + kPanelRowMultiple - 1) / kPanelRowMultiple * kPanelRowMultiple;
+  return (wanted + multiple - 1) / multiple * multiple;
 }
 
-/// Calls f(first, last) for every panel of [0, rows).
+/// Calls f(first, last) for every panel of [0, rows). `multiple` 1 suits rows that are work enough alone, as images
+/// are.
 template <class F>
-void parallel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops, ThreadTeam& team, F&& f) {
+void parallel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops, ThreadTeam& team, F&& f,
+                   std::int64_t multiple = kPanelRowMultiple) {
   if (rows <= 0) return;
-  const std::int64_t step = panel_rows(rows, cost_per_row_in_flops);
+  const std::int64_t step = panel_rows(rows, cost_per_row_in_flops, multiple);
   const std::int64_t panels = (rows + step - 1) / step;
   const auto panel = [&](std::int64_t i) { f(i * step, std::min(rows, (i + 1) * step)); };
   if (rows < kSerialFlops / std::max<std::int64_t>(cost_per_row_in_flops, 1)) {

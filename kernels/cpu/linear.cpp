@@ -1,7 +1,6 @@
 // Dense layers, x [r, in], w [out, in], y [r, out]: y = x w^T, grad_x (+)= grad_y w, grad_w (+)= grad_y^T x.
 //
-// Eigen multiplies on panels that depend on the shapes alone, threads share the panels, partial sums of grad_w are
-// added in order: the same bits for any number of threads.
+// Products on panels (products.h); partial sums of grad_w are added in order.
 //
 // Measured on a 2-core Xeon (AVX2, float), GFLOP/s on one / two threads; one whole Eigen product at 800 x 100 x 100
 // reaches 103 on one:
@@ -13,26 +12,15 @@
 //   800 x   2 -> 100     22 /  36      18 /  18       16 /  16     (15 to 20 us: bound by memory, not by flops)
 // Rejected: packed columns with 6 x 16 register tiles of our own (90 where Eigen reaches 103 at 800 x 100 x 100), and
 // loops for one or two columns (such layers take under 20 us).
-#ifndef EIGEN_DONT_PARALLELIZE
-#define EIGEN_DONT_PARALLELIZE
-#endif
-#include <Eigen/Core>
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <vector>
 
-#include "kernels/cpu/cpu_common.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/products.h"
 
 namespace bracket {
 namespace {
-
-/// Panels split the rows in eight, within these limits. Packing w for every panel costs 20 % at 16 rows and 10 % at 32
-/// (100 x 100); beyond 256 rows it is under 2 %, and Eigen's packed blocks still fit its stack buffers.
-constexpr std::int64_t kPanels = 8;
-constexpr std::int64_t kMinPanelRows = 32;
-constexpr std::int64_t kMaxLinearPanelRows = 256;
 
 /// grad_w: chunks of at least this many rows, so that adding a chunk's sum costs under 5 % of computing it; a power of
 /// two of them, for an even load on 2, 4, 8 threads.
@@ -42,55 +30,6 @@ constexpr std::int64_t kMaxChunks = 16;
 constexpr std::int64_t kMaxChunkElements = std::int64_t{1} << 20;
 /// Rows of grad_w per panel: the other way to share a large one.
 constexpr std::int64_t kWeightPanelRows = 128;
-
-/// Time estimates in units of 10 ps: 100 flops per ns, 8 written elements per ns.
-constexpr std::int64_t kWriteCost = 12;
-/// Below 10 us a second thread does not pay.
-constexpr std::int64_t kSerialCost = std::int64_t{1000} * 1000;
-
-template <class T>
-using Dense = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class T>
-using View = Eigen::Map<Dense<T>, Eigen::Unaligned, Eigen::OuterStride<>>;
-
-template <class T>
-View<T> rows_of(const Matrix<T>& m, std::int64_t first, std::int64_t count) {
-  return {m.row(first), count, m.cols, Eigen::OuterStride<>(m.ld)};
-}
-
-std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-/// f(task) for every task, on as many threads as there are and the work deserves.
-template <class F>
-void parallel_tasks(std::int64_t tasks, std::int64_t cost, ThreadTeam& team, F&& f) {
-  if (cost < kSerialCost) {
-    for (std::int64_t task = 0; task < tasks; ++task) f(task);
-  } else {
-    team.run(tasks, f);
-  }
-}
-
-/// product(first, count) for every panel of the rows of a result.
-template <class F>
-void parallel_panels(std::int64_t rows, std::int64_t cost_per_row, ThreadTeam& team, F&& product) {
-  const std::int64_t even = round_up((rows + kPanels - 1) / kPanels, kPanelRowMultiple);
-  const std::int64_t step = std::clamp(even, kMinPanelRows, kMaxLinearPanelRows);
-  parallel_tasks((rows + step - 1) / step, rows * cost_per_row, team, [&](std::int64_t panel) {
-    const std::int64_t first = panel * step;
-    product(first, std::min(step, rows - first));
-  });
-}
-
-template <class C, class Product>
-void store(C&& c, const Product& product, Update update) {
-  if (update == Update::accumulate) {
-    c.noalias() += product;
-  } else {
-    c.noalias() = product;
-  }
-}
 
 template <class T>
 void forward(const Matrix<T>& y, const Matrix<T>& x, const Matrix<T>& w, ThreadTeam& team) {
@@ -111,12 +50,7 @@ void reverse_data(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const Matrix
   });
 }
 
-template <class T>
-T* chunk_sums(std::int64_t size) {
-  static thread_local std::vector<T> sums;
-  if (static_cast<std::int64_t>(sums.size()) < size) sums.resize(static_cast<std::size_t>(size));
-  return sums.data();
-}
+struct ChunkSums;
 
 /// grad_w (+)= chunk 0 + chunk 1 + ...; a chunk is a contiguous [out, in].
 template <class T>
@@ -145,7 +79,7 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
   const auto chunks = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(limit)));
   const std::int64_t chunk_rows = (x.rows + chunks - 1) / chunks;
   const std::int64_t panels = (grad_w.rows + kWeightPanelRows - 1) / kWeightPanelRows;
-  T* sums = chunks > 1 ? chunk_sums<T>(chunks * size) : nullptr;
+  T* sums = chunks > 1 ? thread_buffer<T, ChunkSums>(chunks * size) : nullptr;
 
   parallel_tasks(chunks * panels, 2 * x.rows * size, team, [&](std::int64_t task) {
     const std::int64_t chunk = task / panels;

@@ -16,6 +16,8 @@ struct StackedMatrix {
         tangent(matrix<T>(stacked.tangent)),
         has_primal(!stacked.primal.absent()),
         has_tangent(!stacked.tangent.absent()) {}
+  /// Rows of each part touch in memory.
+  bool contiguous() const { return primal.ld == primal.cols && tangent.ld == tangent.cols; }
   Matrix<T> primal;
   Matrix<T> tangent;
   bool has_primal;

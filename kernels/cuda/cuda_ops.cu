@@ -9,6 +9,9 @@
 namespace bracket::BRACKET_TARGET {
 namespace {
 
+/// Partial sums of 1,024 chunks of 128 columns.
+constexpr std::int64_t kScratchBytes = 1 << 20;
+
 std::string describe(cudaError_t code) {
   return std::string(cudaGetErrorString(code)) + " (CUDA error " + std::to_string(static_cast<int>(code)) + ")";
 }
@@ -45,6 +48,7 @@ CudaOps::CudaOps(int ordinal, void* stream, const AllocatorCallbacks& allocator)
 }
 
 CudaOps::~CudaOps() {
+  if (scratch_ != nullptr) CudaOps::release_memory(scratch_, kScratchBytes);
   // At process exit the runtime may be gone already (cudaErrorCudartUnloading), and the stream with it.
   if (owns_stream_) static_cast<void>(cudaStreamDestroy(stream_));
 }
@@ -121,6 +125,15 @@ void CudaOps::fill_bytes(void* device, int value, std::int64_t bytes) {
 void CudaOps::synchronize() {
   const CurrentDevice current(*this);
   require(cudaStreamSynchronize(stream_), "waiting for the stream");
+}
+
+Scratch CudaOps::scratch() {
+  if (scratch_ == nullptr) scratch_ = allocate_memory(kScratchBytes);
+  if (scratch_ == nullptr) {
+    throw OutOfMemory("the device has no " + std::to_string(kScratchBytes) + " bytes left for partial sums",
+                      kScratchBytes);
+  }
+  return {static_cast<double*>(scratch_), kScratchBytes / static_cast<std::int64_t>(sizeof(double))};
 }
 
 void CudaOps::check(cudaError_t code, const char* op, const Tensor& operand) {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bracket/memory.h"
-#include "kernels/cuda/common/portable.cuh"
+#include "kernels/cuda/common/matrix.cuh"
 #include "kernels/ops.h"
 
 namespace bracket::BRACKET_TARGET {
@@ -33,12 +33,16 @@ class CudaOps final : public Ops {
 #undef BRACKET_OP
 
  private:
+  /// Memory for partial sums of one op at a time; ops of one stream follow one another. The first op that needs it
+  /// allocates it, so a step is run once before it is captured in a graph.
+  Scratch scratch();
   /// Throws CudaError naming the op and its main operand when `code` is not cudaSuccess.
   static void check(cudaError_t code, const char* op, const Tensor& operand);
 
   int ordinal_;
   cudaStream_t stream_ = nullptr;
   bool owns_stream_ = false;
+  void* scratch_ = nullptr;
   AllocatorCallbacks allocator_;
 };
 

@@ -9,6 +9,7 @@
 // plain        grid-stride loop, one element a turn   not yet measured on a GPU
 #include <algorithm>
 
+#include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace bracket::BRACKET_TARGET {
@@ -98,26 +99,19 @@ cudaError_t axpy(const Tensor& y, T alpha, const Tensor& x, cudaStream_t stream)
 }  // namespace
 
 void CudaOps::do_fill(Tensor y, double value) {
-  check(y.dtype() == DType::f32 ? BRACKET_TARGET::fill(y, static_cast<float>(value), stream_)
-                                : BRACKET_TARGET::fill(y, value, stream_),
-        "fill", y);
+  check(dispatch(y.dtype(), [&]<class T>() { return BRACKET_TARGET::fill(y, static_cast<T>(value), stream_); }), "fill",
+        y);
 }
 
 void CudaOps::do_copy(Tensor y, Tensor x) {
-  cudaError_t code = cudaSuccess;
-  if (y.dtype() == DType::f32) {
-    code = x.dtype() == DType::f32 ? BRACKET_TARGET::copy<float, float>(y, x, stream_)
-                                   : BRACKET_TARGET::copy<float, double>(y, x, stream_);
-  } else {
-    code = x.dtype() == DType::f32 ? BRACKET_TARGET::copy<double, float>(y, x, stream_)
-                                   : BRACKET_TARGET::copy<double, double>(y, x, stream_);
-  }
+  const cudaError_t code = dispatch(y.dtype(), [&]<class Y>() {
+    return dispatch(x.dtype(), [&]<class X>() { return BRACKET_TARGET::copy<Y, X>(y, x, stream_); });
+  });
   check(code, "copy", y);
 }
 
 void CudaOps::do_axpy(Tensor y, double alpha, Tensor x) {
-  check(y.dtype() == DType::f32 ? BRACKET_TARGET::axpy(y, static_cast<float>(alpha), x, stream_)
-                                : BRACKET_TARGET::axpy(y, alpha, x, stream_),
+  check(dispatch(y.dtype(), [&]<class T>() { return BRACKET_TARGET::axpy(y, static_cast<T>(alpha), x, stream_); }),
         "axpy", y);
 }
 

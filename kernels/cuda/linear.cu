@@ -27,7 +27,7 @@
 //              in slices of 16 (17 / 34 KiB)
 // Registers: the most of the three products on sm_80 with CUDA 13.0 (sm_90: 69 / 126), no spills; 3 to 4 / 2 blocks of
 // tiles are resident per multiprocessor.
-#include "kernels/cuda/common/matrix.cuh"
+#include "kernels/cuda/common/tiled_product.cuh"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace bracket::BRACKET_TARGET {
@@ -35,23 +35,12 @@ namespace {
 
 // ---- policy ----------------------------------------------------------------------------------------------------
 
-constexpr int kThreads = 256;  // both variants: 16 x 16 threads of a tile, or 256 elements of C
-
-constexpr int kTile = 64;   // rows and columns of C per block
-constexpr int kMicro = 4;   // rows and columns of C per thread: 16 accumulators, 8 operands
-constexpr int kDepth = 16;  // p per slice: 256 multiply-adds per thread between two barriers
-// Words added to each row of a slice. 4 keeps rows aligned for 16-byte loads and puts the 8 p x 4 m that a warp writes
-// from a p-contiguous operand into 32 different banks: 68 p + m = 4 p + m modulo 32.
-constexpr int kPadding = 4;
-
-constexpr int kThreadsPerSide = kTile / kMicro;
-constexpr int kLoads = kTile * kDepth / kThreads;  // elements of each operand that a thread moves per slice
-static_assert(kThreadsPerSide * kThreadsPerSide == kThreads && kLoads == 4);
+constexpr int kThreads = kTileThreads;  // both variants: one tile, or 256 elements of C
 
 // Tiles pay when they are at least half full both ways. Layers with one or two outputs, and sums shorter than half a
 // slice, would mostly multiply the zeros of the padding; the plain kernel has none.
 constexpr std::int64_t kMinTiledSide = kTile / 2;
-constexpr std::int64_t kMinTiledDepth = kDepth / 2;
+constexpr std::int64_t kMinTiledDepth = kSliceDepth / 2;
 
 bool tiled_pays(std::int64_t m, std::int64_t n, std::int64_t p) {
   return m >= kMinTiledSide && n >= kMinTiledSide && p >= kMinTiledDepth;
@@ -59,130 +48,25 @@ bool tiled_pays(std::int64_t m, std::int64_t n, std::int64_t p) {
 
 // ---- device helpers --------------------------------------------------------------------------------------------
 
-template <class T>
-BRACKET_DEVICE void store(T& c, T sum, Update update) {
-  c = update == Update::accumulate ? c + sum : sum;
-}
-
-/// Which index of an operand is contiguous in memory: p, over which the sum runs, or m (of A), n (of B).
-enum class Contiguous { contraction, outer };
-
-template <class T>
-using Slice = T[kDepth][kTile + kPadding];
-
-/// One operand as a tile of C sees it: element (outer, p) for the tile's `outers` rows (columns) and all p.
-template <class T, Contiguous kContiguous>
-struct TileOperand {
-  const T* data;  // element (first outer index of the tile, p = 0)
-  std::int64_t ld;
-  std::int64_t outers;  // up to the end of the matrix, which may lie inside the tile
-  std::int64_t depth;
-
-  BRACKET_DEVICE TileOperand(const DeviceMatrix<T>& matrix, std::int64_t first_outer)
-      : data(kContiguous == Contiguous::contraction ? matrix.row(first_outer) : matrix.data + first_outer),
-        ld(matrix.ld),
-        outers((kContiguous == Contiguous::contraction ? matrix.rows : matrix.cols) - first_outer),
-        depth(kContiguous == Contiguous::contraction ? matrix.cols : matrix.rows) {}
-
-  // The elements of a slice that this thread moves. A warp reads whole 32-byte sectors of memory: 8 consecutive p of
-  // four rows where p is contiguous, else 32 consecutive outer indices.
-  static BRACKET_DEVICE int outer_of(int load) {
-    const int thread = static_cast<int>(threadIdx.x);
-    return kContiguous == Contiguous::contraction ? thread / 8 + load % 2 * 32 : thread % kTile;
-  }
-  static BRACKET_DEVICE int p_of(int load) {
-    const int thread = static_cast<int>(threadIdx.x);
-    return kContiguous == Contiguous::contraction ? thread % 8 + load / 2 * 8
-                                                  : thread / kTile + load * (kThreads / kTile);
-  }
-
-  /// Beyond the matrix there are zeros: they add nothing to C, and the C of a padding row or column is not stored.
-  BRACKET_DEVICE void fetch(T (&fragment)[kLoads], std::int64_t first_p) const {
-    BRACKET_UNROLL
-    for (int load = 0; load < kLoads; ++load) {
-      const std::int64_t outer = outer_of(load);
-      const std::int64_t p = first_p + p_of(load);
-      const std::int64_t offset = kContiguous == Contiguous::contraction ? outer * ld + p : p * ld + outer;
-      fragment[load] = outer < outers && p < depth ? data[offset] : T{0};
-    }
-  }
-
-  BRACKET_DEVICE void put(Slice<T>& slice, const T (&fragment)[kLoads]) const {
-    BRACKET_UNROLL
-    for (int load = 0; load < kLoads; ++load) slice[p_of(load)][outer_of(load)] = fragment[load];
-  }
-};
-
-/// sums += A B over one slice, for the 4 x 4 elements of this thread.
-template <class T>
-BRACKET_DEVICE void multiply_slice(T (&sums)[kMicro][kMicro], const Slice<T>& a_slice, const Slice<T>& b_slice, int m,
-                                   int n) {
-  BRACKET_UNROLL
-  for (int p = 0; p < kDepth; ++p) {
-    T a[kMicro];
-    T b[kMicro];
-    BRACKET_UNROLL
-    for (int i = 0; i < kMicro; ++i) {
-      a[i] = a_slice[p][m + i];
-      b[i] = b_slice[p][n + i];
-    }
-    BRACKET_UNROLL
-    for (int i = 0; i < kMicro; ++i) {
-      BRACKET_UNROLL
-      for (int j = 0; j < kMicro; ++j) sums[i][j] += a[i] * b[j];
-    }
-  }
-}
-
 /// C (+)= A B, tile after tile; all threads of the block take part.
 template <Contiguous kA, Contiguous kB, class T>
 BRACKET_DEVICE void tiled_product(const DeviceMatrix<T>& c, const DeviceMatrix<T>& a_matrix,
                                   const DeviceMatrix<T>& b_matrix, Update update) {
-  BRACKET_SHARED(T, a_slices, [2][kDepth][kTile + kPadding]);
-  BRACKET_SHARED(T, b_slices, [2][kDepth][kTile + kPadding]);
-  const int thread_m = static_cast<int>(threadIdx.x) / kThreadsPerSide * kMicro;
-  const int thread_n = static_cast<int>(threadIdx.x) % kThreadsPerSide * kMicro;
   const std::int64_t tiles_n = (c.cols + kTile - 1) / kTile;
   const std::int64_t tiles = (c.rows + kTile - 1) / kTile * tiles_n;
-
   for (std::int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const std::int64_t tile_m = tile / tiles_n * kTile;
     const std::int64_t tile_n = tile % tiles_n * kTile;
-    const TileOperand<T, kA> a(a_matrix, tile_m);
-    const TileOperand<T, kB> b(b_matrix, tile_n);
-    T a_fragment[kLoads];
-    T b_fragment[kLoads];
-    T sums[kMicro][kMicro] = {};
-
-    a.fetch(a_fragment, 0);
-    b.fetch(b_fragment, 0);
-    a.put(a_slices[0], a_fragment);
-    b.put(b_slices[0], b_fragment);
-    __syncthreads();
-    int current = 0;
-    for (std::int64_t p = 0; p < a.depth; p += kDepth) {
-      // The loads of the next slice are in flight while this one is multiplied. It goes to the other buffer, which
-      // nobody reads any more since the last barrier; so one barrier per slice is enough.
-      const bool more = p + kDepth < a.depth;
-      if (more) {
-        a.fetch(a_fragment, p + kDepth);
-        b.fetch(b_fragment, p + kDepth);
-      }
-      multiply_slice(sums, a_slices[current], b_slices[current], thread_m, thread_n);
-      current ^= 1;
-      if (more) {
-        a.put(a_slices[current], a_fragment);
-        b.put(b_slices[current], b_fragment);
-      }
-      __syncthreads();
-    }
-
+    MatrixOperand<T, kA> a(a_matrix, tile_m);
+    MatrixOperand<T, kB> b(b_matrix, tile_n);
+    T sums[kTileMicro][kTileMicro];
+    tile_product(sums, a, b, a.depth);
     BRACKET_UNROLL
-    for (int i = 0; i < kMicro; ++i) {
-      const std::int64_t m = tile_m + thread_m + i;
+    for (int i = 0; i < kTileMicro; ++i) {
+      const std::int64_t m = tile_m + tile_thread_m() + i;
       BRACKET_UNROLL
-      for (int j = 0; j < kMicro; ++j) {
-        const std::int64_t n = tile_n + thread_n + j;
+      for (int j = 0; j < kTileMicro; ++j) {
+        const std::int64_t n = tile_n + tile_thread_n() + j;
         if (m < c.rows && n < c.cols) store(c.row(m)[n], sums[i][j], update);
       }
     }
@@ -257,7 +141,7 @@ unsigned plain_blocks(const DeviceMatrix<T>& c) {
 
 template <class T>
 unsigned tile_blocks(const DeviceMatrix<T>& c) {
-  return blocks_for((c.rows + kTile - 1) / kTile * ((c.cols + kTile - 1) / kTile), 1);
+  return blocks_for(tiles_for(c.rows, c.cols), 1);
 }
 
 template <class T>

@@ -81,45 +81,100 @@ def activation(spec):
     return plain[name]()
 
 
-class Network(nn.Module):
-    def __init__(self, spec):
+class SumPool(nn.Module):
+    def __init__(self, window):
         super().__init__()
-        self.layers, self.confinements = nn.ModuleList(), {}
-        columns = spec["input_size"]
-        for index, layer in enumerate(spec["layers"]):
-            kind = layer["type"]
-            if kind == "linear":
-                module = nn.Linear(columns, layer["features"], bias=layer["bias"])
-                module = spectral_norm(module) if layer["spectral_norm"] else module
-                columns = layer["features"]
-            elif kind == "activation":
-                module = activation(layer)
-            elif kind == "batch_norm":
-                module = nn.BatchNorm1d(columns, eps=layer["epsilon"], momentum=layer["momentum"])
-            elif kind == "affine":
-                module = Affine(columns)
-            elif kind == "fourier_features":
-                module = FourierFeatures(columns, layer["frequencies"])
-                columns += 2 * layer["frequencies"]
-            elif kind == "monotone_coupling":
-                module = MonotoneCoupling(columns, layer)
-            elif kind == "confinement":
-                module = nn.Identity()
-                self.confinements[index] = layer
-            else:
-                raise ValueError(f"layer type {kind} is not known here")
-            self.layers.append(module)
+        self.window = window
 
     def forward(self, x):
+        return nn.functional.avg_pool2d(x, self.window, divisor_override=1)
+
+
+class Residual(nn.Module):
+    def __init__(self, layer, shape):
+        super().__init__()
+        self.body, self.shape = sequence(layer["body"], shape)
+        self.skip, _ = sequence(layer["skip"], shape)
+
+    def forward(self, x):
+        return self.body(x) + self.skip(x)
+
+
+def convolution(layer, shape):
+    """shape: (channels,) of rows or (channels, height, width)"""
+    transposed = layer["type"] == "conv_transpose2d"
+    options = {"stride": layer["stride"], "padding": layer["padding"], "bias": layer["bias"]}
+    if transposed:
+        options["output_padding"] = layer["output_padding"]
+    module = (nn.ConvTranspose2d if transposed else nn.Conv2d)(shape[0], layer["channels"], layer["kernel"], **options)
+    return spectral_norm(module) if layer["spectral_norm"] else module
+
+
+def made(layer, shape):
+    """The module of a layer that reads `shape`, and what it makes of it."""
+    kind = layer["type"]
+    if kind == "linear":
+        module = nn.Linear(shape[0], layer["features"], bias=layer["bias"])
+        return (spectral_norm(module) if layer["spectral_norm"] else module), (layer["features"],)
+    if kind == "activation":
+        return activation(layer), shape
+    if kind == "batch_norm":
+        norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+        return norm(shape[0], eps=layer["epsilon"], momentum=layer["momentum"]), shape
+    if kind == "affine":
+        return Affine(shape[0]), shape
+    if kind == "fourier_features":
+        return FourierFeatures(shape[0], layer["frequencies"]), (shape[0] + 2 * layer["frequencies"],)
+    if kind == "monotone_coupling":
+        return MonotoneCoupling(shape[0], layer), shape
+    if kind == "confinement":
+        return nn.Identity(), shape
+    if kind == "residual":
+        module = Residual(layer, shape)
+        return module, module.shape
+    if kind == "unflatten":
+        return nn.Unflatten(1, (layer["channels"], layer["height"], layer["width"])), (
+            layer["channels"], layer["height"], layer["width"])
+    plain = {"conv2d": lambda: convolution(layer, shape), "conv_transpose2d": lambda: convolution(layer, shape),
+             "average_pool": lambda: nn.AvgPool2d(layer["window"]), "max_pool": lambda: nn.MaxPool2d(layer["window"]),
+             "sum_pool": lambda: SumPool(layer["window"]), "upsample": lambda: nn.Upsample(scale_factor=layer["factor"]),
+             "flatten": nn.Flatten}
+    module = plain[kind]()
+    with torch.no_grad():
+        return module, tuple(module.eval()(torch.zeros(1, *shape)).shape[1:])
+
+
+def sequence(layers, shape):
+    modules = []
+    for layer in layers:
+        module, shape = made(layer, shape)
+        modules.append(module)
+    return nn.Sequential(*modules), shape
+
+
+class Network(nn.Module):
+    """Rows in and out; images travel as rows in the order (y, x, channel)."""
+
+    def __init__(self, spec):
+        super().__init__()
+        image = spec.get("image")
+        self.image = (image["height"], image["width"], image["channels"]) if image else None
+        shape = (image["channels"], image["height"], image["width"]) if image else (spec["input_size"],)
+        self.layers, _ = sequence(spec["layers"], shape)
+        self.confinements = {i: layer for i, layer in enumerate(spec["layers"]) if layer["type"] == "confinement"}
+
+    def forward(self, x):
+        if self.image:
+            x = x.reshape(len(x), *self.image).permute(0, 3, 1, 2)
         outputs = {-1: x}
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index in self.confinements:
                 spec = self.confinements[index]
-                u = outputs[spec["input_layer"]].norm(dim=1, keepdim=True)
+                u = outputs[spec["input_layer"]].flatten(1).norm(dim=1, keepdim=True)
                 x = x + spec["quadratic"] / 2 * u**2 + spec["wall"] * torch.relu(u - spec["radius"]) ** 2
             outputs[index] = x
-        return x
+        return x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x
 
 
 def load(checkpoint, config, player, suffix):

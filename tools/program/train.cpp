@@ -25,6 +25,7 @@ namespace fs = std::filesystem;
 
 struct TrainOptions {
   std::string preset = "calibrated-2d";
+  double width = 1;
   std::string data;
   std::optional<std::int64_t> steps;
   std::optional<std::int64_t> stop_after;
@@ -47,7 +48,7 @@ std::string text_of_file(const std::string& path) {
 // Preset, then file, then --set, then --steps and --seed: the later the stronger.
 RunSettings settings_for(const TrainOptions& options, const Dataset& data, std::uint64_t seed) {
   RunSettings settings;
-  settings.trainer = make_preset(options.preset, data, seed);
+  settings.trainer = make_preset(options.preset, data, seed, {.width = options.width});
   std::string json = to_json(settings);
   if (!options.config.empty()) {
     try {
@@ -185,6 +186,9 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
   std::string data_names;
   for (const std::string& name : Dataset::names()) data_names += (data_names.empty() ? "" : ", ") + name;
   only_new(command->add_option("--preset", options->preset, "Start of the settings: " + presets))
+      ->capture_default_str();
+  only_new(command->add_option("--width", options->width,
+                               "Presets for images: factor on the channels of hidden layers, e.g. 0.25 on a CPU"))
       ->capture_default_str();
   only_new(command->add_option("--data", options->data,
                                "A density (" + data_names + ") or a .npy or .csv file of shape (N, D)"));

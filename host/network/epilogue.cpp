@@ -1,0 +1,72 @@
+#include "host/network/epilogue.h"
+
+#include <utility>
+
+namespace bracket {
+
+Epilogue::Epilogue(std::int64_t cols, std::int64_t channels, const ActivationSpec* activation)
+    : cols_(cols), channels_(channels) {
+  if (activation == nullptr) return;
+  kind_ = {activation->function, activation->negative_slope};
+  initial_slope_ = activation->initial_slope;
+}
+
+void Epilogue::add_bias(const std::string& name, BlockLayout& layout, FileOrder order) {
+  bias_order_ = order;
+  bias_ = layout.add(name, channels_, 0, false, {channels_}, std::move(order));
+}
+
+void Epilogue::add_slope(const std::string& name, BlockLayout& layout) {
+  if (kind_.function == Activation::prelu) slope_ = layout.add(name, 1, 0, false);
+}
+
+std::vector<std::int64_t> Epilogue::slot_cols() const {
+  if (has_function() && !masked()) return {cols_, cols_};
+  return {cols_};
+}
+
+std::vector<Extra> Epilogue::extras() const {
+  if (!masked()) return {};
+  return {{0, cols_ / channels_ * ((channels_ + 7) / 8), true}};
+}
+
+void Epilogue::initialize(const std::vector<double>& bias, const ValueWriter& write) const {
+  if (has_bias()) write(bias_, false, in_memory_order(bias, bias_order_));
+  if (slope_.rows > 0) write(slope_, false, {initial_slope_});
+}
+
+void Epilogue::forward(const Frame& frame, std::span<const Stacked> slots, std::span<const Tensor> extras) const {
+  const Stacked &pre = slots.front(), &y = slots.back();
+  if (masked())
+    frame.ops.masked_activation_forward(frame.output(y), extras.back(), pre, bias(frame), channels_, kind_, frame.rows);
+  else if (has_function() || (has_bias() && frame.primal))
+    frame.ops.bias_activation_forward(has_function() ? frame.output(y) : Stacked{y.primal, {}}, pre, bias(frame),
+                                      slope(frame), kind_, frame.rows);
+}
+
+Stacked Epilogue::reverse(const Frame& frame, const Stacked& grad_y, std::span<const Stacked> slots,
+                          std::span<const Tensor> extras, const Tensor& grad_block, Update update) const {
+  const Tensor grad_bias = has_bias() && !grad_block.absent() ? bias_.of(grad_block) : Tensor();
+  const Tensor grad_slope = slope_.rows > 0 && !grad_block.absent() ? slope_.of(grad_block) : Tensor();
+  const bool no_bias_gradient = grad_y.primal.absent() && (masked() || !has_function());
+  if (no_bias_gradient && !grad_bias.absent() && update == Update::overwrite) frame.ops.fill(grad_bias, 0);
+  const Tensor bias_target = no_bias_gradient ? Tensor() : grad_bias;
+  if (masked()) {
+    frame.ops.masked_activation_reverse(grad_y, bias_target, grad_y, extras.back(), channels_, kind_, frame.rows,
+                                        update);
+    return grad_y;
+  }
+  if (has_function()) {
+    // The second derivative gives the primal part a value even where its cotangent is absent.
+    const Stacked grad_pre = with_primal(frame, grad_y, cols_);
+    frame.ops.bias_activation_reverse(grad_pre, bias_target, grad_slope, grad_pre, slots.front(), bias(frame),
+                                      slope(frame), kind_, frame.rows, update);
+    return grad_pre;
+  }
+  if (!bias_target.absent())
+    frame.ops.bias_activation_reverse({grad_y.primal, {}}, bias_target, {}, {grad_y.primal, {}},
+                                      {slots.front().primal, {}}, {}, {}, {}, {frame.rows.primal, 0, 0, 0}, update);
+  return grad_y;
+}
+
+}  // namespace bracket

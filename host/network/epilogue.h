@@ -1,0 +1,52 @@
+// Bias and non-linearity behind a matrix product or a normalisation: y = f(pre + b), one bias per channel.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/network/layer.h"
+
+namespace bracket {
+
+/// relu and leaky_relu run in place and leave one bit per value, so that a pass need not keep both sides of them.
+class Epilogue {
+ public:
+  /// `cols` values per row, of `channels` channels. `activation` null: none.
+  Epilogue(std::int64_t cols, std::int64_t channels, const ActivationSpec* activation);
+  void add_bias(const std::string& name, BlockLayout& layout, FileOrder order);
+  void add_slope(const std::string& name, BlockLayout& layout);
+
+  std::vector<std::int64_t> slot_cols() const;
+  /// One mask or none: the last of every `extras` argument below.
+  std::vector<Extra> extras() const;
+  bool has_bias() const noexcept { return bias_.rows > 0; }
+  bool has_function() const noexcept { return kind_.function != Activation::identity; }
+  bool injective() const noexcept { return injective_function(kind_.function, kind_.negative_slope); }
+
+  /// `bias` in the file's order; empty without one.
+  void initialize(const std::vector<double>& bias, const ValueWriter& write) const;
+  /// slots.front() holds the value before; afterwards slots.back() is the output.
+  void forward(const Frame& frame, std::span<const Stacked> slots, std::span<const Tensor> extras) const;
+  /// Turns the adjoint of the output into that of the value before, in place, and returns it; the gradients of bias and
+  /// slope go to `grad_block` where that is present.
+  Stacked reverse(const Frame& frame, const Stacked& grad_y, std::span<const Stacked> slots,
+                  std::span<const Tensor> extras, const Tensor& grad_block, Update update) const;
+
+ private:
+  bool masked() const noexcept {
+    return kind_.function == Activation::relu || kind_.function == Activation::leaky_relu;
+  }
+  Tensor bias(const Frame& frame) const { return has_bias() ? bias_.of(frame.parameters.values) : Tensor(); }
+  Tensor slope(const Frame& frame) const { return slope_.rows > 0 ? slope_.of(frame.parameters.values) : Tensor(); }
+
+  std::int64_t cols_;
+  std::int64_t channels_;
+  ActivationKind kind_{Activation::identity, 0};
+  double initial_slope_ = 0;
+  BlockView bias_, slope_;
+  FileOrder bias_order_;
+};
+
+}  // namespace bracket

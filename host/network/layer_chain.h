@@ -1,0 +1,49 @@
+// Layers one behind another: a whole network, or one path of a residual layer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/network/layer.h"
+
+namespace bracket {
+
+class LayerChain {
+ public:
+  /// `path` is what names and messages put before a layer's index: "" or "2.body.". Throws InvalidArgument naming the
+  /// layer.
+  LayerChain(const std::vector<LayerSpec>& specs, const Features& input, const std::string& path, BlockLayout& layout);
+
+  const Features& output() const noexcept { return output_; }
+  bool batch_norm() const noexcept;
+  bool injective() const noexcept;
+  bool consumes_grad_y() const noexcept;
+  const std::vector<std::int64_t>& slot_cols() const noexcept { return slot_cols_; }
+  const std::vector<Extra>& extras() const noexcept { return extras_; }
+
+  /// Layer i draws with the keys behind key.step + i `spacing`. Without a spacing they follow each other closely.
+  void initialize(const RandomKey& key, std::uint64_t spacing, const ValueWriter& write) const;
+  std::uint64_t keys() const noexcept;
+  /// The largest keys() of one layer.
+  std::uint64_t most_keys_of_a_layer() const noexcept;
+
+  /// As Layer's. The output is the last slot, or x where there is none.
+  Stacked forward(const Frame& frame, const Stacked& x, std::span<const Stacked> slots,
+                  std::span<const Tensor> extras) const;
+  /// As Layer's. `grad_y` is written where consumes_grad_y() says so.
+  void reverse(const Frame& frame, const Stacked& x, std::span<const Stacked> slots, std::span<const Tensor> extras,
+               const Stacked& grad_y, const Stacked& grad_x, const Tensor& grad_block, Update update) const;
+
+ private:
+  std::vector<Stacked> outputs(const Stacked& x, std::span<const Stacked> slots) const;
+
+  Features output_;
+  std::vector<std::unique_ptr<Layer>> layers_;  // null: computed with the one before, or no computation at all
+  std::vector<std::int64_t> slot_cols_;
+  std::vector<Extra> extras_;
+};
+
+}  // namespace bracket

@@ -1,0 +1,61 @@
+// The weight of a linear or convolution layer: a matrix, divided by its largest singular value where that is asked for.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/network/layer.h"
+
+namespace bracket {
+
+struct WeightShape {
+  std::int64_t rows = 0;  ///< of the matrix in memory that the product takes
+  std::int64_t cols = 0;
+  std::vector<std::int64_t> shape;  ///< in files
+  FileOrder order = {};
+  /// The matrix whose largest singular value counts: the same memory with other extents.
+  std::int64_t singular_rows = 0;
+  std::int64_t singular_cols = 0;
+  FileOrder singular_row_order = {}, singular_col_order = {};
+  bool transposed = false;  ///< PyTorch's view is that matrix transposed: its u belongs to the columns
+};
+
+class LayerWeight {
+ public:
+  LayerWeight(WeightShape shape, bool spectral_norm, const std::string& prefix, BlockLayout& layout);
+
+  /// What a pass keeps for the weight: `extras().size()` tensors, the first of every `extras` argument below.
+  std::vector<Extra> extras() const;
+  /// `values` in the file's order; starts the power iteration from key.step + 2.
+  void initialize(const RandomKey& key, const std::vector<double>& values, const ValueWriter& write) const;
+  /// The matrix of a forward pass; one power iteration in training passes.
+  Tensor forward(const Frame& frame, std::span<const Tensor> extras) const;
+  /// The matrix that the forward pass used.
+  Tensor used(const Frame& frame, std::span<const Tensor> extras) const;
+  /// Calls contract(target, update) to form the gradient of the used matrix and turns it into that of the weight.
+  template <class Contract>
+  void reverse(const Frame& frame, std::span<const Tensor> extras, const Tensor& grad_block, Update update,
+               const Contract& contract) const {
+    if (!spectral_norm_) return contract(weight_.of(grad_block), update);
+    const std::int64_t mark = frame.arena.mark();
+    const Tensor target = frame.arena.allocate(frame.dtype, {shape_.singular_rows, shape_.singular_cols});
+    contract(target.reshaped({shape_.rows, shape_.cols}), Update::overwrite);
+    normalised_reverse(frame, target, extras, grad_block, update);
+    frame.arena.rewind(mark);
+  }
+
+ private:
+  Tensor singular_view(const Tensor& weight) const {
+    return weight.reshaped({shape_.singular_rows, shape_.singular_cols});
+  }
+  void normalised_reverse(const Frame& frame, const Tensor& target, std::span<const Tensor> extras,
+                          const Tensor& grad_block, Update update) const;
+
+  WeightShape shape_;
+  bool spectral_norm_;
+  BlockView weight_, left_, right_;  // left_, right_: singular vectors
+};
+
+}  // namespace bracket

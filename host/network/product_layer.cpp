@@ -1,0 +1,59 @@
+#include "host/network/product_layer.h"
+
+#include <utility>
+
+namespace bracket {
+
+void ProductLayer::forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
+                           std::span<const Tensor> extras) const {
+  const Tensor weight = weight_.forward(frame, extras);
+  const Stacked pre = frame.output(slots.front());
+  const Tensor all_x = joined(x), all_pre = joined(pre);
+  if (!all_x.absent() && !all_pre.absent()) {
+    multiply(frame.ops, all_pre, all_x, weight);
+  } else {
+    if (!pre.primal.absent()) multiply(frame.ops, pre.primal, x.primal, weight);
+    if (!pre.tangent.absent()) multiply(frame.ops, pre.tangent, x.tangent, weight);
+  }
+  epilogue_.forward(frame, slots, extras);
+}
+
+void ProductLayer::reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
+                           std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
+                           const Tensor& grad_block, Update update) const {
+  const std::int64_t mark = frame.arena.mark();
+  const Stacked grad_pre = epilogue_.reverse(frame, grad_y, slots, extras, grad_block, update);
+  if (!grad_block.absent())
+    weight_.reverse(frame, extras, grad_block, update, [&](const Tensor& target, Update target_update) {
+      weight_gradient(frame, target, x, grad_pre, target_update);
+    });
+  data_gradient(frame, grad_x, grad_pre, weight_.used(frame, extras));
+  frame.arena.rewind(mark);
+}
+
+void ProductLayer::weight_gradient(const Frame& frame, const Tensor& target, const Stacked& x, const Stacked& grad_pre,
+                                   Update update) const {
+  const Tensor all_x = joined(x), all_y = joined(grad_pre);
+  if (!all_x.absent() && !all_y.absent()) return reverse_weights(frame, target, all_y, all_x, update);
+  for (const auto& [g, v] : {std::pair{grad_pre.primal, x.primal}, std::pair{grad_pre.tangent, x.tangent}}) {
+    if (g.absent()) continue;
+    reverse_weights(frame, target, g, v, update);
+    update = Update::accumulate;
+  }
+  if (grad_pre.primal.absent() && grad_pre.tangent.absent() && update == Update::overwrite) frame.ops.fill(target, 0);
+}
+
+void ProductLayer::data_gradient(const Frame& frame, const Stacked& grad_x, const Stacked& grad_pre,
+                                 const Tensor& weight) const {
+  const Tensor all_x = joined(grad_x), all_y = joined(grad_pre);
+  if (!all_x.absent() && !all_y.absent()) return reverse_data(frame.ops, all_x, all_y, weight);
+  if (!grad_x.primal.absent()) {
+    if (grad_pre.primal.absent())
+      frame.ops.fill(grad_x.primal, 0);
+    else
+      reverse_data(frame.ops, grad_x.primal, grad_pre.primal, weight);
+  }
+  if (!grad_x.tangent.absent()) reverse_data(frame.ops, grad_x.tangent, grad_pre.tangent, weight);
+}
+
+}  // namespace bracket

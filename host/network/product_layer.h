@@ -1,0 +1,44 @@
+// A layer that is a product with a weight, with bias and non-linearity behind it as one step: y = f(x * W + b).
+#pragma once
+
+#include <span>
+#include <utility>
+
+#include "host/network/epilogue.h"
+#include "host/network/layer.h"
+#include "host/network/layer_weight.h"
+
+namespace bracket {
+
+class ProductLayer : public Layer {
+ public:
+  bool consumes_grad_y() const noexcept override { return epilogue_.has_function(); }
+  void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
+               std::span<const Tensor> extras) const override;
+  void reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
+               std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
+               const Tensor& grad_block, Update update) const override;
+
+ protected:
+  ProductLayer(LayerWeight weight, Epilogue epilogue) : weight_(std::move(weight)), epilogue_(std::move(epilogue)) {
+    slot_cols_ = epilogue_.slot_cols();
+    extras_ = weight_.extras();
+    for (const Extra& extra : epilogue_.extras()) extras_.push_back(extra);
+  }
+
+  // The product and its two adjoints, on rows of either kind.
+  virtual void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const = 0;
+  virtual void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const = 0;
+  virtual void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x,
+                               Update update) const = 0;
+
+  LayerWeight weight_;
+  Epilogue epilogue_;
+
+ private:
+  void weight_gradient(const Frame& frame, const Tensor& target, const Stacked& x, const Stacked& grad_pre,
+                       Update update) const;
+  void data_gradient(const Frame& frame, const Stacked& grad_x, const Stacked& grad_pre, const Tensor& weight) const;
+};
+
+}  // namespace bracket
