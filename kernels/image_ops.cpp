@@ -23,6 +23,18 @@ void check_window(const OperandCheck& check, const Window& map) {
   check.finite("scale", map.scale);
 }
 
+/// A choice is one byte.
+constexpr std::int64_t kMaxPoolWindow = 16;
+
+void check_max_pool(const OperandCheck& check, const Window& map) {
+  check_window(check, map);
+  if (map.window > kMaxPoolWindow) {
+    check.fail("window is " + std::to_string(map.window) + "; a choice is one byte, so it must be at most " +
+               std::to_string(kMaxPoolWindow));
+  }
+  if (map.scale != 1) check.range("scale", map.scale, 1, 1);
+}
+
 }  // namespace
 
 void Ops::masked_activation_forward(Stacked y, Tensor mask, Stacked x, Tensor bias, std::int64_t channels,
@@ -79,6 +91,55 @@ void Ops::window_spread(Tensor y, Tensor x, const Window& map, Update update) {
   check.update(update);
   const DeviceScope scope(*this);
   do_window_spread(y, x, map, update);
+}
+
+void Ops::max_pool_forward(Tensor y, Tensor choice, Tensor x, const Window& map) {
+  const OperandCheck check("max_pool_forward", "x", x);
+  check_max_pool(check, map);
+  check.matrix("y", y, x.rows(), map.small_cols());
+  check.u8_matrix("choice", choice, x.rows(), map.small_cols());
+  check.matrix("x", x, x.rows(), map.large_cols());
+  check.distinct("y", y, "x", x);
+  const DeviceScope scope(*this);
+  do_max_pool_forward(y, choice, x, map);
+}
+
+void Ops::max_pool_reverse(Tensor grad_x, Tensor grad_y, Tensor choice, const Window& map) {
+  const OperandCheck check("max_pool_reverse", "grad_x", grad_x);
+  check_max_pool(check, map);
+  check.matrix("grad_x", grad_x, grad_x.rows(), map.large_cols());
+  check.matrix("grad_y", grad_y, grad_x.rows(), map.small_cols());
+  check.u8_matrix("choice", choice, grad_x.rows(), map.small_cols());
+  check.distinct("grad_x", grad_x, "grad_y", grad_y);
+  const DeviceScope scope(*this);
+  do_max_pool_reverse(grad_x, grad_y, choice, map);
+}
+
+void Ops::gather_images(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter,
+                        const ImageTransform& transform) {
+  const OperandCheck check("gather_images", "y", y);
+  check.countable("height, width and channels", {transform.height, transform.width, transform.channels});
+  check.finite("scale", transform.scale);
+  check.finite("shift", transform.shift);
+  check.matrix("y", y, y.rows(), transform.cols());
+  check.present("table", table);
+  check.u8_matrix("table", table, table.rows(), transform.cols());
+  if (y.rows() > 0) check.at_least("the number of table rows", table.rows(), 1);
+  check.key(key, counter);
+  const DeviceScope scope(*this);
+  do_gather_images(y, table, key, counter, transform);
+}
+
+void Ops::softmax_cross_entropy(Tensor losses, Tensor grad_logits, Tensor logits, Tensor labels) {
+  const OperandCheck check("softmax_cross_entropy", "logits", logits);
+  check.matrix("logits", logits, logits.rows(), logits.cols());
+  if (logits.rows() > 0) check.at_least("the number of classes", logits.cols(), 1);
+  check.vector("losses", losses, logits.rows());
+  if (!grad_logits.absent()) check.matrix("grad_logits", grad_logits, logits.rows(), logits.cols());
+  check.u8_vector("labels", labels, logits.rows());
+  check.distinct("losses", losses, "logits", logits);
+  const DeviceScope scope(*this);
+  do_softmax_cross_entropy(losses, grad_logits, logits, labels);
 }
 
 }  // namespace bracket

@@ -230,8 +230,9 @@ void OperandCheck::state(const void* address, const char* name) const {
   }
 }
 
-void OperandCheck::counter(const std::int64_t* address) const {
-  if (reinterpret_cast<std::uintptr_t>(address) % alignof(std::int64_t) != 0) {
+void OperandCheck::key(const RandomKey& key, const std::int64_t* counter) const {
+  if (key.step >> 48 != 0) fail("step " + std::to_string(key.step) + " of the key is not below 2^48");
+  if (reinterpret_cast<std::uintptr_t>(counter) % alignof(std::int64_t) != 0) {
     fail("counter is not aligned to " + std::to_string(alignof(std::int64_t)) + " bytes");
   }
 }

@@ -53,7 +53,7 @@ class OperandCheck {
   void stacked_input(const char* name, const Stacked& x, bool primal, bool tangent, const Rows& rows,
                      std::int64_t cols) const;
   void state(const void* address, const char* name = "state") const;
-  void counter(const std::int64_t* address) const;
+  void key(const RandomKey& key, const std::int64_t* counter) const;
   void player(Player player) const;
   void update(Update update) const;
   /// low <= value <= high; false for NaN.

@@ -71,6 +71,19 @@ struct Window {
   std::int64_t small_cols() const noexcept { return large_cols() / (window * window); }
 };
 
+/// How stored pixels become numbers: y = scale * (pixel + noise) + shift, noise uniform in (0, 1) with `dequantise`,
+/// else 0; with `flip` an image is mirrored left to right with probability 1/2.
+struct ImageTransform {
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+  std::int64_t channels = 0;
+  bool flip = false;
+  bool dequantise = false;
+  double scale = 2.0 / 255;  ///< with shift -1: pixels 0 and 255 become -1 and 1
+  double shift = -1;
+  std::int64_t cols() const noexcept { return height * width * channels; }
+};
+
 /// Confinement of an energy: quadratic/2 |x|^2 + wall relu(|x| - radius)^2.
 struct Confinement {
   double quadratic = 0;
@@ -213,6 +226,11 @@ class Ops {
   /// window_sum.
   void window_spread(Tensor y, Tensor x, const Window& map, Update update);
 
+  /// y = the largest x of the window (scale must be 1), the last NaN where there is one; choice u8 of y's shape = its
+  /// place ky window + kx, the first of equals. window at most 16.
+  void max_pool_forward(Tensor y, Tensor choice, Tensor x, const Window& map);
+  void max_pool_reverse(Tensor grad_x, Tensor grad_y, Tensor choice, const Window& map);  ///< grad_x is overwritten
+
   // ---- normalization.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]
   // -----------------------------------------------
   /// y = gamma (x - mean) inv_std + beta with batch statistics (biased variance); running statistics move by
@@ -320,6 +338,19 @@ class Ops {
   /// Batch b = key.step + *counter of `table` [N, D] in shuffled epochs without replacement: row i of the batch is
   /// draw g = b y.rows() + i, which is table row permute(g mod N) under a permutation of (seed, stream, g / N) only.
   void gather_batch(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter);
+
+  // ---- images.{cpp,cu} ----------------------------------------------------------------------------------------------
+  /// A batch of `table` u8[N, H W C] as numbers. Row i shows the image that gather_batch would copy. For batch b, words
+  /// of (seed, stream, step b), see kernels/formula/image_noise.h: the image of row i is mirrored when word 16 + i is
+  /// below 2^31, and every element has a noise word of its own, whether or not either is used.
+  void gather_images(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter,
+                     const ImageTransform& transform);
+
+  // ---- classification.{cpp,cu} --------------------------------------------------------------------------------------
+  /// losses[i] = log sum_k exp(logits_ik) - logits_i,label(i); grad_logits = (softmax - onehot) / n, the gradient of
+  /// the mean loss. logits [n, classes], labels u8[n], losses [n]; grad_logits optional, may alias logits. A label that
+  /// is no class makes the loss and the gradient of its row NaN.
+  void softmax_cross_entropy(Tensor losses, Tensor grad_logits, Tensor logits, Tensor labels);
 
  protected:
   // do_<op> for every op above with the same arguments; they have been checked. kernels/ops_list.inc lists them once

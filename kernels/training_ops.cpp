@@ -24,11 +24,6 @@ void check_confinement(const OperandCheck& check, const Confinement& map) {
   check.range("radius", map.radius, 0, 1e30);
 }
 
-void check_key(const OperandCheck& check, const RandomKey& key, const std::int64_t* counter) {
-  if (key.step >> 48 != 0) check.fail("step " + std::to_string(key.step) + " of the key is not below 2^48");
-  check.counter(counter);
-}
-
 }  // namespace
 
 void Ops::fourier_features_forward(Stacked y, Stacked x, Tensor frequencies, const Rows& rows) {
@@ -275,7 +270,7 @@ void Ops::random_uniform(Tensor y, const RandomKey& key, double low, double high
   check.finite("low", low);
   check.finite("high", high);
   check.range("low", low, -1e300, high);
-  check_key(check, key, counter);
+  check.key(key, counter);
   const DeviceScope scope(*this);
   do_random_uniform(y, key, low, high, counter);
 }
@@ -284,7 +279,7 @@ void Ops::random_normal(Tensor y, const RandomKey& key, const std::int64_t* coun
   const OperandCheck check("random_normal", "y", y);
   check.contiguous("y", y);
   check.matrix("y", y, y.rows(), y.cols());
-  check_key(check, key, counter);
+  check.key(key, counter);
   const DeviceScope scope(*this);
   do_random_normal(y, key, counter);
 }
@@ -295,7 +290,7 @@ void Ops::toy_samples(Tensor y, ToyData data, const RandomKey& key, const std::i
   if (data < ToyData::gaussians25 || data > ToyData::swiss_roll_thin) {
     check.fail("toy data set " + std::to_string(static_cast<std::int32_t>(data)) + " is not known");
   }
-  check_key(check, key, counter);
+  check.key(key, counter);
   const DeviceScope scope(*this);
   do_toy_samples(y, data, key, counter);
 }
@@ -307,7 +302,7 @@ void Ops::gather_batch(Tensor y, Tensor table, const RandomKey& key, const std::
   check.matrix("y", y, y.rows(), table.cols());
   if (y.rows() > 0) check.at_least("the number of table rows", table.rows(), 1);
   check.distinct("y", y, "table", table);
-  check_key(check, key, counter);
+  check.key(key, counter);
   const DeviceScope scope(*this);
   do_gather_batch(y, table, key, counter);
 }

@@ -99,6 +99,9 @@ std::vector<Case> cases() {
   list.push_back({"batch_norm_tanh", on_images({2, 2, 2}, {BatchNormSpec{}, activation(Activation::tanh)}), true});
   list.push_back({"average_pool", on_images({3, 6, 3}, {AveragePoolSpec{3}})});
   list.push_back({"sum_pool", on_images({3, 4, 2}, {SumPoolSpec{2}})});
+  list.push_back({"max_pool", on_images({9, 4, 6}, {MaxPoolSpec{2}, FlattenSpec{}, LinearSpec{2}})});
+  list.push_back({"max_pool_of_a_convolution",
+                  on_images({2, 6, 6}, {conv(3, 3, 1, 1), MaxPoolSpec{3}, activation(Activation::leaky_relu)})});
   list.push_back({"upsample", on_images({3, 2, 3}, {UpsampleSpec{3}, conv(1, 3, 1, 0)})});
   list.push_back({"flatten_first", on_images({3, 2, 2}, {FlattenSpec{}, LinearSpec{4}, ConfinementSpec{}})});
   list.back().spec.layers[2] = activation(Activation::tanh);
@@ -292,6 +295,7 @@ TEST(ImageNetworkValues, PoolsAndUpsampling) {
   const std::vector<double> x = {1, 10, 2, 20, 3, 30, 4, 40};  // 2 x 2 pixels of 2 channels
   EXPECT_EQ(run(SumPoolSpec{2}, {2, 2, 2}, x), (std::vector<double>{10, 100}));
   EXPECT_EQ(run(AveragePoolSpec{2}, {2, 2, 2}, x), (std::vector<double>{2.5, 25}));
+  EXPECT_EQ(run(MaxPoolSpec{2}, {2, 2, 2}, x), (std::vector<double>{4, 40}));
   EXPECT_EQ(run(UpsampleSpec{2}, {2, 1, 2}, {1, 10, 2, 20}),
             (std::vector<double>{1, 10, 1, 10, 2, 20, 2, 20, 1, 10, 1, 10, 2, 20, 2, 20}));
 }
@@ -380,6 +384,7 @@ TEST(ImageNetworkStructure, BadSpecificationsAreRefusedWithTheLayer) {
   expect(on_images(shape, {UpsampleSpec{0}}), "upsample factor is 0");
   expect(on_images(shape, {AveragePoolSpec{4}}), "average_pool window 4 must divide height and width");
   expect(on_images(shape, {SumPoolSpec{0}}), "sum_pool window is 0");
+  expect(on_images({1, 17, 17}, {MaxPoolSpec{17}}), "max_pool window is 17, must lie in [1, 16]");
   expect(on_images(shape, {BatchNormSpec{0.1, 1e-5, -1}}), "deviation must not be negative");
   expect(on_images(shape, {FlattenSpec{}, BatchNormSpec{}}), "batch_norm on a flattened image");
   expect(on_images(shape, {FlattenSpec{}, FlattenSpec{}}), "layer 1: flatten reads images");

@@ -83,6 +83,8 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
                                 Update::overwrite);
   ops.window_sum(m(3, 12), m(3, 48), window, Update::overwrite);
   ops.window_spread(m(3, 48), m(3, 12), window, Update::accumulate);
+  ops.max_pool_forward(m(3, 12), at.u8({3, 12}), m(3, 48), {4, 4, 3, 2});
+  ops.max_pool_reverse(m(3, 48), m(3, 12), at.u8({3, 12}), {4, 4, 3, 2});
   ops.batch_norm_train_forward(m(5, 3), v(3), v(3), v(3), v(3), m(5, 3), v(3), v(3), 0.1, 1e-5);
   ops.batch_norm_train_reverse(m(5, 3), v(3), v(3), m(5, 3), m(5, 3), v(3), v(3), v(3), Update::overwrite);
   ops.batch_norm_infer_forward(s(4), s(4), v(4), v(4), v(4), v(4), 1e-5, rows);
@@ -125,6 +127,8 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.random_normal(m(4, 4), key, static_cast<std::int64_t*>(at.next()));
   ops.toy_samples(m(4, 2), ToyData::two_moons, key, nullptr);
   ops.gather_batch(m(4, 7), m(100, 7), key, nullptr);
+  ops.gather_images(m(4, 12), at.u8({100, 12}), key, nullptr, {2, 2, 3});
+  ops.softmax_cross_entropy(v(4), m(4, 10), m(4, 10), at.u8({4}));
 
   std::int64_t num_ops = 0;
 #define BRACKET_OP(...) ++num_ops;
@@ -410,6 +414,74 @@ TEST_F(OpsCheckTest, Windows) {
   expect_refused([&] { sum(shared, shared, {2, 2, 3, 1, 1}); }, "window_sum", "share memory");
   expect_refused([&] { ops.window_spread(m(3, 48), m(3, 12), window, static_cast<Update>(9)); }, "window_spread",
                  "update is 9");
+}
+
+TEST_F(OpsCheckTest, MaxPool) {
+  const auto pool = [&](const Tensor& y, const Tensor& choice, const Window& map) {
+    ops.max_pool_forward(y, choice, m(3, 48), map);
+  };
+  expect_refused([&] { pool(m(3, 12), at.u8({3, 12}), window); }, "max_pool_forward", "scale is 0.25");
+  expect_refused([&] { pool(m(3, 12), m(3, 12), {4, 4, 3, 2}); }, "max_pool_forward", "it must be u8");
+  expect_refused(
+      [&] {
+        pool(m(3, 12), at.u8({3, 11}), {4, 4, 3, 2});
+      },
+      "max_pool_forward", "choice is u8[3, 11]; its shape must be [3, 12]");
+  expect_refused([&] { pool(m(3, 13), at.u8({3, 12}), {4, 4, 3, 2}); }, "max_pool_forward", "y is f32[3, 13]");
+  expect_refused(
+      [&] {
+        ops.max_pool_forward(m(1, 1), at.u8({1, 1}), m(1, 289), {17, 17, 1, 17});
+      },
+      "max_pool_forward", "window is 17; a choice is one byte, so it must be at most 16");
+  expect_refused(
+      [&] {
+        ops.max_pool_reverse(m(3, 48), m(2, 12), at.u8({3, 12}), {4, 4, 3, 2});
+      },
+      "max_pool_reverse", "grad_y is f32[2, 12]");
+  expect_refused(
+      [&] {
+        ops.max_pool_reverse(at.u8({3, 48}), m(3, 12), at.u8({3, 12}), {4, 4, 3, 2});
+      },
+      "max_pool_reverse", "u8 is for storage");
+}
+
+TEST_F(OpsCheckTest, ImagesAndLabels) {
+  const auto gather = [&](const Tensor& y, const Tensor& table, const ImageTransform& t) {
+    ops.gather_images(y, table, key, nullptr, t);
+  };
+  expect_refused([&] { gather(m(4, 12), m(9, 12), {2, 2, 3}); }, "gather_images", "table is f32[9, 12]; it must be u8");
+  expect_refused([&] { gather(m(4, 12), at.u8({9, 13}), {2, 2, 3}); }, "gather_images", "table is u8[9, 13]");
+  expect_refused([&] { gather(m(4, 11), at.u8({9, 12}), {2, 2, 3}); }, "gather_images", "y is f32[4, 11]");
+  expect_refused(
+      [&] {
+        gather(m(4, 12), at.u8({0, 12}), {2, 2, 3});
+      },
+      "gather_images", "the number of table rows is 0; it must be at least 1");
+  expect_refused([&] { gather(m(4, 12), at.u8({9, 12}), {-2, -2, 3}); }, "gather_images", "none may be negative");
+  expect_refused(
+      [&] {
+        gather(m(4, 12), at.u8({9, 12}), {2, 2, 3, false, false, kNan});
+      },
+      "gather_images", "scale is nan");
+  expect_refused(
+      [&] {
+        gather(m(4, 12), at.u8({9, 12}), {2, 2, 3, false, false, 1, kInfinity});
+      },
+      "gather_images", "shift is inf");
+  const RandomKey late{1, RandomStream::test, std::uint64_t{1} << 48};
+  expect_refused(
+      [&] {
+        ops.gather_images(m(4, 12), at.u8({9, 12}), late, nullptr, {2, 2, 3});
+      },
+      "gather_images", "is not below 2^48");
+  const std::string entropy = "softmax_cross_entropy";
+  EXPECT_NO_THROW(ops.softmax_cross_entropy(v(4), {}, m(4, 10), at.u8({4})));
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), {}, m(4, 0), at.u8({4})); }, entropy,
+                 "the number of classes is 0");
+  expect_refused([&] { ops.softmax_cross_entropy(v(3), {}, m(4, 10), at.u8({4})); }, entropy, "losses is f32[3]");
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), m(4, 9), m(4, 10), at.u8({4})); }, entropy, "grad_logits is");
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), {}, m(4, 10), v(4)); }, entropy, "labels is f32[4]");
+  expect_refused([&] { ops.softmax_cross_entropy(v(4), {}, m(4, 10), at.u8({5})); }, entropy, "labels is u8[5]");
 }
 
 TEST_F(OpsCheckTest, Normalization) {

@@ -207,8 +207,10 @@ TEST(Png, ReadsGrayAndNamesWhatItDoesNotRead) {
   EXPECT_THROW(decode_png(encode_with_libpng(PNG_FORMAT_LINEAR_Y, 3, 1, deep.data(), nullptr)), DataError);
   const std::array<std::uint8_t, 6> palette{1, 2, 3, 4, 5, 6};
   const std::array<std::uint8_t, 3> indices{0, 1, 0};
-  EXPECT_THROW(decode_png(encode_with_libpng(PNG_FORMAT_RGB_COLORMAP, 3, 1, indices.data(), palette.data())),
-               DataError);
+  const Image mapped = decode_png(encode_with_libpng(PNG_FORMAT_RGB_COLORMAP, 3, 1, indices.data(), palette.data()));
+  EXPECT_EQ(mapped.at(0, 0), (Color{1, 2, 3}));
+  EXPECT_EQ(mapped.at(1, 0), (Color{4, 5, 6}));
+  EXPECT_EQ(mapped.at(2, 0), (Color{1, 2, 3}));
   const std::array<std::uint8_t, 4> rgba{1, 2, 3, 128};
   EXPECT_THROW(decode_png(encode_with_libpng(PNG_FORMAT_RGBA, 1, 1, rgba.data(), nullptr)), DataError);
 }

@@ -1,4 +1,4 @@
-// Windows that tile images, against loops in double over pixels.
+// Windows that tile images, against loops in double over pixels: sums, spreads, largest elements.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -120,6 +120,79 @@ TEST_P(PoolingTest, SumAndSpreadAreAdjoint) {
     // All factors are at most 1 in magnitude but the scale: n terms, at most n roundings of partial sums up to n.
     const auto n = static_cast<double>(x.size());
     EXPECT_NEAR(left, right, 1e-13 * std::abs(c.map.scale) * std::sqrt(n) * std::max(1.0, std::sqrt(n))) << c.text();
+  }
+}
+
+/// Values that repeat, so that windows hold equal elements, and the first of them is chosen.
+HostMatrix coarse(const HostMatrix& x) {
+  HostMatrix result = x;
+  for (double& value : result.values) value = std::round(2 * value) / 2;
+  return result;
+}
+
+TEST_P(PoolingTest, MaxPoolChoosesTheFirstOfTheLargest) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (PoolCase c : kCases) {
+      c.map.scale = 1;
+      const HostMatrix x = coarse(random_matrix(c.rows, c.map.large_cols(), 1));
+      const HostMatrix seed = random_matrix(c.rows, c.map.small_cols(), 2).rounded(dtype);
+      HostMatrix best(c.rows, c.map.small_cols(), -1e9), place(c.rows, c.map.small_cols());
+      for (std::int64_t i = 0; i < c.rows; ++i) {
+        // Row by row of pixels is the order of places in each window.
+        for_each_element(c.map, [&](std::int64_t large, std::int64_t small, std::int64_t k) {
+          if (x(i, large) <= best(i, small)) return;
+          best(i, small) = x(i, large);
+          place(i, small) = static_cast<double>(k);
+        });
+      }
+      HostMatrix grad(c.rows, c.map.large_cols());
+      for (std::int64_t i = 0; i < c.rows; ++i) {
+        for_each_element(c.map, [&](std::int64_t large, std::int64_t small, std::int64_t k) {
+          grad(i, large) = static_cast<double>(k) == place(i, small) ? seed(i, small) : 0;
+        });
+      }
+      const DeviceTensor in = upload(context(), x, dtype, c.padding),
+                         grad_y = upload(context(), seed, dtype, c.padding);
+      const DeviceTensor y = empty_matrix(context(), dtype, c.rows, c.map.small_cols(), c.padding);
+      const DeviceTensor choice = empty_matrix(context(), DType::u8, c.rows, c.map.small_cols(), c.padding);
+      const DeviceTensor grad_x = empty_matrix(context(), dtype, c.rows, c.map.large_cols(), c.padding);
+      ops().max_pool_forward(y, choice, in, c.map);
+      ops().max_pool_reverse(grad_x, grad_y, choice, c.map);
+      EXPECT_MATRICES_IDENTICAL(download(context(), y), best) << c.text();
+      EXPECT_MATRICES_IDENTICAL(download(context(), choice), place) << c.text();
+      EXPECT_MATRICES_IDENTICAL(download(context(), grad_x), grad) << c.text();
+    }
+  }
+}
+
+TEST_P(PoolingTest, MaxPoolKeepsNotANumber) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  HostMatrix x(3, 4);
+  x.values = {1, nan, 5, 2, nan, 1, 2, 3, -1, -2, -3, -4};
+  const DeviceTensor in = upload(context(), x, DType::f32);
+  const DeviceTensor y = empty(context(), DType::f32, {3, 1}), choice = empty(context(), DType::u8, {3, 1});
+  ops().max_pool_forward(y, choice, in, {2, 2, 1, 2});
+  const HostMatrix best = download(context(), y), place = download(context(), choice);
+  EXPECT_TRUE(std::isnan(best(0, 0)));
+  EXPECT_TRUE(std::isnan(best(1, 0)));
+  EXPECT_EQ(best(2, 0), -1);
+  EXPECT_EQ(place(0, 0), 1);
+  EXPECT_EQ(place(1, 0), 0);
+  EXPECT_EQ(place(2, 0), 0);
+}
+
+TEST_P(PoolingTest, MaxPoolOfTheLargestWindow) {
+  const Window map{16, 16, 2, 16};
+  const HostMatrix x = random_matrix(2, map.large_cols(), 3);
+  const DeviceTensor in = upload(context(), x);
+  const DeviceTensor y = empty(context(), DType::f64, {2, 2}), choice = empty(context(), DType::u8, {2, 2});
+  ops().max_pool_forward(y, choice, in, map);
+  const HostMatrix best = download(context(), y), place = download(context(), choice);
+  for (std::int64_t i = 0; i < 2; ++i) {
+    for (std::int64_t c = 0; c < 2; ++c) {
+      EXPECT_EQ(x(i, 2 * static_cast<std::int64_t>(place(i, c)) + c), best(i, c));
+      for (std::int64_t k = 0; k < 256; ++k) EXPECT_LE(x(i, 2 * k + c), best(i, c));
+    }
   }
 }
 

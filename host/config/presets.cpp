@@ -3,6 +3,7 @@
 
 #include "bracket/error.h"
 #include "bracket/preset.h"
+#include "host/config/image_presets.h"
 #include "host/core/text.h"
 #include "host/files/in_quotes.h"
 
@@ -205,20 +206,40 @@ TrainerConfig vectors(const DataStatistics& data) {
 }  // namespace
 
 const std::vector<std::string>& preset_names() {
-  static const std::vector<std::string> kNames = {"calibrated-2d", "toy-a", "toy-b", "toy-zero-gp", "vectors"};
+  static const std::vector<std::string> kNames = [] {
+    std::vector<std::string> names = {"calibrated-2d", "toy-a", "toy-b", "toy-zero-gp", "vectors"};
+    names.insert(names.end(), image_preset_names().begin(), image_preset_names().end());
+    return names;
+  }();
   return kNames;
 }
 
-TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uint64_t seed, const PresetOptions&) {
+TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uint64_t seed,
+                          const PresetOptions& options) {
   if (std::find(preset_names().begin(), preset_names().end(), name) == preset_names().end()) {
     throw InvalidArgument("unknown preset " + text_in_quotes(name) + "; did you mean '" +
                           nearest_name(name, preset_names()) + "'?");
   }
-  if (name != "vectors" && data.cols() != 2) {
+  const bool for_images =
+      std::find(image_preset_names().begin(), image_preset_names().end(), name) != image_preset_names().end();
+  if (for_images && !data.is_images()) {
+    throw InvalidArgument("preset '" + name + "' is for images, " + text_in_quotes(data.name()) +
+                          " holds none; use the preset 'vectors'");
+  }
+  if (!for_images && data.is_images()) {
+    throw InvalidArgument("preset '" + name + "' is not for images, which " + text_in_quotes(data.name()) +
+                          " holds; use a preset for images of " + std::to_string(data.image().height) + " x " +
+                          std::to_string(data.image().width) + " pixels, such as 'mnist' or 'cifar10-ii'");
+  }
+  if (!for_images && options.width != 1) {
+    throw InvalidArgument("preset '" + name + "' has no width to change; only those for images have one");
+  }
+  if (!for_images && name != "vectors" && data.cols() != 2) {
     throw InvalidArgument("preset '" + name + "' is for data with 2 columns, " + text_in_quotes(data.name()) + " has " +
                           std::to_string(data.cols()) + "; use the preset 'vectors'");
   }
   TrainerConfig config;
+  if (for_images) config = make_image_preset(name, data.image(), data.rows(), options.width);
   if (name == "calibrated-2d") config = calibrated_2d(data.statistics(seed));
   if (name == "toy-a") config = toy_a();
   if (name == "toy-b") config = toy_b();

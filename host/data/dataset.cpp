@@ -2,22 +2,30 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <system_error>
 #include <utility>
 
 #include "bracket/device.h"
 #include "bracket/error.h"
 #include "host/core/text.h"
 #include "host/data/data_file.h"
+#include "host/data/image_files.h"
+#include "host/data/image_statistics.h"
+#include "host/data/named_images.h"
+#include "host/data/shuffled_draws.h"
 #include "host/files/in_quotes.h"
+#include "host/files/npy.h"
+#include "host/files/posix_file.h"
 #include "host/files/table.h"
-#include "kernels/formula/permutation.h"
 #include "kernels/ops.h"
 
 namespace bracket {
 namespace {
 
 constexpr std::int64_t kStatisticsRows = 100000;
+constexpr const char* kFileEndings[] = {".npy", ".npz", ".csv", ".bin", ".gz"};
 
 std::vector<double> density_samples(ToyData data, std::int64_t count, const RandomKey& key) {
   ContextOptions options;
@@ -31,19 +39,49 @@ std::vector<double> density_samples(ToyData data, std::int64_t count, const Rand
   return values;
 }
 
-// Row i is draw i of shuffled epochs, the order in which `gather_batch` serves a training run.
 std::vector<double> shuffled_rows(std::span<const double> table, std::int64_t rows, std::int64_t cols,
                                   std::int64_t count, const RandomKey& key) {
   std::vector<double> values;
   values.reserve(static_cast<std::size_t>(count * cols));
-  const auto size = static_cast<std::uint64_t>(rows), width = static_cast<std::uint64_t>(cols);
-  formula::Permutation order{};
-  for (std::uint64_t draw = 0; draw < static_cast<std::uint64_t>(count); ++draw) {
-    if (draw % size == 0) order = formula::permutation(key, draw / size, size);
-    const auto row = table.subspan(formula::permute(order, draw % size) * width, width);
-    values.insert(values.end(), row.begin(), row.end());
+  for (const std::int64_t row : shuffled_draws(key, rows, 0, count)) {
+    const auto source = table.begin() + row * cols;
+    values.insert(values.end(), source, source + cols);
   }
   return values;
+}
+
+std::vector<double> shuffled_images(const ImageSet& set, std::int64_t count, const RandomKey& key) {
+  std::vector<double> values;
+  const std::int64_t cols = set.shape.size();
+  values.reserve(static_cast<std::size_t>(count * cols));
+  for (const std::int64_t row : shuffled_draws(key, set.count(), 0, count)) {
+    const auto source = set.pixels.begin() + row * cols;
+    std::transform(source, source + cols, std::back_inserter(values),
+                   [](std::uint8_t pixel) { return kPixelScale * pixel + kPixelShift; });
+  }
+  return values;
+}
+
+bool has_ending(const std::string& text, const std::string& ending) {
+  return text.size() >= ending.size() &&
+         std::equal(ending.rbegin(), ending.rend(), text.rbegin(), [](char wanted, char c) {
+           return c == wanted || (c >= 'A' && c <= 'Z' && c - 'A' + 'a' == wanted);
+         });
+}
+
+struct Content {
+  Table table;
+  std::optional<ImageSet> images;
+};
+
+Content read_data_file(const std::string& path, Split split) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return {{}, read_image_folder(path, split)};
+  if (has_ending(path, ".csv")) return {read_table(path), {}};
+  if (!has_ending(path, ".npy")) return {{}, read_image_file(path, split)};
+  const std::vector<std::byte> bytes = read_file(path);
+  if (is_npy_of_bytes(bytes, path)) return {{}, parse_npy_image_set(bytes, path, split)};
+  return {parse_npy(bytes, path), {}};
 }
 
 void require_data(std::int64_t cols) {
@@ -92,14 +130,8 @@ std::vector<Column> measure_columns(std::span<const double> values, std::size_t 
 
 bool is_data_file(const std::string& name_or_path) {
   if (name_or_path.find('/') != std::string::npos) return true;
-  for (const std::string ending : {".npy", ".csv"}) {
-    if (name_or_path.size() >= ending.size() &&
-        std::equal(ending.rbegin(), ending.rend(), name_or_path.rbegin(), [](char wanted, char c) {
-          return c == wanted || (c >= 'A' && c <= 'Z' && c - 'A' + 'a' == wanted);
-        }))
-      return true;
-  }
-  return false;
+  return std::any_of(std::begin(kFileEndings), std::end(kFileEndings),
+                     [&](const char* ending) { return has_ending(name_or_path, ending); });
 }
 
 const std::vector<std::string>& Dataset::names() {
@@ -110,23 +142,38 @@ const std::vector<std::string>& Dataset::names() {
   return kNames;
 }
 
-Dataset Dataset::open(const std::string& name_or_path) {
+const std::vector<std::string>& Dataset::image_names() { return named_image_sets(); }
+
+Dataset Dataset::open(const std::string& name_or_path, const DatasetOptions& options) {
   Dataset data;
   data.name_ = name_or_path;
-  if (is_data_file(name_or_path)) {
-    Table table = read_table(name_or_path);
-    data.rows_ = table.rows;
-    data.cols_ = table.cols;
-    data.values_ = std::move(table.values);
+  data.options_ = options;
+  const auto has_name = [&](const std::vector<std::string>& names) {
+    return std::find(names.begin(), names.end(), name_or_path) != names.end();
+  };
+  if (has_name(names())) {
+    data.toy_ = static_cast<int>(std::find(names().begin(), names().end(), name_or_path) - names().begin());
+    data.cols_ = 2;
     return data;
   }
-  const auto found = std::find(names().begin(), names().end(), name_or_path);
-  if (found == names().end()) {
+  if (!is_data_file(name_or_path) && !has_name(image_names())) {
+    std::vector<std::string> all = names();
+    all.insert(all.end(), image_names().begin(), image_names().end());
     throw InvalidArgument("unknown data set " + text_in_quotes(name_or_path) + "; did you mean '" +
-                          nearest_name(name_or_path, names()) + "'? A file needs a slash or the ending .npy or .csv");
+                          nearest_name(name_or_path, all) +
+                          "'? A file needs a slash or the ending .npy or .csv, .npz, .bin or .gz, a folder a slash");
   }
-  data.toy_ = static_cast<int>(found - names().begin());
-  data.cols_ = 2;
+  Content content = has_name(image_names()) ? Content{{}, read_named_images(name_or_path, options)}
+                                            : read_data_file(name_or_path, options.split);
+  if (content.images) {
+    data.rows_ = content.images->count();
+    data.cols_ = content.images->shape.size();
+    data.images_ = std::make_shared<const ImageSet>(std::move(*content.images));
+  } else {
+    data.rows_ = content.table.rows;
+    data.cols_ = content.table.cols;
+    data.values_ = std::move(content.table.values);
+  }
   return data;
 }
 
@@ -154,6 +201,57 @@ Dataset Dataset::from_rows(std::span<const double> values, std::int64_t rows, st
   return data;
 }
 
+Dataset Dataset::from_images(std::span<const std::uint8_t> pixels, const ImageShape& shape, std::int64_t count,
+                             std::span<const std::int32_t> labels) {
+  const std::string what = std::to_string(count) + " images of " + std::to_string(shape.height) + " x " +
+                           std::to_string(shape.width) + " pixels and " + std::to_string(shape.channels) + " channels";
+  if (count < 1 || shape.height < 1 || shape.width < 1 || shape.channels < 1)
+    throw DataError("a data set of " + what + " is empty; at least one of each is needed");
+  std::int64_t size = count;
+  bool fits = true;
+  for (const std::int64_t extent : {shape.height, shape.width, shape.channels})
+    fits = fits && !__builtin_mul_overflow(size, extent, &size);
+  if (!fits || std::cmp_not_equal(size, pixels.size())) {
+    throw InvalidArgument("a data set of " + what + " cannot hold the " + std::to_string(pixels.size()) +
+                          " values given");
+  }
+  if (!labels.empty() && std::cmp_not_equal(labels.size(), count))
+    throw InvalidArgument(what + " need as many labels or none, got " + std::to_string(labels.size()));
+  const auto bad = std::find_if(labels.begin(), labels.end(), [](std::int32_t label) { return label < 0; });
+  if (bad != labels.end()) {
+    throw InvalidArgument("label " + std::to_string(bad - labels.begin()) + " is " + std::to_string(*bad) +
+                          "; labels count classes from 0");
+  }
+  Dataset data;
+  data.name_ = "images";
+  data.rows_ = count;
+  data.cols_ = shape.size();
+  data.images_ =
+      std::make_shared<const ImageSet>(ImageSet{shape, {pixels.begin(), pixels.end()}, {labels.begin(), labels.end()}});
+  return data;
+}
+
+std::span<const double> Dataset::values() const {
+  if (is_images()) {
+    throw InvalidArgument("data set " + text_in_quotes(name_) +
+                          " holds images, which are kept as bytes; read pixels() or sample()");
+  }
+  return values_;
+}
+
+const ImageShape& Dataset::image() const {
+  if (!is_images()) throw InvalidArgument("data set " + text_in_quotes(name_) + " holds no images; ask is_images()");
+  return images_->shape;
+}
+
+std::span<const std::uint8_t> Dataset::pixels() const noexcept {
+  return images_ ? std::span<const std::uint8_t>(images_->pixels) : std::span<const std::uint8_t>();
+}
+
+std::span<const std::int32_t> Dataset::labels() const noexcept {
+  return images_ ? std::span<const std::int32_t>(images_->labels) : std::span<const std::int32_t>();
+}
+
 std::vector<double> Dataset::sample(std::int64_t count, std::uint64_t seed) const {
   if (count < 0) throw InvalidArgument("cannot sample " + std::to_string(count) + " rows; give 0 or more");
   require_data(cols_);
@@ -163,6 +261,7 @@ std::vector<double> Dataset::sample(std::int64_t count, std::uint64_t seed) cons
   }
   if (count == 0) return {};
   const RandomKey key{seed, RandomStream::evaluation, 0};
+  if (images_) return shuffled_images(*images_, count, key);
   return toy_ ? density_samples(static_cast<ToyData>(*toy_), count, key)
               : shuffled_rows(values_, rows_, cols_, count, key);
 }
@@ -171,6 +270,12 @@ DataStatistics Dataset::statistics(std::uint64_t seed) const {
   require_data(cols_);
   std::vector<double> drawn;
   const RandomKey key{seed, RandomStream::statistics, 0};
+  if (images_) {
+    if (rows_ <= kStatisticsRows) return image_statistics(*images_, rows_, [](std::int64_t i) { return i; });
+    const std::vector<std::int64_t> order = shuffled_draws(key, rows_, 0, kStatisticsRows);
+    return image_statistics(*images_, kStatisticsRows,
+                            [&](std::int64_t i) { return order[static_cast<std::size_t>(i)]; });
+  }
   if (toy_) {
     drawn = density_samples(static_cast<ToyData>(*toy_), kStatisticsRows, key);
   } else if (rows_ > kStatisticsRows) {

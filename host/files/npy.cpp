@@ -9,6 +9,7 @@
 
 #include "bracket/error.h"
 #include "host/files/in_quotes.h"
+#include "host/files/integer_bytes.h"
 #include "host/files/npy_header.h"
 #include "host/files/posix_file.h"
 
@@ -109,32 +110,63 @@ void decode_all(Table& table, std::span<const std::byte> data, bool fortran_orde
   }
 }
 
-template <typename ElementT>
-std::vector<std::byte> serialize(std::span<const ElementT> values, std::span<const std::int64_t> shape) {
-  std::int64_t count = 1;
-  bool fits = shape.size() == 1 || shape.size() == 2;
-  for (const std::int64_t extent : shape) fits = fits && extent >= 0 && !__builtin_mul_overflow(count, extent, &count);
-  if (!fits || std::cmp_not_equal(count, values.size())) {
-    throw InvalidArgument("npy: shape " + shape_text(shape) + " with " + std::to_string(values.size()) +
-                          " values; give a shape of rank 1 or 2 that has as many elements");
+// The bytes behind the header must be those of the shape, all of them.
+void require_size(const NpyParts& parts, std::int64_t element_bytes, const std::string& where) {
+  std::int64_t expected = element_bytes;
+  const auto size = parts.data.size();
+  for (const std::int64_t extent : parts.header.shape) {
+    if (extent == 0) {
+      throw DataError(where + "shape " + shape_text(parts.header.shape) +
+                      " is empty; at least one row and one column are needed");
+    }
   }
-  std::string header = std::string("{'descr': '<f") + (sizeof(ElementT) == 4 ? "4" : "8") +
-                       "', 'fortran_order': False, 'shape': " + shape_text(shape) + ", }";
+  for (const std::int64_t extent : parts.header.shape) {
+    if (!__builtin_mul_overflow(expected, extent, &expected)) continue;
+    throw DataError(where + "shape " + shape_text(parts.header.shape) + " needs more than 2^63 bytes, the file has " +
+                    std::to_string(size) + " after its header; write it again with numpy.save");
+  }
+  if (std::cmp_not_equal(expected, size)) {
+    throw DataError(where + "shape " + shape_text(parts.header.shape) + " needs " + std::to_string(expected) +
+                    " bytes after the header, the file has " + std::to_string(size) +
+                    (std::cmp_greater(expected, size) ? " (truncated)" : " (foreign bytes at the end)") +
+                    "; write it again with numpy.save");
+  }
+}
+
+bool is_byte_type(std::string_view dtype) { return dtype == "|u1" || dtype == "<u1" || dtype == ">u1"; }
+
+// Signature, version and header of a file whose array follows.
+std::vector<std::byte> serialize_header(std::string_view dtype, std::span<const std::int64_t> shape) {
+  std::string header =
+      "{'descr': '" + std::string(dtype) + "', 'fortran_order': False, 'shape': " + shape_text(shape) + ", }";
   const std::size_t unpadded = kVersionEnd + 2 + header.size() + 1;
   header.append((kDataAlignment - unpadded % kDataAlignment) % kDataAlignment, ' ');
   header += '\n';
-
   std::vector<std::byte> bytes;
-  bytes.reserve(kVersionEnd + 2 + header.size() + values.size() * sizeof(ElementT));
   for (const char c : kMagic) bytes.push_back(static_cast<std::byte>(c));
   for (const std::size_t byte : {std::size_t{1}, std::size_t{0}, header.size() & 255, header.size() >> 8}) {
     bytes.push_back(static_cast<std::byte>(byte));
   }
   for (const char c : header) bytes.push_back(static_cast<std::byte>(c));
-  for (const ElementT value : values) {
-    const auto bits = std::bit_cast<BitsOf<ElementT>>(value);
-    for (std::size_t i = 0; i < sizeof(ElementT); ++i) bytes.push_back(static_cast<std::byte>(bits >> (8 * i)));
-  }
+  return bytes;
+}
+
+void require_shape(std::span<const std::int64_t> shape, std::size_t values, std::size_t highest_rank) {
+  std::int64_t count = 1;
+  bool fits = !shape.empty() && shape.size() <= highest_rank;
+  for (const std::int64_t extent : shape) fits = fits && extent >= 0 && !__builtin_mul_overflow(count, extent, &count);
+  if (fits && std::cmp_equal(count, values)) return;
+  throw InvalidArgument("npy: shape " + shape_text(shape) + " with " + std::to_string(values) +
+                        " values; give a shape of rank 1 " + (highest_rank == 2 ? "or " : "to ") +
+                        std::to_string(highest_rank) + " that has as many elements");
+}
+
+template <typename ElementT>
+std::vector<std::byte> serialize(std::span<const ElementT> values, std::span<const std::int64_t> shape) {
+  require_shape(shape, values.size(), 2);
+  std::vector<std::byte> bytes = serialize_header(sizeof(ElementT) == 4 ? "<f4" : "<f8", shape);
+  bytes.reserve(bytes.size() + values.size() * sizeof(ElementT));
+  for (const ElementT value : values) append_little_endian(bytes, std::bit_cast<BitsOf<ElementT>>(value));
   return bytes;
 }
 
@@ -154,22 +186,7 @@ Table parse_npy(std::span<const std::byte> bytes, const std::string& file_name) 
                     "; the array must have shape (N, D) or (N,), use array.reshape(N, D)");
   }
   Table table{.rows = header.shape[0], .cols = header.shape.size() == 2 ? header.shape[1] : 1, .values = {}};
-  if (table.rows == 0 || table.cols == 0) {
-    throw DataError(where + "shape " + shape_text(header.shape) +
-                    " is empty; at least one row and one column are needed");
-  }
-  std::int64_t expected = is_float32 ? 4 : 8;
-  if (__builtin_mul_overflow(expected, table.rows, &expected) ||
-      __builtin_mul_overflow(expected, table.cols, &expected)) {
-    throw DataError(where + "shape " + shape_text(header.shape) + " needs more than 2^63 bytes, the file has " +
-                    std::to_string(data.size()) + " after its header; write it again with numpy.save");
-  }
-  if (std::cmp_not_equal(expected, data.size())) {
-    throw DataError(where + "shape " + shape_text(header.shape) + " needs " + std::to_string(expected) +
-                    " bytes after the header, the file has " + std::to_string(data.size()) +
-                    (std::cmp_greater(expected, data.size()) ? " (truncated)" : " (foreign bytes at the end)") +
-                    "; write it again with numpy.save");
-  }
+  require_size({header, data}, is_float32 ? 4 : 8, where);
   if (is_float32) {
     decode_all<float>(table, data, header.fortran_order, big_endian, file_name);
   } else {
@@ -180,12 +197,69 @@ Table parse_npy(std::span<const std::byte> bytes, const std::string& file_name) 
 
 Table read_npy(const std::filesystem::path& path) { return parse_npy(read_file(path), path.string()); }
 
+bool is_npy_of_bytes(std::span<const std::byte> bytes, const std::string& file_name) {
+  return is_byte_type(split_file(bytes, file_name).header.dtype);
+}
+
+NpyBytes parse_npy_bytes(std::span<const std::byte> bytes, const std::string& file_name) {
+  NpyParts parts = split_file(bytes, file_name);
+  const std::string where = path_in_quotes(file_name) + ": ";
+  if (!is_byte_type(parts.header.dtype)) {
+    throw DataError(where + "dtype " + dtype_name(parts.header.dtype) +
+                    " is not accepted for images; uint8 is, with values from 0 to 255");
+  }
+  if (parts.header.fortran_order && parts.header.shape.size() > 1) {
+    throw DataError(where + "its images are in Fortran order; write numpy.ascontiguousarray(array)");
+  }
+  require_size(parts, 1, where);
+  return {std::move(parts.header.shape), parts.data};
+}
+
+std::vector<std::int64_t> parse_npy_integers(std::span<const std::byte> bytes, const std::string& file_name) {
+  const NpyParts parts = split_file(bytes, file_name);
+  const std::string where = path_in_quotes(file_name) + ": ";
+  const std::string& dtype = parts.header.dtype;
+  const bool is_integer = dtype.size() == 3 && std::string_view("<>|").find(dtype[0]) != std::string_view::npos &&
+                          (dtype[1] == 'i' || dtype[1] == 'u') &&
+                          std::string_view("1248").find(dtype[2]) != std::string_view::npos;
+  if (!is_integer || parts.header.shape.size() != 1) {
+    throw DataError(where + "labels of dtype " + dtype_name(dtype) + " and shape " + shape_text(parts.header.shape) +
+                    "; integers of shape (N,) are needed");
+  }
+  const auto width = static_cast<std::size_t>(dtype[2] - '0');
+  require_size(parts, static_cast<std::int64_t>(width), where);
+  std::vector<std::int64_t> values(static_cast<std::size_t>(parts.header.shape[0]));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    std::uint64_t bits = 0;
+    for (std::size_t b = 0; b < width; ++b) {
+      const std::size_t place = dtype[0] == '>' ? width - 1 - b : b;
+      bits |= std::to_integer<std::uint64_t>(parts.data[i * width + b]) << (8 * place);
+    }
+    const unsigned unused = 64 - 8 * static_cast<unsigned>(width);
+    if (dtype[1] == 'u' && bits >> 63 != 0) {
+      throw DataError(where + "label " + std::to_string(i) + " (counted from 0) is " + std::to_string(bits) +
+                      "; labels count classes from 0");
+    }
+    // Shifting up and down spreads the sign.
+    values[i] = dtype[1] == 'u' ? static_cast<std::int64_t>(bits) : static_cast<std::int64_t>(bits << unused) >> unused;
+  }
+  return values;
+}
+
 std::vector<std::byte> serialize_npy(std::span<const float> values, std::span<const std::int64_t> shape) {
   return serialize(values, shape);
 }
 
 std::vector<std::byte> serialize_npy(std::span<const double> values, std::span<const std::int64_t> shape) {
   return serialize(values, shape);
+}
+
+std::vector<std::byte> serialize_npy(std::span<const std::uint8_t> values, std::span<const std::int64_t> shape) {
+  require_shape(shape, values.size(), 4);
+  std::vector<std::byte> bytes = serialize_header("|u1", shape);
+  const auto content = std::as_bytes(values);
+  bytes.insert(bytes.end(), content.begin(), content.end());
+  return bytes;
 }
 
 }  // namespace bracket

@@ -93,16 +93,16 @@ class LayerMaker {
     return {make_confinement_layer(s), input_};
   }
   MadeLayer made_of(const AveragePoolSpec& s) const {
-    const ImageShape output = check_.pool("average_pool", s.window);
+    const ImageShape output = check_.pool("average_pool", s.window, SpecCheck::kLargestWindow);
     const auto window = static_cast<double>(s.window);
     return {make_pool_layer(*input_.image, s.window, 1 / (window * window)), features(output)};
   }
   MadeLayer made_of(const SumPoolSpec& s) const {
-    const ImageShape output = check_.pool("sum_pool", s.window);
+    const ImageShape output = check_.pool("sum_pool", s.window, SpecCheck::kLargestWindow);
     return {make_pool_layer(*input_.image, s.window, 1), features(output)};
   }
   MadeLayer made_of(const MaxPoolSpec& s) const {
-    const ImageShape output = check_.pool("max_pool", s.window);
+    const ImageShape output = check_.pool("max_pool", s.window, SpecCheck::kLargestMaxWindow);
     return {make_max_pool_layer(*input_.image, s.window), features(output)};
   }
   MadeLayer made_of(const UpsampleSpec& s) const {

@@ -162,10 +162,11 @@ ImageShape SpecCheck::operator()(const UpsampleSpec& s) const {
   return sized("upsample", input_.image->channels, input_.image->height * s.factor, input_.image->width * s.factor);
 }
 
-ImageShape SpecCheck::pool(const char* type, std::int64_t window) const {
+ImageShape SpecCheck::pool(const char* type, std::int64_t window, std::int64_t largest) const {
   image(type);
   const ImageShape& from = *input_.image;
-  require(window >= 1, std::string(type) + " window is " + number(window) + ", must be at least 1");
+  require(window >= 1 && window <= largest,
+          std::string(type) + " window is " + number(window) + ", must lie in [1, " + number(largest) + "]");
   require(from.height % window == 0 && from.width % window == 0,
           std::string(type) + " window " + number(window) + " must divide height and width, here come images of " +
               described(from));

@@ -11,6 +11,9 @@ namespace bracket {
 
 class SpecCheck {
  public:
+  static constexpr std::int64_t kLargestWindow = 65536;
+  static constexpr std::int64_t kLargestMaxWindow = 16;  // a choice in it is one byte
+
   /// The layer is number `index` of the list that `path` names ("" or "2.body.").
   SpecCheck(const std::string& path, std::size_t index, const Features& input) : index_(index), input_(input) {
     label_ = "layer " + path + std::to_string(index);
@@ -28,7 +31,7 @@ class SpecCheck {
   ImageShape operator()(const Conv2dSpec& s) const;
   ImageShape operator()(const ConvTranspose2dSpec& s) const;
   ImageShape operator()(const UpsampleSpec& s) const;
-  ImageShape pool(const char* type, std::int64_t window) const;
+  ImageShape pool(const char* type, std::int64_t window, std::int64_t largest) const;
 
  private:
   void require(bool holds, const std::string& what) const;

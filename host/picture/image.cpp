@@ -1,13 +1,12 @@
 #include "host/picture/image.h"
 
-#include <png.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
 
 #include "bracket/error.h"
+#include "host/files/pixel_file.h"
 #include "host/picture/coverage.h"
 
 namespace bracket {
@@ -20,22 +19,6 @@ std::string size_text(std::int64_t width, std::int64_t height) {
 std::uint8_t mix(std::uint8_t below, std::uint8_t above, double opacity) {
   return static_cast<std::uint8_t>(std::lround(below + (above - below) * opacity));
 }
-
-/// Owns the state of libpng's simplified interface, which reports errors by value instead of longjmp.
-class PngState {
- public:
-  PngState() {
-    std::memset(&image_, 0, sizeof image_);
-    image_.version = PNG_IMAGE_VERSION;
-  }
-  ~PngState() { png_image_free(&image_); }
-  PngState(const PngState&) = delete;
-  PngState& operator=(const PngState&) = delete;
-  png_image& get() noexcept { return image_; }
-
- private:
-  png_image image_;
-};
 
 }  // namespace
 
@@ -117,50 +100,16 @@ std::vector<std::byte> encode_png(const Image& image) {
     throw DataError("cannot write a PNG of size " + size_text(image.width(), image.height()) +
                     "; a PNG has at least one pixel");
   }
-  PngState state;
-  state.get().width = static_cast<png_uint_32>(image.width());
-  state.get().height = static_cast<png_uint_32>(image.height());
-  state.get().format = PNG_FORMAT_RGB;
-  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(state.get());
-  std::vector<std::byte> file(size);
-  if (png_image_write_to_memory(&state.get(), file.data(), &size, 0, image.bytes().data(), 0, nullptr) == 0) {
-    throw DataError("libpng cannot encode the " + size_text(image.width(), image.height()) +
-                    " image: " + state.get().message);
-  }
-  file.resize(size);
-  file.shrink_to_fit();
-  return file;
+  return serialize_png(image.bytes(), {.channels = 3, .height = image.height(), .width = image.width()});
 }
 
 Image decode_png(std::span<const std::byte> file) {
-  PngState state;
-  if (png_image_begin_read_from_memory(&state.get(), file.data(), file.size()) == 0) {
-    throw DataError("not a readable PNG of " + std::to_string(file.size()) + " bytes: " + state.get().message);
-  }
-  // IHDR is the first chunk by the PNG standard, so its fields have fixed places; libpng has just validated it.
-  constexpr std::size_t kBitDepthAt = 24;
-  constexpr std::size_t kColorTypeAt = 25;
-  const int bit_depth = std::to_integer<int>(file[kBitDepthAt]);
-  const int color_type = std::to_integer<int>(file[kColorTypeAt]);
-  if (bit_depth != 8 || (color_type != PNG_COLOR_TYPE_GRAY && color_type != PNG_COLOR_TYPE_RGB)) {
-    throw DataError("PNG has bit depth " + std::to_string(bit_depth) + " and colour type " +
-                    std::to_string(color_type) + "; only 8-bit gray (0) and RGB (2) are read, convert it first");
-  }
-  const std::int64_t width = state.get().width;
-  const std::int64_t height = state.get().height;
-  // Deflate expands at most 1032 : 1, so a small file that claims a huge image is damaged; refuse before allocating.
-  constexpr std::int64_t kDeflateExpansion = 1032;
-  const std::int64_t channels = color_type == PNG_COLOR_TYPE_RGB ? 3 : 1;
-  const std::int64_t file_bytes = static_cast<std::int64_t>(file.size());
-  if (width > Image::kMaxPixels / height || height * (width * channels + 1) > kDeflateExpansion * file_bytes) {
-    throw DataError("PNG of " + std::to_string(file_bytes) + " bytes claims " + size_text(width, height) +
-                    " pixels; the file is damaged or truncated");
-  }
-  Image image(width, height);
-  state.get().format = PNG_FORMAT_RGB;
-  if (png_image_finish_read(&state.get(), nullptr, image.bytes().data(), 0, nullptr) == 0) {
-    throw DataError("PNG of " + size_text(width, height) + " pixels is damaged: " + state.get().message);
-  }
+  const PixelArray picture = parse_picture(file, "picture");
+  Image image(picture.shape.width, picture.shape.height);
+  const std::span<std::uint8_t> colours = image.bytes();
+  // A gray value stands for all three colours.
+  const std::size_t repeats = 3 / static_cast<std::size_t>(picture.shape.channels);
+  for (std::size_t i = 0; i < colours.size(); ++i) colours[i] = picture.values[i / repeats];
   return image;
 }
 

@@ -73,7 +73,7 @@ class Image {
 /// A complete 8-bit RGB PNG file. Throws DataError when the image is empty or libpng refuses it.
 std::vector<std::byte> encode_png(const Image& image);
 
-/// Reads an 8-bit gray or RGB PNG. Throws DataError for damaged or truncated files and for other pixel formats.
+/// Reads what host/files/pixel_file.h reads, gray as three equal colours. Throws DataError as it does.
 Image decode_png(std::span<const std::byte> file);
 
 }  // namespace bracket

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bracket/error.h"
+#include "host/data/pixel_values.h"
 #include "host/files/atomic_file.h"
 #include "host/files/event_file.h"
 #include "host/files/in_quotes.h"
@@ -155,24 +156,36 @@ struct Run::Impl {
     if (data.cols() == 2) write_png("density", step, [&] { return density_picture(trainer, data); });
   }
 
+  // Of images as many as the picture shows, as pixels; each comes from a large network.
   void write_samples(Trainer& trainer, const std::string& stem) {
     const std::int64_t cols = description.data_cols;
-    const std::vector<double> rows = trainer.samples(kSampleRows, trainer.config().seed);
-    const std::array<std::int64_t, 2> shape = {kSampleRows, cols};
-    std::vector<std::byte> bytes;
-    if (trainer.config().dtype == DType::f32) {
-      bytes = serialize_npy(std::vector<float>(rows.begin(), rows.end()), shape);
-    } else {
-      bytes = serialize_npy(rows, shape);
+    const std::int64_t count = description.image ? kSampleImages : kSampleRows;
+    const std::vector<double> rows = trainer.samples(count, trainer.config().seed);
+    if (const auto bytes = sample_file(rows, count, trainer.config().dtype)) {
+      create_folders(folder / "samples");
+      write_file_atomically(folder / "samples" / (stem + ".npy"), *bytes);
     }
-    create_folders(folder / "samples");
-    write_file_atomically(folder / "samples" / (stem + ".npy"), bytes);
-    if (const auto side = image_side(cols)) {
+    if (const auto image = drawable_image(description)) {
       write_png("samples", trainer.step(), [&] {
         return sample_picture(std::span(rows).first(static_cast<std::size_t>(kSampleImages * cols)), kSampleImages,
-                              *side, description.data_minimum, description.data_maximum);
+                              *image, description.data_minimum, description.data_maximum);
       });
     }
+  }
+
+  std::optional<std::vector<std::byte>> sample_file(const std::vector<double>& rows, std::int64_t count, DType dtype) {
+    if (description.image) {
+      const ImageShape& image = *description.image;
+      const std::array shape = {count, image.height, image.width, image.channels};
+      try {
+        return serialize_npy(pixels_of_values(rows, image.size()), shape);
+      } catch (const Diverged&) {  // NaN has no pixel; the picture shows where it is
+        return std::nullopt;
+      }
+    }
+    const std::array shape = {count, description.data_cols};
+    if (dtype == DType::f32) return serialize_npy(std::vector<float>(rows.begin(), rows.end()), shape);
+    return serialize_npy(rows, shape);
   }
 
   // A training does not end for a picture that cannot be drawn; a disk that refuses is another matter.

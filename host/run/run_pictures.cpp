@@ -22,6 +22,7 @@ namespace bracket {
 namespace {
 
 constexpr std::int64_t kSmallestSide = 4;
+constexpr std::int64_t kDrawnSide = 64;  // smaller images are magnified up to it
 constexpr std::int64_t kScatterSide = 640;
 constexpr std::int64_t kTextScale = 2;
 constexpr std::size_t kAveragedSteps = 20;
@@ -89,8 +90,8 @@ Image lower_bound_picture(const std::filesystem::path& metrics_file) {
   if (batches.x.empty()) throw InvalidArgument(path_in_quotes(metrics_file) + " has no lower bound to draw");
   LineChart chart{"Lower bound of the negative log-likelihood", "step", "nats", {}, std::nullopt};
   // The first tenth can lie hundreds of nats below the rest.
-  const auto settled = std::minmax_element(batches.y.begin() + static_cast<std::ptrdiff_t>(batches.y.size() / 10),
-                                           batches.y.end());
+  const auto settled =
+      std::minmax_element(batches.y.begin() + static_cast<std::ptrdiff_t>(batches.y.size() / 10), batches.y.end());
   chart.y_range = padded({*settled.first, *settled.second}, 0.05);
   chart.series = {std::move(batches), std::move(average)};
   return line_chart(chart);
@@ -100,13 +101,14 @@ std::filesystem::path picture_path(const std::filesystem::path& run_folder, cons
   return run_folder / kind / (checkpoint_folder("", step).filename().string() + ".png");
 }
 
-std::optional<std::int64_t> image_side(std::int64_t cols) {
-  const auto side = static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>(cols))));
-  if (side < kSmallestSide || side * side != cols) return std::nullopt;
-  return side;
+std::optional<ImageShape> drawable_image(const RunDescription& run) {
+  if (run.image) return run.image->channels == 1 || run.image->channels == 3 ? run.image : std::nullopt;
+  const auto side = static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>(run.data_cols))));
+  if (side < kSmallestSide || side * side != run.data_cols) return std::nullopt;
+  return ImageShape{.channels = 1, .height = side, .width = side};
 }
 
-Image sample_picture(std::span<const double> values, std::int64_t rows, std::int64_t side, double minimum,
+Image sample_picture(std::span<const double> values, std::int64_t rows, const ImageShape& shape, double minimum,
                      double maximum) {
   const double scale = maximum > minimum ? 1 / (maximum - minimum) : 0;
   std::vector<float> gray(values.size());
@@ -114,10 +116,11 @@ Image sample_picture(std::span<const double> values, std::int64_t rows, std::int
                  [&](double value) { return static_cast<float>((value - minimum) * scale); });
   SampleGrid grid;
   grid.count = rows;
-  grid.height = side;
-  grid.width = side;
+  grid.height = shape.height;
+  grid.width = shape.width;
+  grid.channels = shape.channels;
   grid.values = gray;
-  grid.magnification = std::max<std::int64_t>(1, 48 / side);
+  grid.magnification = std::max<std::int64_t>(1, kDrawnSide / std::max(shape.height, shape.width));
   return sample_grid(grid);
 }
 

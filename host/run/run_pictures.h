@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bracket/dataset.h"
+#include "bracket/run.h"
 #include "bracket/trainer.h"
 #include "host/picture/image.h"
 
@@ -30,11 +31,12 @@ Image lower_bound_picture(const std::filesystem::path& metrics_file);
 /// RUN/`kind`/step_XXXXXXXX.png, where a run keeps its picture of a step; absent when none could be drawn.
 std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step);
 
-/// Side of the gray images that rows of `cols` values are: 8 for 64. None unless cols is a square of at least 16.
-std::optional<std::int64_t> image_side(std::int64_t cols);
+/// The images that the rows of a run are, where they can be drawn: gray or colour ones; of rows of numbers, square gray
+/// ones of at least 4 x 4 pixels.
+std::optional<ImageShape> drawable_image(const RunDescription& run);
 
-/// Rows of side x side values as a grid of gray images, `minimum` black and `maximum` white.
-Image sample_picture(std::span<const double> values, std::int64_t rows, std::int64_t side, double minimum,
+/// Rows as a grid of images, `minimum` black and `maximum` white.
+Image sample_picture(std::span<const double> values, std::int64_t rows, const ImageShape& shape, double minimum,
                      double maximum);
 
 /// Rows of two values as points. The box is that of the points.

@@ -1,13 +1,16 @@
 #include "host/run/run_record.h"
 
 #include <algorithm>
+#include <array>
 #include <span>
 #include <system_error>
 
 #include "bracket/error.h"
 #include "host/config/json_reader.h"
+#include "host/data/image_files.h"
 #include "host/files/atomic_file.h"
 #include "host/files/in_quotes.h"
+#include "host/files/pixel_file.h"
 #include "host/files/sha256.h"
 
 namespace bracket {
@@ -37,6 +40,37 @@ RunSession session_of(const Json& json) {
           json.value("device_description", ""), json.at("command").get<std::vector<std::string>>()};
 }
 
+Json images_json(const ImageShape& shape, const DatasetOptions& options) {
+  return {{"channels", shape.channels},
+          {"height", shape.height},
+          {"width", shape.width},
+          {"folder", options.data_dir.string()},
+          {"split", split_name(options.split)},
+          {"seed", options.seed}};
+}
+
+void read_images(RunDescription& d, const Json& json) {
+  JsonReader reader(json, "data.images");
+  constexpr NumberRange kExtent = NumberRange::at_least(1);
+  ImageShape& shape = d.image.emplace();
+  reader.number("channels", shape.channels, kExtent, Presence::required);
+  reader.number("height", shape.height, kExtent, Presence::required);
+  reader.number("width", shape.width, kExtent, Presence::required);
+  d.data_options.data_dir = text_at(json, "folder", "data.images");
+  constexpr std::array kSplits = {"train", "test"};  // in the order of the enumeration
+  reader.word("split", d.data_options.split, kSplits, Presence::required);
+  reader.number("seed", d.data_options.seed, Presence::required);
+  if (d.data_cols % shape.channels != 0 || d.data_cols / shape.channels % shape.height != 0 ||
+      d.data_cols / shape.channels / shape.height != shape.width) {
+    throw InvalidArgument("'data.images' are " + shape_text(shape) + ", 'data.columns' is " +
+                          std::to_string(d.data_cols));
+  }
+}
+
+std::string rows_text(const RunDescription& d) {
+  return d.image ? "images of " + shape_text(*d.image) : "rows of numbers";
+}
+
 std::string columns_text(std::int64_t rows, std::int64_t cols) {
   return (rows == 0 ? "a density of " : std::to_string(rows) + " rows of ") + std::to_string(cols) + " columns";
 }
@@ -48,6 +82,7 @@ Json run_record(const RunDescription& d) {
   record["preset"] = d.preset;
   record["data"] = {{"name", d.data},          {"rows", d.data_rows},       {"columns", d.data_cols},
                     {"sha256", d.data_sha256}, {"minimum", d.data_minimum}, {"maximum", d.data_maximum}};
+  if (d.image) record["data"]["images"] = images_json(*d.image, d.data_options);
   record["seed"] = d.settings.trainer.seed;
   record["config"] = parse_json(to_json(d.settings));
   record["resumed"] = Json::array();
@@ -86,6 +121,7 @@ RunDescription description_of(const Json& record, const fs::path& folder) {
     d.data_sha256 = text_at(data, "sha256", "data");
     reader.number("minimum", d.data_minimum, NumberRange(), Presence::required);
     reader.number("maximum", d.data_maximum, NumberRange(), Presence::required);
+    if (data.contains("images")) read_images(d, data["images"]);
     d.settings = run_settings_from_json(record.at("config").dump());
     if (!record.at("resumed").is_array()) throw InvalidArgument("'resumed' must be an array");
     return d;
@@ -117,6 +153,14 @@ void describe_data(RunDescription& d, const Dataset& data) {
   d.data_rows = data.is_density() ? 0 : data.rows();
   d.data_cols = data.cols();
   if (data.is_density()) return;
+  if (data.is_images()) {
+    d.data_options = data.options();
+    d.image = data.image();
+    d.data_minimum = -1;
+    d.data_maximum = 1;
+    d.data_sha256 = sha256_hex(std::as_bytes(data.pixels()));
+    return;
+  }
   const auto [minimum, maximum] = std::minmax_element(data.values().begin(), data.values().end());
   d.data_minimum = *minimum;
   d.data_maximum = *maximum;
@@ -132,6 +176,10 @@ void require_same_data(const RunDescription& d, const Dataset& data) {
     throw DataError("data " + text_in_quotes(data.name()) + " holds " +
                     columns_text(present.data_rows, present.data_cols) + ", the run was trained on " +
                     columns_text(d.data_rows, d.data_cols) + "; give the data of the run");
+  }
+  if (present.image != d.image) {
+    throw DataError("data " + text_in_quotes(data.name()) + " holds " + rows_text(present) +
+                    ", the run was trained on " + rows_text(d) + "; give the data of the run");
   }
   if (present.data_sha256 != d.data_sha256) {
     throw DataError("data " + text_in_quotes(data.name()) +

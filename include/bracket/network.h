@@ -79,7 +79,8 @@ struct ConvTranspose2dSpec {
   double deviation = 0;
 };
 
-/// Mean, sum or largest value of windows of window x window pixels that tile the image.
+/// Mean, sum or largest value of windows of window x window pixels that tile the image; a max pool's are 16 x 16 at
+/// most.
 struct AveragePoolSpec {
   std::int64_t window = 2;
 };

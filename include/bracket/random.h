@@ -24,6 +24,7 @@ enum class RandomStream : std::uint16_t {
   evaluation = 8,        ///< test points of `eval`
   sampling = 9,          ///< `sample`
   statistics = 10,       ///< data used to measure location, scale and radius
+  image_triples = 16,    ///< which digits stacked-mnist puts together
   test = 63,
 };
 

@@ -4,7 +4,7 @@
 //     metrics.jsonl               one line per logged step
 //     events.out.tfevents.*       the same for TensorBoard, one file per session
 //     density/step_XXXXXXXX.png   two-dimensional data only
-//     samples/step_XXXXXXXX.npy   and .png where a row is a square gray image of 4 x 4 pixels or more
+//     samples/step_XXXXXXXX.npy   and .png where a row is an image, or a square gray one of 4 x 4 pixels or more
 //     checkpoints/step_XXXXXXXX/  bracket/checkpoint.h
 //
 // Nothing here prints, installs signal handlers or reads the environment.
@@ -51,12 +51,14 @@ struct RunSession {
 
 /// The content of config.json.
 struct RunDescription {
-  std::string preset;  ///< where the settings started from, for the reader
-  std::string data;    ///< name of a density or path of a file
+  std::string preset;               ///< where the settings started from, for the reader
+  std::string data;                 ///< name of a data set or path of a file or folder
+  DatasetOptions data_options;      ///< of an image set: how it was found
+  std::optional<ImageShape> image;  ///< of an image set
   std::int64_t data_rows = 0;
   std::int64_t data_cols = 0;
-  std::string data_sha256;  ///< of a table's values; empty for a density
-  double data_minimum = 0;  ///< of a table's values: the range of gray in sample pictures
+  std::string data_sha256;  ///< of a table's values or of pixels; empty for a density
+  double data_minimum = 0;  ///< of a table's values, -1 for images: the range of gray in sample pictures
   double data_maximum = 1;
   RunSettings settings;
   RunSession created;

@@ -6,32 +6,18 @@
 
 #include "kernels/cpu/cpu_common.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/philox_group.h"
 #include "kernels/formula/permutation.h"
-#include "kernels/formula/philox.h"
 
 namespace bracket {
 namespace {
 
 using formula::PhiloxKey;
 
-/// Philox blocks per group: 4 words x 32 blocks are sixteen AVX2 registers, and the scratch of a group stays in L1.
-constexpr std::int64_t kGroupBlocks = 32;
 constexpr std::int64_t kGroupElements = 4 * kGroupBlocks;
 
 /// About 3 ns an element on one core, in the unit of parallel_rows.
 constexpr std::int64_t kFlopsPerGroup = 24 * kGroupElements;
-
-/// Four arrays of words, word w of block first_block + j at [w][j].
-struct WordGroup {
-  std::uint32_t word[4][kGroupBlocks];
-};
-
-void fill_group(WordGroup& group, const PhiloxKey& key, std::uint64_t first_block) {
-  for (std::int64_t j = 0; j < kGroupBlocks; ++j) {
-    const formula::PhiloxBlock block = formula::philox_block(key, first_block + static_cast<std::uint64_t>(j));
-    for (int w = 0; w < 4; ++w) group.word[w][j] = block.word[w];
-  }
-}
 
 /// Calls transform(values, group) for each group of kGroupElements elements and stores as many as are wanted.
 template <class T, class Transform>

@@ -1,5 +1,6 @@
 // Convolutions whose result has few channels, turned round: one product gives all taps of every source pixel, then each
-// pixel of the result sums its taps. A product with 3 columns runs at a fifth of the speed of one with 27.
+// pixel of the result sums its taps. With 3 channels and 3 x 3 kernels that is a product of 27 columns instead of 3,
+// and 3 to 4 times as fast (convolution.cpp).
 #pragma once
 
 #include <algorithm>

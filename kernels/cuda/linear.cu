@@ -25,7 +25,7 @@
 // tiled        64 x 64 tile of C per block, 4 x 4 per thread; 64 / 128                     not yet measured on a GPU
 //              A and B through double-buffered shared memory
 //              in slices of 16 (17 / 34 KiB)
-// Registers: the most of the three products on sm_80 with CUDA 13.0 (sm_90: 69 / 126), no spills; 3 to 4 / 2 blocks of
+// Registers: the most of the three products on sm_80 with CUDA 13.0 (sm_90: 64 / 126), no spills; 3 to 4 / 2 blocks of
 // tiles are resident per multiprocessor.
 #include "kernels/cuda/common/tiled_product.cuh"
 #include "kernels/cuda/cuda_ops.h"

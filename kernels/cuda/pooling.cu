@@ -1,9 +1,11 @@
 // Windows that tile images, rows in the order (y, x, channel):
 //   window_sum      y_p (+)= scale * sum of x over the window of p        x [r, H W C], y [r, H/w W/w C]
 //   window_spread   y (+)= scale * x_p of the window it lies in           x [r, H/w W/w C], y [r, H W C]
+//   max_pool        y_p = largest x of the window of p, choice u8 = its place; grad_x = grad_y at the place, else 0
 //
 // Bytes        window_sum (1 + 1/w^2) b per large element (b = 4 or 8) and b/w^2 to accumulate; window_spread
-//              (1 + 1/w^2) b and b to accumulate. Flops at most 2: bound by memory.
+//              (1 + 1/w^2) b and b to accumulate; max_pool, both ways, (1 + 1/w^2) b and 1/w^2. Flops at most 2:
+//              bound by memory.
 // Alignment    that of the element; neighbouring threads touch neighbouring channels. Rows may be strided.
 // Aliasing     none. Determinism: a thread adds its window in the order (y, x).
 //
@@ -63,6 +65,42 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    max_pool_forward_kernel(DeviceMatrix<T> y, DeviceMatrix<std::uint8_t> choice, DeviceMatrix<T> x, Window map) {
+  for (std::int64_t item = first_item(); item < y.size(); item += item_stride()) {
+    const Division at(item, y.cols);
+    const PixelPosition small(at.rest, map.width / map.window, map.channels);
+    const T* const corner =
+        x.row(at.quotient) + (small.y * map.width + small.x) * map.window * map.channels + small.channel;
+    T best = *corner;
+    std::int64_t place = 0;
+    for (std::int64_t k = 1; k < map.window * map.window; ++k) {
+      const Division in_window(k, map.window);
+      const T value = corner[(in_window.quotient * map.width + in_window.rest) * map.channels];
+      if (value > best || value != value) {
+        best = value;
+        place = k;
+      }
+    }
+    y.row(at.quotient)[at.rest] = best;
+    choice.row(at.quotient)[at.rest] = static_cast<std::uint8_t>(place);
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) max_pool_reverse_kernel(DeviceMatrix<T> grad_x, DeviceMatrix<T> grad_y,
+                                                                    DeviceMatrix<std::uint8_t> choice, Window map) {
+  for (std::int64_t item = first_item(); item < grad_x.size(); item += item_stride()) {
+    const Division at(item, grad_x.cols);
+    const PixelPosition large(at.rest, map.width, map.channels);
+    const Division y(large.y, map.window), x(large.x, map.window);
+    const std::int64_t column = (y.quotient * (map.width / map.window) + x.quotient) * map.channels + large.channel;
+    const bool chosen = choice.row(at.quotient)[column] == y.rest * map.window + x.rest;
+    grad_x.row(at.quotient)[at.rest] = chosen ? grad_y.row(at.quotient)[column] : T{0};
+  }
+}
+
 // ---- launchers -------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -80,6 +118,23 @@ cudaError_t window_spread(const Tensor& y, const Tensor& x, const Window& map, U
                                          update == Update::overwrite);
 }
 
+template <class T>
+cudaError_t max_pool_forward(const Tensor& y, const Tensor& choice, const Tensor& x, const Window& map,
+                             cudaStream_t stream) {
+  if (y.size() == 0) return cudaSuccess;
+  return launch<max_pool_forward_kernel<T>>(blocks_for(y.size(), kThreads), kThreads, 0, stream, device_matrix<T>(y),
+                                            device_matrix<std::uint8_t>(choice), device_matrix<T>(x), map);
+}
+
+template <class T>
+cudaError_t max_pool_reverse(const Tensor& grad_x, const Tensor& grad_y, const Tensor& choice, const Window& map,
+                             cudaStream_t stream) {
+  if (grad_x.size() == 0) return cudaSuccess;
+  return launch<max_pool_reverse_kernel<T>>(blocks_for(grad_x.size(), kThreads), kThreads, 0, stream,
+                                            device_matrix<T>(grad_x), device_matrix<T>(grad_y),
+                                            device_matrix<std::uint8_t>(choice), map);
+}
+
 }  // namespace
 
 void CudaOps::do_window_sum(Tensor y, Tensor x, const Window& map, Update update) {
@@ -90,6 +145,17 @@ void CudaOps::do_window_sum(Tensor y, Tensor x, const Window& map, Update update
 void CudaOps::do_window_spread(Tensor y, Tensor x, const Window& map, Update update) {
   check(dispatch(x.dtype(), [&]<class T>() { return BRACKET_TARGET::window_spread<T>(y, x, map, update, stream_); }),
         "window_spread", x);
+}
+
+void CudaOps::do_max_pool_forward(Tensor y, Tensor choice, Tensor x, const Window& map) {
+  check(dispatch(x.dtype(), [&]<class T>() { return BRACKET_TARGET::max_pool_forward<T>(y, choice, x, map, stream_); }),
+        "max_pool_forward", x);
+}
+
+void CudaOps::do_max_pool_reverse(Tensor grad_x, Tensor grad_y, Tensor choice, const Window& map) {
+  check(dispatch(grad_x.dtype(),
+                 [&]<class T>() { return BRACKET_TARGET::max_pool_reverse<T>(grad_x, grad_y, choice, map, stream_); }),
+        "max_pool_reverse", grad_x);
 }
 
 }  // namespace bracket::BRACKET_TARGET

@@ -213,13 +213,56 @@ def check(program, folder, preset, data, more=()):
     return good
 
 
+def conv(channels, kernel, **more):
+    return {"type": "conv2d", "channels": channels, "kernel": kernel, **more}
+
+
+def transposed(channels, kernel, **more):
+    return {"type": "conv_transpose2d", "channels": channels, "kernel": kernel, **more}
+
+
+def image_networks():
+    """Energy and generator for 8 x 12 pixels of 3 channels, with every kind of image layer."""
+    leaky = {"type": "activation", "function": "leaky_relu", "negative_slope": 0.1}
+    relu = {"type": "activation", "function": "relu"}
+    prelu = {"type": "activation", "function": "prelu"}
+    norm = {"type": "batch_norm"}
+    residual = {"type": "residual",
+                "body": [conv(5, 3, padding=1, spectral_norm=True), leaky, conv(5, 3, padding=1),
+                         {"type": "average_pool", "window": 2}],
+                "skip": [{"type": "average_pool", "window": 2}, conv(5, 1)]}
+    energy = {"input_size": 288, "image": {"channels": 3, "height": 8, "width": 12},
+              "layers": [conv(4, 3, padding=1), leaky, residual, transposed(3, 4, stride=2, padding=1, spectral_norm=True),
+                         prelu, {"type": "max_pool", "window": 2}, {"type": "sum_pool", "window": 2},
+                         conv(6, 3, stride=2, padding=1), leaky, {"type": "flatten"},
+                         {"type": "linear", "features": 4, "spectral_norm": True}, leaky,
+                         {"type": "linear", "features": 1}]}
+    up = {"type": "residual",
+          "body": [norm, relu, {"type": "upsample", "factor": 2}, conv(4, 3, padding=1), norm, relu,
+                   conv(4, 3, padding=1)],
+          "skip": [conv(4, 1), {"type": "upsample", "factor": 2}]}
+    generator = {"input_size": 5,
+                 "layers": [{"type": "linear", "features": 36}, relu,
+                            {"type": "unflatten", "channels": 6, "height": 2, "width": 3},
+                            transposed(5, 4, stride=2, padding=1), norm, prelu, transposed(4, 3, padding=1), up,
+                            conv(3, 3, padding=1), {"type": "activation", "function": "tanh"}]}
+    return energy, generator
+
+
 def main():
     program = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
-        rows = os.path.join(folder, "rows.npy")
-        np.save(rows, np.random.default_rng(0).normal(size=(200, 5)))
+        random = np.random.default_rng(0)
+        rows, images = os.path.join(folder, "rows.npy"), os.path.join(folder, "images.npy")
+        np.save(rows, random.normal(size=(200, 5)))
+        np.save(images, random.uniform(-1, 1, size=(130, 288)))
+        networks = os.path.join(folder, "networks.json")
+        energy, generator = image_networks()
+        with open(networks, "w", encoding="utf-8") as stream:
+            json.dump({"energy": {"network": energy}, "generator": {"network": generator}, "batch_size": 16}, stream)
         good = all([check(program, folder, "calibrated-2d", "25gaussians"), check(program, folder, "toy-a", "swiss_roll"),
-                    check(program, folder, "toy-b", "two_moons"), check(program, folder, "vectors", rows)])
+                    check(program, folder, "toy-b", "two_moons"), check(program, folder, "vectors", rows),
+                    check(program, folder, "vectors", images, ["--config", networks])])
     sys.exit(0 if good else 1)
 
 

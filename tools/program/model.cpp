@@ -8,6 +8,7 @@
 #include "host/files/in_quotes.h"
 #include "host/run/manifest.h"
 #include "tools/program/command_line.h"
+#include "tools/program/data_options.h"
 #include "tools/program/output.h"
 
 namespace bracket {
@@ -37,8 +38,10 @@ Found find_checkpoint(const fs::path& path) {
   return {std::move(description), std::move(*newest.checkpoint), newest.folder};
 }
 
-Dataset placeholder(std::int64_t cols) {
-  return Dataset::from_rows(std::vector<double>(static_cast<std::size_t>(cols)), 1, cols);
+Dataset placeholder(const RunDescription& run) {
+  const auto cols = static_cast<std::size_t>(run.data_cols);
+  if (run.image) return Dataset::from_images(std::vector<std::uint8_t>(cols), *run.image, 1);
+  return Dataset::from_rows(std::vector<double>(cols), 1, run.data_cols);
 }
 
 }  // namespace
@@ -62,13 +65,14 @@ void add_model_options(CLI::App& command, ModelOptions& options, DataUse use) {
       ->capture_default_str();
   if (use == DataUse::required) {
     command.add_option("--data", options.data, "Where the run's data file is now; default: where it was in training");
+    add_data_dir(command, options.data_dir);
   }
 }
 
 Model load_model(const ModelOptions& options, DataUse use) {
   Found found = find_checkpoint(options.path);
-  Dataset data = use == DataUse::none ? placeholder(found.description.data_cols)
-                                      : Dataset::open(options.data.empty() ? found.description.data : options.data);
+  Dataset data = use == DataUse::none ? placeholder(found.description)
+                                      : open_run_data(found.description, options.data, options.data_dir);
   if (use == DataUse::required) require_same_data(found.description, data);
   ContextOptions context_options;
   context_options.device = Device::parse(options.device);

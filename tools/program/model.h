@@ -18,7 +18,8 @@ struct ModelOptions {
   std::string path;  ///< a run folder, or one of its checkpoints
   std::string weights = "ema";
   std::string device = "auto";
-  std::string data;  ///< where the run's data is now; empty: where it was
+  std::string data;      ///< where the run's data is now; empty: where it was
+  std::string data_dir;  ///< the same for the folder of named image sets
   int threads = 0;
 
   Weights chosen_weights() const { return weights == "raw" ? Weights::raw : Weights::average; }
@@ -32,7 +33,7 @@ struct Model {
   RunDescription description;
   std::filesystem::path checkpoint;
   std::unique_ptr<Context> context;
-  Dataset data;  ///< without DataUse::required: one row of zeros with the right number of columns
+  Dataset data;  ///< without DataUse::required: one row of zeros, or one black image, of the right size
   std::unique_ptr<Trainer> trainer;
 };
 

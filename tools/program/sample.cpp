@@ -1,12 +1,21 @@
-// bracket sample: points from the generator.
+// bracket sample: points or images from the generator.
+#include <algorithm>
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <system_error>
 
 #include "bracket/error.h"
+#include "host/data/pixel_values.h"
 #include "host/files/atomic_file.h"
+#include "host/files/in_quotes.h"
 #include "host/files/npy.h"
+#include "host/files/pixel_file.h"
+#include "host/files/posix_file.h"
+#include "host/files/zip.h"
 #include "host/run/run_pictures.h"
+#include "host/training/inference.h"
 #include "tools/program/command_line.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
@@ -14,36 +23,130 @@
 namespace bracket {
 namespace {
 
+namespace fs = std::filesystem;
+
+// What is held as doubles at a time, before it becomes pixels.
+constexpr std::int64_t kChunkImages = 1000;
+constexpr std::int64_t kMostValues = std::int64_t{1} << 40;
+constexpr std::size_t kNameDigits = 6;
+
 struct SampleOptions {
   ModelOptions model;
   std::int64_t count = 64;
   std::optional<std::uint64_t> seed;
   std::string output;
+  std::string format;
+
+  std::uint64_t seed_of(const Model& model_of_run) const { return seed.value_or(model_of_run.trainer->config().seed); }
 };
 
-std::vector<std::byte> png_of(const std::vector<double>& rows, std::int64_t count, const RunDescription& run) {
-  if (const auto side = image_side(run.data_cols)) {
-    return encode_png(sample_picture(rows, count, *side, run.data_minimum, run.data_maximum));
-  }
-  if (run.data_cols == 2) return encode_png(scatter_picture(rows, count, "samples"));
-  throw InvalidArgument("rows of " + std::to_string(run.data_cols) +
-                        " values are neither points in the plane nor square images; write a .npy file");
+void write_rows(Model& model, const SampleOptions& options) {
+  const std::vector<double> rows =
+      model.trainer->samples(options.count, options.seed_of(model), options.model.chosen_weights());
+  const std::array shape = {options.count, model.description.data_cols};
+  const bool is_double = model.description.settings.trainer.dtype == DType::f64;
+  write_file_atomically(options.output, is_double ? serialize_npy(rows, shape)
+                                                  : serialize_npy(std::vector<float>(rows.begin(), rows.end()), shape));
 }
 
-std::vector<std::byte> npy_of(const std::vector<double>& rows, std::int64_t count, const RunDescription& run) {
-  const std::array shape = {count, run.data_cols};
-  if (run.settings.trainer.dtype == DType::f64) return serialize_npy(rows, shape);
-  return serialize_npy(std::vector<float>(rows.begin(), rows.end()), shape);
+void write_picture(Model& model, const SampleOptions& options) {
+  const RunDescription& run = model.description;
+  const auto image = drawable_image(run);
+  if (!image && run.data_cols != 2) {
+    throw InvalidArgument("rows of " + std::to_string(run.data_cols) +
+                          " values are neither points in the plane nor square, gray or colour images; write a .npy "
+                          "file");
+  }
+  const std::vector<double> rows =
+      model.trainer->samples(options.count, options.seed_of(model), options.model.chosen_weights());
+  const Image picture = image ? sample_picture(rows, options.count, *image, run.data_minimum, run.data_maximum)
+                              : scatter_picture(rows, options.count, "samples");
+  write_file_atomically(options.output, encode_png(picture));
+}
+
+// Calls take(first, pixels) for chunks of images in order. The latents are those of Trainer::samples.
+void for_each_chunk(Model& model, const SampleOptions& options,
+                    const std::function<void(std::int64_t, std::span<const std::uint8_t>)>& take) {
+  Trainer& trainer = *model.trainer;
+  const Network& generator = trainer.generator_network();
+  const std::int64_t d = generator.input_size(), cols = generator.output_size();
+  if (options.count > kMostValues / cols) {
+    throw InvalidArgument("--count " + std::to_string(options.count) + " images of " + std::to_string(cols) +
+                          " values are too many; give at most " + std::to_string(kMostValues / cols));
+  }
+  const std::vector<double> z = normal_values({options.seed_of(model), RandomStream::sampling, 0}, options.count * d);
+  for (std::int64_t first = 0; first < options.count; first += kChunkImages) {
+    const std::int64_t count = std::min(kChunkImages, options.count - first);
+    const auto latents = std::span(z).subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d));
+    take(first,
+         pixels_of_values(network_outputs(trainer.context(), generator,
+                                          trainer.generator_parameters(options.model.chosen_weights()), latents, count),
+                          cols, first));
+  }
+}
+
+std::vector<std::byte> npy_of_images(Model& model, const SampleOptions& options) {
+  std::vector<std::uint8_t> pixels;
+  for_each_chunk(model, options, [&](std::int64_t /*first*/, std::span<const std::uint8_t> chunk) {
+    pixels.insert(pixels.end(), chunk.begin(), chunk.end());
+  });
+  const ImageShape& image = *model.description.image;
+  return serialize_npy(pixels, std::array{options.count, image.height, image.width, image.channels});
+}
+
+// Read by pytorch-fid and torch-fidelity. A folder with other files in it would spoil their figures.
+void write_png_folder(Model& model, const SampleOptions& options) {
+  const ImageShape& image = *model.description.image;
+  if (image.channels != 1 && image.channels != 3) {
+    throw InvalidArgument("images of " + std::to_string(image.channels) +
+                          " channels are no PNG files, 1 and 3 channels are; write a .npy or .npz file");
+  }
+  const fs::path folder = options.output;
+  std::error_code error;
+  if (fs::exists(folder, error) && !(fs::is_directory(folder, error) && fs::is_empty(folder, error))) {
+    throw InvalidArgument("output " + path_in_quotes(folder) +
+                          " exists and is no empty folder; remove it or choose another name");
+  }
+  create_folders(folder);
+  const std::size_t digits = std::max(kNameDigits, std::to_string(options.count - 1).size());
+  for_each_chunk(model, options, [&](std::int64_t first, std::span<const std::uint8_t> chunk) {
+    const auto size = static_cast<std::size_t>(image.size());
+    for (std::size_t i = 0; i < chunk.size() / size; ++i) {
+      const std::string number = std::to_string(first + static_cast<std::int64_t>(i));
+      write_file_atomically(folder / (std::string(digits - number.size(), '0') + number + ".png"),
+                            serialize_png(chunk.subspan(i * size, size), image));
+    }
+  });
+}
+
+std::string format_of(const SampleOptions& options) {
+  static constexpr const char* kEndings[] = {".npy", ".png", ".npz"};
+  if (options.format == "png-folder") return options.format;
+  const std::string ending = require_ending(options.output, kEndings).substr(1);
+  if (options.format.empty() || options.format == ending) return ending;
+  throw InvalidArgument("output " + path_in_quotes(options.output) + " does not end in ." + options.format +
+                        " as --format " + options.format + " needs");
 }
 
 int sample(const SampleOptions& options) {
-  static constexpr const char* kEndings[] = {".npy", ".png"};
-  const std::string ending = require_ending(options.output, kEndings);
+  const std::string format = format_of(options);
   Model model = load_model(options.model, DataUse::none);
-  const std::uint64_t seed = options.seed.value_or(model.trainer->config().seed);
-  const std::vector<double> rows = model.trainer->samples(options.count, seed, options.model.chosen_weights());
-  const auto& encode = ending == ".png" ? png_of : npy_of;
-  write_file_atomically(options.output, encode(rows, options.count, model.description));
+  const bool is_images = model.description.image.has_value();
+  if (!is_images && (format == "npz" || format == "png-folder")) {
+    throw InvalidArgument("format " + format + " is for runs on images, this one was trained on " +
+                          text_in_quotes(model.description.data) + "; write a .npy file");
+  }
+  if (format == "png") {
+    write_picture(model, options);
+  } else if (format == "png-folder") {
+    write_png_folder(model, options);
+  } else if (!is_images) {
+    write_rows(model, options);
+  } else {
+    const std::vector<std::byte> npy = npy_of_images(model, options);
+    const NamedBytes member{"images.npy", npy};
+    write_file_atomically(options.output, format == "npy" ? npy : serialize_zip(std::span(&member, 1)));
+  }
   print("wrote " + options.output + ": " + std::to_string(options.count) + " samples\n");
   return 0;
 }
@@ -52,7 +155,8 @@ int sample(const SampleOptions& options) {
 
 void add_sample(CLI::App& program, Action& action) {
   auto options = std::make_shared<SampleOptions>();
-  CLI::App* command = program.add_subcommand("sample", "Samples of a run's generator, in raw data coordinates");
+  CLI::App* command = program.add_subcommand(
+      "sample", "Samples of a run's generator: rows in raw data coordinates, images as pixels round(255 (x + 1) / 2)");
   add_model_options(*command, options->model, DataUse::none);
   command->add_option("-n,--count", options->count, "How many")
       ->check(whole_number(1, std::uint64_t{1} << 40))
@@ -60,9 +164,15 @@ void add_sample(CLI::App& program, Action& action) {
   command->add_option("--seed", options->seed, "Seed of the latents; default: that of the run")
       ->check(whole_number(0, kLargestSeed));
   command
-      ->add_option("-o,--output", options->output,
-                   "A .npy file of shape (N, D), or a .png: points in the plane, or rows that are square images")
+      ->add_option(
+          "-o,--output", options->output,
+          "A .npy file of shape (N, D), of images (N, H, W, C) in unsigned bytes; a .png: points in the plane, "
+          "or a grid of images; a .npz with such an array 'images'; or a folder")
       ->required();
+  command
+      ->add_option("--format", options->format,
+                   "npy, png, npz, or png-folder: a new folder of 000000.png, ...; default: by the output's ending")
+      ->check(CLI::IsMember({"npy", "png", "png-folder", "npz"}));
   command->callback([options, &action] { action = [options] { return sample(*options); }; });
 }
 

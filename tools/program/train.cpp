@@ -12,6 +12,7 @@
 #include "host/files/posix_file.h"
 #include "host/run/run_pictures.h"
 #include "tools/program/command_line.h"
+#include "tools/program/data_options.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
 #include "tools/program/progress.h"
@@ -27,6 +28,7 @@ struct TrainOptions {
   std::string preset = "calibrated-2d";
   double width = 1;
   std::string data;
+  std::string data_dir;
   std::optional<std::int64_t> steps;
   std::optional<std::int64_t> stop_after;
   std::optional<std::uint64_t> seed;
@@ -137,7 +139,10 @@ int train_new(const TrainOptions& options) {
   if (options.data.empty()) throw InvalidArgument("a new run needs data; give --data NAME or --data FILE");
   const Run::Existing existing = options.force ? Run::Existing::replace : Run::Existing::refuse;
   Run::require_creatable(options.out, existing);
-  const Dataset data = Dataset::open(file_named_absolutely(options.data));
+  DatasetOptions data_options;
+  data_options.data_dir = data_folder(options.data_dir);
+  data_options.seed = options.seed.value_or(0);
+  const Dataset data = Dataset::open(file_named_absolutely(options.data), data_options);
   const RunSettings settings = settings_for(options, data);
   const Device device = chosen_device(options.device.empty() ? "auto" : options.device);
   Context context = make_context(device, options.threads);
@@ -150,7 +155,7 @@ int train_new(const TrainOptions& options) {
 
 int resume(const TrainOptions& options) {
   Run run = Run::open(options.resume);
-  const Dataset data = Dataset::open(run.description().data);
+  const Dataset data = open_run_data(run.description(), "", options.data_dir);
   TrainerConfig config = run.description().settings.trainer;
   if (options.steps) config.total_steps = *options.steps;
   const Device device = chosen_device(options.device.empty() ? run.description().created.device : options.device);
@@ -185,13 +190,19 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
   for (const std::string& name : preset_names()) presets += (presets.empty() ? "" : ", ") + name;
   std::string data_names;
   for (const std::string& name : Dataset::names()) data_names += (data_names.empty() ? "" : ", ") + name;
+  std::string image_names;
+  for (const std::string& name : Dataset::image_names()) image_names += (image_names.empty() ? "" : ", ") + name;
   only_new(command->add_option("--preset", options->preset, "Start of the settings: " + presets))
       ->capture_default_str();
   only_new(command->add_option("--width", options->width,
                                "Presets for images: factor on the channels of hidden layers, e.g. 0.25 on a CPU"))
       ->capture_default_str();
   only_new(command->add_option("--data", options->data,
-                               "A density (" + data_names + ") or a .npy or .csv file of shape (N, D)"));
+                               "A density (" + data_names + "); a .npy or .csv file of shape (N, D); an image set (" +
+                                   image_names +
+                                   "), or a folder or file of images: IDX, CIFAR .bin, PNG, JPEG, .npy or .npz of "
+                                   "unsigned bytes"));
+  add_data_dir(*command, options->data_dir);
   only_new(command->add_option("--out", options->out, "Folder of the new run"));
   only_new(command->add_option("--config", options->config,
                                "JSON file with settings that differ from the preset's (keys as in a run's config.json, "
@@ -226,7 +237,7 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
       if (resume->count() == 0 || option->count() == 0) continue;
       throw InvalidArgument(option->get_name() +
                             " is for new runs: --resume goes on with the settings of the run, and takes only --steps, "
-                            "--stop-after, --device and --threads");
+                            "--stop-after, --data-dir, --device and --threads");
     }
     action = [options] { return train(*options); };
   });
