@@ -21,6 +21,12 @@ Dataset rows(std::int64_t count, std::int64_t cols) {
   return Dataset::from_rows(values, count, cols);
 }
 
+std::vector<std::string> row_preset_names() { return {"calibrated-2d", "toy-a", "toy-b", "toy-zero-gp", "vectors"}; }
+
+Dataset images(const ImageShape& shape, std::int64_t count) {
+  return Dataset::from_images(std::vector<std::uint8_t>(static_cast<std::size_t>(shape.size() * count)), shape, count);
+}
+
 template <class SpecT>
 std::vector<SpecT> layers_of(const NetworkSpec& network) {
   std::vector<SpecT> found;
@@ -30,7 +36,7 @@ std::vector<SpecT> layers_of(const NetworkSpec& network) {
 }
 
 TEST(Presets, AllMakeNetworksThatFitAndSurviveJson) {
-  for (const std::string& name : preset_names()) {
+  for (const std::string& name : row_preset_names()) {
     SCOPED_TRACE(name);
     const TrainerConfig config = make_preset(name, Dataset::open("25gaussians"), 7);
     EXPECT_EQ(config.seed, 7U);
@@ -191,12 +197,29 @@ TEST(Presets, DoublePrecisionWhereSingleCannotResolveTheData) {
 TEST(Presets, Refusals) {
   expect_refused([] { make_preset("calibrated2d", Dataset::open("rings"), 0); },
                  {"unknown preset 'calibrated2d'", "did you mean 'calibrated-2d'?"});
-  for (const std::string& name : preset_names()) {
+  for (const std::string& name : row_preset_names()) {
+    expect_refused(
+        [&] {
+          make_preset(name, images({1, 28, 28}, 2), 0);
+        },
+        {"'" + name + "' is not for images", "28 x 28", "'mnist'"});
+    expect_refused([&] { make_preset(name, rows(20, 2), 0, {.width = 0.5}); }, {"'" + name + "'", "width"});
     if (name == "vectors") continue;
     for (const std::int64_t cols : {1, 3, 64})
       expect_refused([&] { make_preset(name, rows(20, cols), 0); },
                      {"'" + name + "'", "2 columns", std::to_string(cols), "'vectors'"});
   }
+  expect_refused([&] { make_preset("mnist", rows(20, 784), 0); }, {"'mnist' is for images", "'rows'", "'vectors'"});
+  expect_refused([&] { make_preset("mnist", images({1, 32, 32}, 2), 0); }, {"'mnist'", "28 x 28", "32 x 32"});
+}
+
+TEST(Presets, ImagesDecideChannelsAndSteps) {
+  EXPECT_EQ(preset_names().size(), row_preset_names().size() + 14);
+  const TrainerConfig c = make_preset("cifar10-ii", images({4, 32, 32}, 200), 7, {.width = 0.125});
+  EXPECT_EQ(c.energy.network.image, (ImageShape{4, 32, 32}));
+  EXPECT_EQ(c.total_steps, 130 * 3);
+  EXPECT_EQ(c.seed, 7U);
+  EXPECT_EQ(std::get<Conv2dSpec>(c.energy.network.layers[0]).channels, 8);
 }
 
 }  // namespace

@@ -227,9 +227,9 @@ TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uin
                           " holds none; use the preset 'vectors'");
   }
   if (!for_images && data.is_images()) {
-    throw InvalidArgument("preset '" + name + "' is not for images, which " + text_in_quotes(data.name()) +
-                          " holds; use a preset for images of " + std::to_string(data.image().height) + " x " +
-                          std::to_string(data.image().width) + " pixels, such as 'mnist' or 'cifar10-ii'");
+    throw InvalidArgument("preset '" + name + "' is not for images, which " + text_in_quotes(data.name()) + " holds (" +
+                          std::to_string(data.image().height) + " x " + std::to_string(data.image().width) +
+                          " pixels); use 'mnist' for 28 x 28, 'cifar10-ii' for " + "32 x 32 or 'faces-64' for 64 x 64");
   }
   if (!for_images && options.width != 1) {
     throw InvalidArgument("preset '" + name + "' has no width to change; only those for images have one");

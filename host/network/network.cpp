@@ -1,6 +1,9 @@
 #include "bracket/network.h"
 
+#include <algorithm>
+#include <numeric>
 #include <string>
+#include <utility>
 
 #include "bracket/error.h"
 #include "host/network/layer_chain.h"
@@ -70,6 +73,10 @@ std::int64_t Network::parameter_count() const {
   std::int64_t count = 0;
   for (const ParameterInfo& info : infos_) count += info.buffer ? 0 : info.size();
   return count;
+}
+
+std::int64_t Network::values_per_row() const {
+  return std::accumulate(chain_->slot_cols().begin(), chain_->slot_cols().end(), std::int64_t{0});
 }
 
 std::int64_t Network::output_size() const noexcept { return chain_->output().size; }

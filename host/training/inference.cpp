@@ -9,7 +9,8 @@
 namespace bracket {
 namespace {
 
-constexpr std::int64_t kChunkRows = 4096;  // activations of a 64-wide network stay in a few MB
+constexpr std::int64_t kChunkRows = 4096;       // activations of a 64-wide network stay in a few MB ...
+constexpr std::int64_t kChunkValues = 1 << 26;  // ... and those of an image network in 256 MB of floats
 
 void require_points(std::span<const double> x, std::int64_t rows, std::int64_t cols, const char* what) {
   if (rows < 0)
@@ -65,7 +66,8 @@ std::vector<double> network_outputs(Context& context, const Network& network, co
   std::vector<double> out;
   out.reserve(static_cast<std::size_t>(rows * network.output_size()));
   PrimalPass pass;
-  for_row_chunks(context, rows, kChunkRows, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
+  const std::int64_t chunk = std::clamp<std::int64_t>(kChunkValues / network.values_per_row(), 1, kChunkRows);
+  for_row_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor input = arena.allocate(network.dtype(), {count, cols});
     to_device(ops, input, x.subspan(static_cast<std::size_t>(first * cols), static_cast<std::size_t>(count * cols)));
     network.forward(ops, arena, pass, parameters, input, PassMode::inference);

@@ -263,6 +263,7 @@ class Network {
     return value_elements_;
   }  ///< size of ParameterSet::values, padding included
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
+  std::int64_t values_per_row() const;                                        ///< activations that a pass saves per row
   std::int64_t parameter_count() const;                                       ///< learnable scalars
   bool has_batch_norm() const noexcept;
   /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
