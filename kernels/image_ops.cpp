@@ -124,7 +124,7 @@ void Ops::gather_images(Tensor y, Tensor table, const RandomKey& key, const std:
   check.matrix("y", y, y.rows(), transform.cols());
   check.present("table", table);
   check.u8_matrix("table", table, table.rows(), transform.cols());
-  if (y.rows() > 0) check.at_least("the number of table rows", table.rows(), 1);
+  if (y.rows() > 0) check.at_least("the number of table rows", table.rows(), transform.in_order ? y.rows() : 1);
   check.key(key, counter);
   const DeviceScope scope(*this);
   do_gather_images(y, table, key, counter, transform);

@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "bracket/activation.h"
 #include "bracket/random.h"
@@ -81,6 +82,7 @@ struct ImageTransform {
   bool dequantise = false;
   double scale = 2.0 / 255;  ///< with shift -1: pixels 0 and 255 become -1 and 1
   double shift = -1;
+  bool in_order = false;  ///< the table holds the rows of the batch already: row i shows image i
   std::int64_t cols() const noexcept { return height * width * channels; }
 };
 
@@ -143,6 +145,16 @@ struct Convolution {
 /// Workspace of the whole-tensor reductions: this many f64 elements.
 inline constexpr std::int64_t kReductionWorkspace = 1024;
 
+/// Host memory that uploads leave without anyone waiting: two slots, filled in turn.
+class UploadQueue {
+ public:
+  virtual ~UploadQueue() = default;
+  /// The slot to fill next. Waits only until the last upload from it, the one before the newest, is done.
+  virtual void* next_slot() = 0;
+  /// Queues the copy of the first `bytes` of the slot that next_slot() gave last to the device, on the device's stream.
+  virtual void upload(void* device, std::int64_t bytes) = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -160,6 +172,8 @@ class Ops {
                                     std::int64_t bytes) = 0;  ///< host data is consumed on return
   virtual void copy_bytes_to_host(void* host, const void* device, std::int64_t bytes) = 0;  ///< waits
   virtual void fill_bytes(void* device, int value, std::int64_t bytes) = 0;
+  /// Slots of `bytes` each. Throws OutOfMemory. The queue must be destroyed before these Ops.
+  virtual std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) = 0;
   virtual void synchronize() = 0;
   /// Makes the device current for the calling thread and returns what `leave_device` restores; only CUDA has such a
   /// state. Every checked method below runs between the two, so a caller's current device never changes.
@@ -340,7 +354,8 @@ class Ops {
   void gather_batch(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter);
 
   // ---- images.{cpp,cu} ----------------------------------------------------------------------------------------------
-  /// A batch of `table` u8[N, H W C] as numbers. Row i shows the image that gather_batch would copy. For batch b, words
+  /// A batch of `table` u8[N, H W C] as numbers. Row i shows the image that gather_batch would copy, or image i of a
+  /// table that is in order. For batch b, words
   /// of (seed, stream, step b), see kernels/formula/image_noise.h: the image of row i is mirrored when word 16 + i is
   /// below 2^31, and every element has a noise word of its own, whether or not either is used.
   void gather_images(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter,

@@ -24,6 +24,11 @@ void PlanOps::copy_bytes_to_host(void* /*host*/, const void* /*device*/, std::in
               "a dry run was asked for " + std::to_string(bytes) + " bytes of results; ask Ops::planning() first");
 }
 
+std::unique_ptr<UploadQueue> PlanOps::make_upload_queue(std::int64_t bytes) {
+  throw Error(ExitCode::internal,
+              "a dry run was asked to upload " + std::to_string(bytes) + " bytes at a time; ask Ops::planning() first");
+}
+
 std::int64_t PlanOps::total_calls() const noexcept {
   std::int64_t total = 0;
   for (const auto& [name, calls] : calls_) total += calls;

@@ -22,6 +22,8 @@ class PlanOps final : public Ops {
   /// Throws Error (internal): a plan has nothing to read.
   void copy_bytes_to_host(void* host, const void* device, std::int64_t bytes) override;
   void fill_bytes(void* /*device*/, int /*value*/, std::int64_t /*bytes*/) override {}
+  /// Throws Error (internal): a plan has nothing to send.
+  std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) override;
   void synchronize() override {}
   bool planning() const noexcept override { return true; }
 

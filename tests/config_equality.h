@@ -87,11 +87,15 @@ inline auto members(const ScheduleConfig& c) {
   const auto& [cosine, warmup_steps, final_fraction] = c;
   return std::tie(cosine, warmup_steps, final_fraction);
 }
+inline auto members(const DataConfig& c) {
+  const auto& [flip, dequantise, device_bytes] = c;
+  return std::tie(flip, dequantise, device_bytes);
+}
 inline auto members(const TrainerConfig& c) {
-  const auto& [energy, generator, penalty, schedule, entropy, entropy_weight, ema_decay, batch_size, energy_steps,
+  const auto& [energy, generator, penalty, schedule, data, entropy, entropy_weight, ema_decay, batch_size, energy_steps,
                total_steps, seed, dtype] = c;
-  return std::tie(energy, generator, penalty, schedule, entropy, entropy_weight, ema_decay, batch_size, energy_steps,
-                  total_steps, seed, dtype);
+  return std::tie(energy, generator, penalty, schedule, data, entropy, entropy_weight, ema_decay, batch_size,
+                  energy_steps, total_steps, seed, dtype);
 }
 
 #define BRACKET_TEST_EQUAL(Type) \
@@ -119,6 +123,7 @@ inline bool operator==(const ResidualSpec& a, const ResidualSpec& b) { return me
 BRACKET_TEST_EQUAL(OptimizerConfig)
 BRACKET_TEST_EQUAL(PenaltyConfig)
 BRACKET_TEST_EQUAL(ScheduleConfig)
+BRACKET_TEST_EQUAL(DataConfig)
 inline bool operator==(const NetworkSpec& a, const NetworkSpec& b) {
   return a.input_size == b.input_size && a.layers == b.layers && a.image == b.image;
 }

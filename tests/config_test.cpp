@@ -69,6 +69,7 @@ TrainerConfig every_field() {
                0.95,
                77};
   c.schedule = {false, 88, 0.125};
+  c.data = {true, true, 12345678901};
   c.entropy = EntropyEstimator::min_singular;
   c.entropy_weight = 0.875;
   c.ema_decay = 0.9375;
@@ -198,8 +199,8 @@ TEST(ConfigJson, EveryKeyIsReadAndWritten) {
   }
   // 2 x (6 optimizer + 1 input_size + 3 image + 6 linear + 3 activation + 3 batch_norm + 6 affine + 2 fourier + 7
   // coupling + 4 confinement + 7 conv2d + 8 conv_transpose2d + 4 pools and upsample + 3 unflatten + 2 in residual) +
-  // 12 penalty + 3 schedule + 2 entropy + 6
-  EXPECT_EQ(leaves, 2 * 65 + 23);
+  // 12 penalty + 3 schedule + 3 data + 2 entropy + 6
+  EXPECT_EQ(leaves, 2 * 65 + 26);
 }
 
 TEST(ConfigJson, AbsentKeysKeepDefaults) {
@@ -233,6 +234,7 @@ TEST(ConfigJson, UnknownWords) {
   expect_refused(with("/energy/betta1", 1), {"unknown key 'betta1' in 'energy'", "did you mean 'beta1'?"});
   expect_refused(with("/penalty/tresholds", 1), {"'tresholds' in 'penalty'", "'threshold'?"});
   expect_refused(with("/schedule/cosin", 1), {"'cosin' in 'schedule'", "'cosine'?"});
+  expect_refused(with("/data/flips", true), {"'flips' in 'data'", "'flip'?"});
   expect_refused(with("/entropy/wait", 1), {"'wait' in 'entropy'", "'weight'?"});
   expect_refused(with("/generator/network/input", 1), {"'input' in 'generator.network'", "'input_size'?"});
   expect_refused(with("/energy/network/layers/0/feature", 1),

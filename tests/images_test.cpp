@@ -78,6 +78,17 @@ TEST_P(ImagesTest, ShowsTheRowsOfGatherBatch) {
   }
 }
 
+// A table that holds the batch already gives the bits of the table it was gathered from, mirrors and noise included.
+TEST_P(ImagesTest, ATableInOrderShowsItsImagesAsTheyStand) {
+  for (const ImageCase& c : kCases) {
+    ImageTransform t{c.height, c.width, c.channels, true, true};
+    const HostMatrix table = pixel_table(c.images, t.cols());
+    const HostMatrix expected = gather(c, table, t, DType::f32);
+    t.in_order = true;
+    EXPECT_MATRICES_IDENTICAL(gather(c, rows_of(c, table), t, DType::f32), expected);
+  }
+}
+
 TEST_P(ImagesTest, PixelsSpanMinusOneToOne) {
   HostMatrix table(1, 2);
   table.values = {0, 255};

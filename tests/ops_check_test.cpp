@@ -457,6 +457,13 @@ TEST_F(OpsCheckTest, ImagesAndLabels) {
         gather(m(4, 12), at.u8({0, 12}), {2, 2, 3});
       },
       "gather_images", "the number of table rows is 0; it must be at least 1");
+  ImageTransform in_order{2, 2, 3};
+  in_order.in_order = true;
+  expect_refused(
+      [&] {
+        gather(m(4, 12), at.u8({3, 12}), in_order);
+      },
+      "gather_images", "the number of table rows is 3; it must be at least 4");
   expect_refused([&] { gather(m(4, 12), at.u8({9, 12}), {-2, -2, 3}); }, "gather_images", "none may be negative");
   expect_refused(
       [&] {

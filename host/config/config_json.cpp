@@ -29,7 +29,8 @@ static_assert(kLayerTypes.size() == std::variant_size_v<AnyLayerSpec>);
 // A product of two such widths fits 64 bits.
 constexpr double kLargestWidth = 2147483647;      // 2^31 - 1
 constexpr double kLargestStep = 281474976710655;  // 2^48 - 1: what RandomKey::step holds
-constexpr double kLargestKnots = 65536;           // each is three columns per active column
+constexpr double kLargestTable = 281474976710655;
+constexpr double kLargestKnots = 65536;  // each is three columns per active column
 constexpr NumberRange kAnyNumber;
 constexpr NumberRange kNotNegative = NumberRange::at_least(0);
 constexpr NumberRange kPositive = NumberRange::above(0);
@@ -220,6 +221,13 @@ void visit_fields(ArchiveT& archive, ScheduleConfig& schedule) {
 }
 
 template <class ArchiveT>
+void visit_fields(ArchiveT& archive, DataConfig& data) {
+  archive.flag("flip", data.flip);
+  archive.flag("dequantise", data.dequantise);
+  archive.number("device_bytes", data.device_bytes, NumberRange::between(0, kLargestTable));
+}
+
+template <class ArchiveT>
 void visit_fields(ArchiveT& archive, TrainerConfig& config) {
   const std::array estimators = {entropy_estimator_name(EntropyEstimator::exact),
                                  entropy_estimator_name(EntropyEstimator::min_singular)};
@@ -230,6 +238,7 @@ void visit_fields(ArchiveT& archive, TrainerConfig& config) {
       "generator", [&](auto& child) { visit_fields(child, config.generator); }, Presence::required);
   archive.object("penalty", [&](auto& child) { visit_fields(child, config.penalty); });
   archive.object("schedule", [&](auto& child) { visit_fields(child, config.schedule); });
+  archive.object("data", [&](auto& child) { visit_fields(child, config.data); });
   archive.object("entropy", [&](auto& child) {
     child.word("estimator", config.entropy, estimators);
     child.number("weight", config.entropy_weight, kNotNegative);

@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 
 #include "bracket/error.h"
 #include "host/core/text.h"
+#include "host/files/in_quotes.h"
 #include "host/network/file_order.h"
+#include "host/training/batch_table.h"
 #include "host/training/inference.h"
 #include "host/training/player.h"
 #include "host/training/training_step.h"
@@ -57,12 +60,16 @@ void check(const TrainerConfig& config, const Network& energy, const Network& ge
   require(p.rule != PenaltyConfig::Rule::controller ||
               (p.target > 0 && p.minimum > 0 && p.maximum >= p.minimum && p.weight > 0),
           "penalty: the controller needs target, minimum and weight above 0 and maximum >= minimum");
+  require(data.is_images() || (!config.data.flip && !config.data.dequantise),
+          "data.flip and data.dequantise are for images, " + text_in_quotes(data.name()) + " holds none");
+  require(config.data.device_bytes >= 0,
+          "data.device_bytes is " + number(config.data.device_bytes) + ", must not be negative");
   require(!config.schedule.cosine || config.total_steps > 0, "a cosine schedule needs steps of at least 1");
 }
 
 // A value that overflows on its way to the device would be infinite there.
 void require_representable(const Dataset& data, DType dtype) {
-  if (dtype != DType::f32) return;
+  if (dtype != DType::f32 || data.is_images()) return;
   const std::span<const double> values = data.values();
   const auto bad = std::find_if(values.begin(), values.end(),
                                 [](double v) { return std::abs(v) > std::numeric_limits<float>::max(); });
@@ -108,13 +115,7 @@ struct Trainer::Impl {
     ops.copy_bytes_to_device(state, &start, sizeof start);
     energy.initialize(ops, config.seed);
     generator.initialize(ops, config.seed);
-    if (!dataset.is_density()) {
-      table_memory = ctx.pool().allocate(dataset.rows() * dataset.cols() * dtype_bytes(config.dtype));
-      source.table = Tensor(table_memory.data(), config.dtype, {dataset.rows(), dataset.cols()});
-      to_device(ops, source.table, dataset.values());
-    } else {
-      source.density = static_cast<ToyData>(dataset.density_index());
-    }
+    table.emplace(ctx, config, dataset);
     PlanOps plan;
     Arena planner;
     step(plan, planner);
@@ -124,7 +125,7 @@ struct Trainer::Impl {
   }
 
   void step(Ops& ops, Arena& memory) {
-    TrainingStep{config, energy, generator, source, state, ring, kRingSize, passes}.run(ops, memory);
+    TrainingStep{config, energy, generator, table->source(), state, ring, kRingSize, passes}.run(ops, memory);
   }
 
   void drain() {
@@ -185,10 +186,10 @@ struct Trainer::Impl {
   Context* context;
   TrainerConfig config;
   PlayerBlocks energy, generator;
-  Buffer scalars, table_memory;
+  Buffer scalars;
   StepState* state = nullptr;
   StepRecord* ring = nullptr;
-  BatchSource source;
+  std::optional<BatchTable> table;
   StepPasses passes;
   Arena arena;
   std::int64_t arena_bytes = 0;
@@ -207,6 +208,7 @@ void Trainer::run(std::int64_t steps) {
   if (steps < 0) throw InvalidArgument("run: steps is " + std::to_string(steps) + ", must not be negative");
   for (std::int64_t i = 0; i < steps; ++i) {
     if (impl_->queued - impl_->reported == kRingSize) impl_->drain();
+    impl_->table->prepare_step();
     impl_->step(impl_->context->ops(), impl_->arena);
     ++impl_->queued;
   }
@@ -289,6 +291,7 @@ void Trainer::restore(const TrainerSnapshot& snapshot) {
   state.gap_average = snapshot.gap_average;
   ops.copy_bytes_to_device(impl_->state, &state, sizeof state);
   impl_->queued = impl_->reported = snapshot.step;
+  impl_->table->restart(snapshot.energy_updates);
   impl_->pending.clear();
 }
 
@@ -310,7 +313,7 @@ std::vector<double> Trainer::samples(std::int64_t count, std::uint64_t seed, Wei
 std::int64_t Trainer::arena_bytes() const noexcept { return impl_->arena_bytes; }
 std::int64_t Trainer::state_bytes() const noexcept {
   return impl_->energy.memory.bytes() + impl_->generator.memory.bytes() + impl_->scalars.bytes() +
-         impl_->table_memory.bytes();
+         impl_->table->device_bytes();
 }
 
 }  // namespace bracket

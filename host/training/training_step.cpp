@@ -28,12 +28,24 @@ Schedule schedule_of(const TrainerConfig& config) {
   return s;
 }
 
-void draw_batch(Ops& ops, Tensor x, const BatchSource& source, std::uint64_t seed, const std::int64_t* counter) {
+// Batch `number` of this step.
+void draw_batch(Ops& ops, Tensor x, const BatchSource& source, std::int64_t number, std::uint64_t seed,
+                const std::int64_t* counter) {
   const RandomKey key{seed, RandomStream::data, 0};
-  if (source.density)
+  if (source.density) {
     ops.toy_samples(x, *source.density, key, counter);
-  else
-    ops.gather_batch(x, source.table, key, counter);
+    return;
+  }
+  const Tensor table = source.streamed ? source.table.slice_rows(number * x.rows(), x.rows()) : source.table;
+  if (source.images) {
+    ImageTransform transform = *source.images;
+    transform.in_order = source.streamed;
+    ops.gather_images(x, table, key, counter, transform);
+  } else if (source.streamed) {
+    ops.copy(x, table);
+  } else {
+    ops.gather_batch(x, table, key, counter);
+  }
 }
 
 Tensor column(const Tensor& e) { return e.reshaped({e.rows()}); }
@@ -49,7 +61,7 @@ void check_finite(Ops& ops, Arena& arena, StepState* state, const Tensor& x, Che
 void TrainingStep::run(Ops& ops, Arena& arena) {
   ops.begin_step(state, schedule_of(config));
   for (std::int64_t k = 0; k < config.energy_steps; ++k) {
-    energy_update(ops, arena);
+    energy_update(ops, arena, k);
     arena.rewind(0);
   }
   generator_update(ops, arena);
@@ -64,12 +76,12 @@ void TrainingStep::run(Ops& ops, Arena& arena) {
 }
 
 // Energy: mean E(x) - mean E(G(z)) + max(0, w P - tau), descended.
-void TrainingStep::energy_update(Ops& ops, Arena& arena) {
+void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number) {
   const std::int64_t n = config.batch_size;
   const DType dtype = config.dtype;
   const std::int64_t* counter = &state->updates[static_cast<int>(Player::energy)];  // a device address, never read here
   const Tensor x = arena.allocate(dtype, {n, energy.network.input_size()});
-  draw_batch(ops, x, source, config.seed, counter);
+  draw_batch(ops, x, source, number, config.seed, counter);
   const Tensor z = arena.allocate(dtype, {n, generator.network.input_size()});
   ops.random_normal(z, {config.seed, RandomStream::energy_latent, 0}, counter);
   // Running statistics move before the inference pass that J is taken from.

@@ -14,7 +14,9 @@ namespace bracket {
 /// Where batches come from: a named density, or a table on the device.
 struct BatchSource {
   std::optional<ToyData> density;
-  Tensor table;
+  Tensor table;  ///< every row; streamed: those of this step's batches, one after the other
+  bool streamed = false;
+  std::optional<ImageTransform> images;  ///< the table holds pixels (u8)
 };
 
 /// Bookkeeping of passes, kept between steps.
@@ -37,7 +39,7 @@ struct TrainingStep {
   void run(Ops& ops, Arena& arena);
 
  private:
-  void energy_update(Ops& ops, Arena& arena);
+  void energy_update(Ops& ops, Arena& arena, std::int64_t number);
   void generator_update(Ops& ops, Arena& arena);
   void bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fake, Tensor z);
   void zero_gp_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fake, Tensor z);

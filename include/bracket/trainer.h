@@ -63,11 +63,21 @@ struct ScheduleConfig {
   double final_fraction = 0.02;
 };
 
+/// How batches are made of a data set.
+struct DataConfig {
+  bool flip = false;        ///< images: mirrored left to right with probability 1/2
+  bool dequantise = false;  ///< images: pixel p becomes uniform in [p, p + 1) / 128 - 1
+  /// A table that takes more than this on the device stays on the host, and the rows of each step are uploaded before
+  /// it: the same bits for less memory. 0: no limit.
+  std::int64_t device_bytes = 0;
+};
+
 struct TrainerConfig {
   PlayerConfig energy;     ///< scalar output
   PlayerConfig generator;  ///< d latent inputs; as many outputs as the energy has inputs
   PenaltyConfig penalty;
   ScheduleConfig schedule;
+  DataConfig data;
   EntropyEstimator entropy = EntropyEstimator::exact;
   double entropy_weight = 1;  ///< lambda
   double ema_decay = 0.999;   ///< of the averaged weights

@@ -2,10 +2,31 @@
 
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstring>
 #include <new>
+#include <string>
+#include <vector>
+
+#include "bracket/error.h"
 
 namespace bracket {
+namespace {
+
+// Copies at once, so that one slot does for two.
+class HostUploadQueue final : public UploadQueue {
+ public:
+  explicit HostUploadQueue(std::int64_t bytes) : slot_(static_cast<std::size_t>(bytes)) {}
+  void* next_slot() override { return slot_.data(); }
+  void upload(void* device, std::int64_t bytes) override {
+    if (bytes > 0) std::memcpy(device, slot_.data(), static_cast<std::size_t>(bytes));
+  }
+
+ private:
+  std::vector<std::byte> slot_;
+};
+
+}  // namespace
 
 CpuOps::CpuOps(const AllocatorCallbacks& allocator, int threads) : allocator_(allocator), team_(threads) {}
 
@@ -41,6 +62,14 @@ void CpuOps::copy_bytes_to_host(void* host, const void* device, std::int64_t byt
 
 void CpuOps::fill_bytes(void* device, int value, std::int64_t bytes) {
   if (bytes > 0) std::memset(device, value, static_cast<std::size_t>(bytes));
+}
+
+std::unique_ptr<UploadQueue> CpuOps::make_upload_queue(std::int64_t bytes) {
+  try {
+    return std::make_unique<HostUploadQueue>(bytes);
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory("no host memory for uploads of " + std::to_string(bytes) + " bytes; lower batch_size", bytes);
+  }
 }
 
 }  // namespace bracket

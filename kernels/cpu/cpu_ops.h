@@ -21,6 +21,7 @@ class CpuOps final : public Ops {
   void copy_bytes_to_device(void* device, const void* host, std::int64_t bytes) override;
   void copy_bytes_to_host(void* host, const void* device, std::int64_t bytes) override;
   void fill_bytes(void* device, int value, std::int64_t bytes) override;
+  std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) override;
   void synchronize() override {}
 
  protected:

@@ -75,7 +75,8 @@ void CpuOps::do_gather_images(Tensor y, Tensor table, const RandomKey& key, cons
           epoch = draw / table_rows;
           order = formula::permutation(key, epoch, table_rows);
         }
-        const std::uint8_t* pixels = source.row(static_cast<std::int64_t>(formula::permute(order, draw % table_rows)));
+        const std::uint8_t* pixels =
+            source.row(t.in_order ? i : static_cast<std::int64_t>(formula::permute(order, draw % table_rows)));
         if (t.flip && formula::mirrored(words, i)) {
           mirror_image(mirror.data(), pixels, t);
           pixels = mirror.data();

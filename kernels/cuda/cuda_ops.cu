@@ -36,6 +36,66 @@ class CurrentDevice {
   int previous_;
 };
 
+/// Page-locked slots, so that a copy is queued without a wait, and an event behind the last copy from each.
+class PinnedUploadQueue final : public UploadQueue {
+ public:
+  PinnedUploadQueue(CudaOps& ops, cudaStream_t stream, std::int64_t bytes) : ops_(ops), stream_(stream) {
+    const CurrentDevice current(ops_);
+    for (Slot& slot : slots_) {
+      if (cudaHostAlloc(&slot.memory, static_cast<std::size_t>(bytes), cudaHostAllocDefault) != cudaSuccess) {
+        static_cast<void>(cudaGetLastError());
+        release();
+        throw OutOfMemory("no page-locked host memory for uploads of " + std::to_string(bytes) +
+                              " bytes, two at a time; lower batch_size or raise the limit (ulimit -l)",
+                          2 * bytes);
+      }
+      const cudaError_t code = cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming);
+      if (code != cudaSuccess) release();
+      require(code, "creating an event for uploads");
+    }
+  }
+  ~PinnedUploadQueue() override {
+    // Copies that are under way still read the slots.
+    for (const Slot& slot : slots_) static_cast<void>(cudaEventSynchronize(slot.done));
+    release();
+  }
+
+  void* next_slot() override {
+    newest_ = 1 - newest_;
+    // An event that was never recorded is done.
+    require(cudaEventSynchronize(slots_[newest_].done), "waiting for an upload");
+    return slots_[newest_].memory;
+  }
+
+  void upload(void* device, std::int64_t bytes) override {
+    if (bytes == 0) return;
+    const CurrentDevice current(ops_);
+    const Slot& slot = slots_[newest_];
+    const std::string what = "queueing an upload of " + std::to_string(bytes) + " bytes";
+    require(cudaMemcpyAsync(device, slot.memory, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+            what);
+    require(cudaEventRecord(slot.done, stream_), what);
+  }
+
+ private:
+  struct Slot {
+    void* memory = nullptr;
+    cudaEvent_t done = nullptr;
+  };
+
+  void release() noexcept {
+    for (const Slot& slot : slots_) {
+      if (slot.done != nullptr) static_cast<void>(cudaEventDestroy(slot.done));
+      if (slot.memory != nullptr) static_cast<void>(cudaFreeHost(slot.memory));
+    }
+  }
+
+  CudaOps& ops_;
+  cudaStream_t stream_;
+  Slot slots_[2];
+  int newest_ = 0;
+};
+
 }  // namespace
 
 CudaOps::CudaOps(int ordinal, void* stream, const AllocatorCallbacks& allocator)
@@ -120,6 +180,10 @@ void CudaOps::fill_bytes(void* device, int value, std::int64_t bytes) {
   const CurrentDevice current(*this);
   require(cudaMemsetAsync(device, value, static_cast<std::size_t>(bytes), stream_),
           "filling " + std::to_string(bytes) + " bytes");
+}
+
+std::unique_ptr<UploadQueue> CudaOps::make_upload_queue(std::int64_t bytes) {
+  return std::make_unique<PinnedUploadQueue>(*this, stream_, bytes);
 }
 
 void CudaOps::synchronize() {

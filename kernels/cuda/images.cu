@@ -46,11 +46,14 @@ __global__ void __launch_bounds__(kThreads)
   for (std::int64_t item = first_item() / kWarpThreads; item < y.rows * groups; item += item_stride() / kWarpThreads) {
     const Division at(item, groups);
     const std::int64_t i = at.quotient;
-    const std::uint64_t draw = batch * static_cast<std::uint64_t>(y.rows) + static_cast<std::uint64_t>(i);
-    const std::uint64_t epoch = draw / table_rows;
-    const formula::Permutation order = formula::permutation(key, epoch, table_rows);
-    const std::uint8_t* const source =
-        table.row(static_cast<std::int64_t>(formula::permute(order, draw - epoch * table_rows)));
+    std::int64_t image = i;
+    if (!t.in_order) {
+      const std::uint64_t draw = batch * static_cast<std::uint64_t>(y.rows) + static_cast<std::uint64_t>(i);
+      const std::uint64_t epoch = draw / table_rows;
+      const formula::Permutation order = formula::permutation(key, epoch, table_rows);
+      image = static_cast<std::int64_t>(formula::permute(order, draw - epoch * table_rows));
+    }
+    const std::uint8_t* const source = table.row(image);
     const bool mirror = t.flip && formula::mirrored(words, i);
     formula::PhiloxBlock noise{};
     if (t.dequantise) {

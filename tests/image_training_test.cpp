@@ -1,0 +1,148 @@
+// Training on images, and on data that is uploaded step by step.
+#include "bracket/error.h"
+#include "bracket/trainer.h"
+#include "tests/image_samples.h"
+#include "tests/network_fixture.h"
+
+namespace bracket::test {
+namespace {
+
+constexpr ImageShape kShape{3, 3, 5};
+constexpr std::int64_t kImages = 23;
+
+Dataset small_images() {
+  const std::vector<std::uint8_t> pixels = random_pixels(kImages * kShape.size(), 4);
+  return Dataset::from_images(pixels, kShape, kImages);
+}
+
+Dataset small_rows() {
+  const HostMatrix rows = random_matrix(kImages, kShape.size(), 8, -1, 1);
+  return Dataset::from_rows(rows.values, rows.rows, rows.cols);
+}
+
+// A batch of 7 of 23 rows, twice a step: epochs end inside batches.
+TrainerConfig small_config() {
+  TrainerConfig c;
+  c.energy.network = {kShape.size(), {LinearSpec{8}, ActivationSpec{Activation::silu}, LinearSpec{1}}};
+  c.generator.network = {3, {LinearSpec{8}, ActivationSpec{Activation::silu}, LinearSpec{kShape.size()}}};
+  c.batch_size = 7;
+  c.energy_steps = 2;
+  c.total_steps = 100;
+  c.seed = 3;
+  return c;
+}
+
+std::vector<std::byte> bytes_of(const TrainerSnapshot& s) {
+  std::vector<std::byte> all;
+  for (const auto* tensors : {&s.energy, &s.generator, &s.optimizer}) {
+    for (const auto& [name, tensor] : *tensors) all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
+  }
+  return all;
+}
+
+class ImageTrainingDevices : public OpsTest {
+ protected:
+  std::unique_ptr<Context> fresh() { return GetParam().make_context({}); }
+};
+
+TEST_P(ImageTrainingDevices, StreamedDataGivesTheSameBits) {
+  if (IsSkipped() || HasFailure()) return;
+  struct Case {
+    Dataset data;
+    bool flip, dequantise;
+    DType dtype;
+  };
+  for (const Case& c : {Case{small_rows(), false, false, DType::f32}, Case{small_rows(), false, false, DType::f64},
+                        Case{small_images(), false, false, DType::f32}, Case{small_images(), true, true, DType::f32},
+                        Case{small_images(), true, false, DType::f64}}) {
+    SCOPED_TRACE(c.data.name() + (c.flip ? " flipped" : "") + (c.dequantise ? " with noise" : ""));
+    TrainerConfig config = small_config();
+    config.dtype = c.dtype;
+    config.data = {c.flip, c.dequantise, 0};
+    auto a = fresh(), b = fresh();
+    Trainer resident(*a, config, c.data);
+    const std::int64_t bytes = kImages * kShape.size() * (c.data.is_images() ? 1 : dtype_bytes(c.dtype));
+    config.data.device_bytes = bytes - 1;
+    Trainer streamed(*b, config, c.data);
+    // Two batches of 7 instead of 23 rows.
+    EXPECT_EQ(streamed.state_bytes(), resident.state_bytes() - bytes / kImages * (kImages - 14));
+    resident.run(5);
+    const TrainerSnapshot middle = resident.snapshot();
+    resident.run(4);
+    streamed.run(9);
+    const std::vector<std::byte> wanted = bytes_of(resident.snapshot());
+    EXPECT_EQ(bytes_of(streamed.snapshot()), wanted);
+    streamed.restore(middle);
+    streamed.run(4);
+    EXPECT_EQ(bytes_of(streamed.snapshot()), wanted);
+    b->pool().check_guards();
+  }
+}
+
+TEST_P(ImageTrainingDevices, FlipsAndNoiseChangeTheTraining) {
+  if (IsSkipped() || HasFailure()) return;
+  std::vector<std::vector<std::byte>> results;
+  for (const DataConfig& data : {DataConfig{}, DataConfig{true, false, 0}, DataConfig{false, true, 0}}) {
+    TrainerConfig config = small_config();
+    config.data = data;
+    auto context = fresh();
+    Trainer trainer(*context, config, small_images());
+    trainer.run(2);
+    results.push_back(bytes_of(trainer.snapshot()));
+  }
+  EXPECT_NE(results[0], results[1]);
+  EXPECT_NE(results[0], results[2]);
+  EXPECT_NE(results[1], results[2]);
+}
+
+TEST_P(ImageTrainingDevices, UploadsArriveInOrder) {
+  if (IsSkipped() || HasFailure()) return;
+  auto context = fresh();
+  Ops& ops = context->ops();
+  constexpr std::int64_t kBytes = 1000;
+  const std::unique_ptr<UploadQueue> queue = ops.make_upload_queue(kBytes);
+  const Buffer device = context->pool().allocate(5 * kBytes);
+  for (int i = 0; i < 5; ++i) {
+    std::memset(queue->next_slot(), i + 1, kBytes);
+    queue->upload(static_cast<std::byte*>(device.data()) + i * kBytes, kBytes);
+  }
+  queue->upload(device.data(), 0);
+  std::vector<std::uint8_t> host(5 * kBytes);
+  ops.copy_bytes_to_host(host.data(), device.data(), 5 * kBytes);
+  for (std::size_t i = 0; i < host.size(); ++i) ASSERT_EQ(host[i], i / kBytes + 1) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, ImageTrainingDevices, ::testing::ValuesIn(test_devices()), device_name);
+
+TEST(ImageTraining, ImagesTrainAsTheSameNumbersDo) {
+  const Dataset images = small_images();
+  std::vector<double> values;
+  for (const std::uint8_t pixel : images.pixels()) values.push_back(kPixelScale * pixel + kPixelShift);
+  TrainerConfig config = small_config();
+  config.dtype = DType::f64;
+  Context a, b;
+  Trainer as_images(a, config, images), as_rows(b, config, Dataset::from_rows(values, kImages, kShape.size()));
+  as_images.run(3);
+  as_rows.run(3);
+  EXPECT_EQ(as_images.reports().back().energy_data, as_rows.reports().back().energy_data);
+}
+
+TEST(ImageTraining, InconsistentConfigurationsAreRefused) {
+  Context context;
+  TrainerConfig config = small_config();
+  const auto refused = [&](const DataConfig& data, const std::string& part) {
+    config.data = data;
+    try {
+      Trainer(context, config, small_rows());
+      ADD_FAILURE() << "accepted";
+    } catch (const InvalidArgument& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refused({true, false, 0}, "data.flip");
+  refused({false, true, 0}, "data.dequantise");
+  refused({false, false, -1}, "data.device_bytes is -1");
+}
+
+}  // namespace
+}  // namespace bracket::test
