@@ -154,13 +154,15 @@ def draw_state(network, optimizer, seed, player):
 
 
 def data_batch(seed, batch):
-    """Batch number `batch` of the uint8 table, shuffled in epochs, as the networks see it."""
+    """Batch number `batch` of the uint8 table, shuffled in epochs and mirrored at random, as the networks see it."""
     size = 32 * 32 * 3
     table = (philox.words(seed, "test", 1 << 40, ROWS * size) >> 24).reshape(ROWS, 32, 32, 3)
     images = []
     for i in range(BATCH):
         epoch, place = divmod(batch * BATCH + i, ROWS)
         image = table[philox.permute(place, seed, "data", epoch, ROWS)]
+        if philox.words(seed, "data", batch, 1, first=16 + i)[0] < 2**31:
+            image = image[:, ::-1]
         images.append(image)
     rows = np.stack(images).astype(np.float64) * (2 / 255) - 1
     return torch.from_numpy(np.ascontiguousarray(rows.transpose(0, 3, 1, 2)))
@@ -235,7 +237,7 @@ class Iteration:
         generator.eval()
         self.direction = None
         if estimator == "lobpcg":
-            self.direction = lobpcg_direction(generator, self.z, self.noise("lobpcg_start"))
+            self.direction = lobpcg_direction(generator, self.z, self.noise("energy_start"))
         z = self.z.clone().requires_grad_()
         potential = z.square().sum() / 2 + log_volume(generator, z, estimator, self.direction).sum()
         score = torch.autograd.grad(potential, z)[0]

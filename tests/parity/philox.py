@@ -1,12 +1,13 @@
 """Bracket's random numbers in NumPy, from the published algorithm and the layouts documented in
-include/bracket/random.h, kernels/ops.h and kernels/formula/permutation.h.
+include/bracket/random.h, kernels/ops.h, kernels/formula/permutation.h and
+kernels/formula/image_noise.h.
 
 Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 import numpy as np
 
 STREAMS = {"energy_init": 1, "generator_init": 2, "data": 3, "energy_latent": 4, "penalty_probe": 5,
-           "generator_latent": 6, "lobpcg_start": 11, "test": 63}
+           "generator_latent": 6, "energy_start": 11, "test": 63}
 
 
 def philox4x32_10(counter, key):
