@@ -108,6 +108,8 @@ TEST(ImagePresets, Settings) {
               std::tie(row.rule, row.weight, row.threshold, row.entropy_weight, row.steps));
     EXPECT_EQ(std::tuple(c.batch_size, c.energy_steps, c.schedule.cosine, c.schedule.warmup_steps),
               std::tuple(64, 1, false, 0));
+    EXPECT_EQ(c.data.flip, pixels_of(row.name) != 28);
+    EXPECT_FALSE(c.data.dequantise);
 
     TrainerConfig baseline = make_image_preset(row.name + std::string("-zero-gp"), shape, 50000, 1);
     EXPECT_EQ(baseline.penalty.kind, PenaltyConfig::Kind::zero_gp);

@@ -44,23 +44,30 @@ NetworkSpec batch_norm_generator() {
 // A convolutional pair, 4 x 4 pixels of 2 channels from 3 latents, with every kind of image layer.
 constexpr ImageShape kSmallImage{2, 4, 4};
 
+// Weights wide enough that the penalty is not lost below the threshold.
 NetworkSpec image_energy(Activation function) {
   const ActivationSpec activation{function, 0.1};
-  const Conv2dSpec conv{.channels = 3, .kernel = 3, .padding = 1};
+  const Conv2dSpec conv{.channels = 3, .kernel = 3, .padding = 1, .deviation = 0.3};
+  Conv2dSpec down = conv;
+  down.kernel = 4;
+  down.stride = 2;
+  LinearSpec last{1};
+  last.weight_gain = 6;
   return {kSmallImage.size(),
-          {conv, activation, Conv2dSpec{.channels = 3, .kernel = 4, .stride = 2, .padding = 1}, activation,
+          {conv, activation, down, activation,
            ResidualSpec{{conv, activation, conv, AveragePoolSpec{2}}, {AveragePoolSpec{2}, conv}}, activation,
-           SumPoolSpec{1}, FlattenSpec{}, LinearSpec{1}},
+           SumPoolSpec{1}, FlattenSpec{}, last},
           kSmallImage};
 }
 
+// Channels enough that a relu leaves the Jacobian its rank.
 NetworkSpec image_generator(Activation function) {
   const BatchNormSpec still{0, 1e-5};
   const ActivationSpec activation{function, 0.1};
   return {3,
-          {LinearSpec{4 * 1 * 1}, UnflattenSpec{4, 1, 1}, UpsampleSpec{2}, still, activation,
-           ConvTranspose2dSpec{.channels = 3, .kernel = 4, .stride = 2, .padding = 1}, still, activation,
-           ResidualSpec{{Conv2dSpec{.channels = 3, .kernel = 3, .padding = 1}}, {}},
+          {LinearSpec{12}, UnflattenSpec{12, 1, 1}, UpsampleSpec{2}, still, activation,
+           ConvTranspose2dSpec{.channels = 6, .kernel = 4, .stride = 2, .padding = 1}, still, activation,
+           ResidualSpec{{Conv2dSpec{.channels = 6, .kernel = 3, .padding = 1}}, {}},
            Conv2dSpec{.channels = 2, .kernel = 3, .padding = 1}, ActivationSpec{Activation::tanh}}};
 }
 

@@ -35,10 +35,17 @@ TrainerConfig common() {
   return config;
 }
 
+// Photographs are as likely mirrored, digits are not.
+TrainerConfig photographs() {
+  TrainerConfig config = common();
+  config.data.flip = true;
+  return config;
+}
+
 // Spectral normalisation of all layers and a scalar layer behind them. The recipe names an adaptive w without its rule;
 // this is the rule of toy-a, w = 0.7 (2307 + t)^-0.55.
 TrainerConfig cifar10_i(const ImageShape& shape, std::int64_t images, double width) {
-  TrainerConfig config = common();
+  TrainerConfig config = photographs();
   set_networks(config, dcgan_32(shape.channels, {.width = width, .spectral_norm = true, .scalar_layer = true}));
   set_optimizer(config, 2e-4, 0.9, 1e-8);
   config.penalty.rule = PenaltyConfig::Rule::power;
@@ -50,7 +57,7 @@ TrainerConfig cifar10_i(const ImageShape& shape, std::int64_t images, double wid
 }
 
 TrainerConfig cifar10_ii(const ImageShape& shape, std::int64_t images, double width) {
-  TrainerConfig config = common();
+  TrainerConfig config = photographs();
   set_networks(config, dcgan_32(shape.channels, {.width = width}));
   set_optimizer(config, 2e-4, 0.9, 1e-6);
   config.penalty.weight = 0.001;
@@ -60,7 +67,7 @@ TrainerConfig cifar10_ii(const ImageShape& shape, std::int64_t images, double wi
 }
 
 TrainerConfig cifar10_iii(const ImageShape& shape, std::int64_t images, double width) {
-  TrainerConfig config = common();
+  TrainerConfig config = photographs();
   set_networks(config, dcgan_32(shape.channels, {.width = width}));
   set_optimizer(config, 5e-5, 0.999, 1e-8);
   config.penalty.weight = 0.001;

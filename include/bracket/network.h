@@ -165,7 +165,8 @@ struct NetworkSpec {
   std::optional<ImageShape> image = {};  ///< the input rows are images
 };
 
-/// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}. Keys are the field names above.
+/// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}, for images with "image": {"channels":
+/// 3, "height": 32, "width": 32}. Keys are the field names above.
 std::string to_json(const NetworkSpec& spec);
 /// Throws InvalidArgument for malformed JSON, a missing or unknown key or type (with the nearest name) or a bad value.
 NetworkSpec network_spec_from_json(const std::string& text);

@@ -25,6 +25,32 @@ except ImportError as error:
 TOLERANCE = 1e-4
 
 
+SAMPLING_STREAM = 9  # RandomStream::sampling
+
+
+def random_words(seed, stream, count):
+    """Philox4x32-10 as bracket/random.h lays out its counter, at step 0."""
+    quads = np.arange((count + 3) // 4, dtype=np.uint64)
+    low = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    high_half = np.uint64(stream << 16)
+    c = [quads & low, quads >> shift, np.zeros_like(quads), np.full_like(quads, high_half)]
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [(p1 >> shift) ^ c[1] ^ np.uint64(k0), p1 & low, (p0 >> shift) ^ c[3] ^ np.uint64(k1), p0 & low]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(c, axis=1).reshape(-1)[:count]
+
+
+def latents(seed, rows, columns):
+    """What `bracket sample` draws: Box-Muller on pairs of words."""
+    uniform = (random_words(seed, SAMPLING_STREAM, rows * columns + rows * columns % 2).astype(np.float64) + 0.5) * 2.0**-32
+    radius, angle = np.sqrt(-2 * np.log(uniform[0::2])), 2 * np.pi * uniform[1::2]
+    pairs = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+    return pairs.reshape(-1)[: rows * columns].reshape(rows, columns)
+
+
 class Affine(nn.Module):
     def __init__(self, columns):
         super().__init__()
@@ -190,7 +216,7 @@ def close(name, ours, theirs):
 
 
 def check(program, folder, preset, data, more=()):
-    run = os.path.join(folder, "run_" + preset)
+    run = os.path.join(folder, "run_" + preset + "_" + os.path.basename(data))
     subprocess.run([program, "train", "--preset", preset, "--data", data, "--steps", "20", "--device", "cpu", "--out", run,
                     *more], check=True, stdout=subprocess.DEVNULL)
     checkpoint = os.path.join(run, "checkpoints", "step_00000020")
@@ -199,7 +225,7 @@ def check(program, folder, preset, data, more=()):
     good = True
     for weights, suffix in (("raw", ""), ("ema", "_ema")):
         samples, energies = os.path.join(folder, "s.npy"), os.path.join(folder, "e.npy")
-        subprocess.run([program, "sample", run, "--weights", weights, "-n", "64", "-o", samples], check=True,
+        subprocess.run([program, "sample", run, "--weights", weights, "-n", "64", "--seed", "3", "-o", samples], check=True,
                        stdout=subprocess.DEVNULL)
         subprocess.run([program, "energy", run, "--weights", weights, "--points", samples, "-o", energies], check=True,
                        stdout=subprocess.DEVNULL)
@@ -207,9 +233,11 @@ def check(program, folder, preset, data, more=()):
         generator = load(checkpoint, config, "generator", suffix)
         with torch.no_grad():
             theirs = energy(torch.from_numpy(np.load(samples)).float()).squeeze(1).numpy()
-            shape = generator(torch.zeros(4, config["generator"]["network"]["input_size"])).shape
-        good &= close(f"{preset} {weights} energies", np.load(energies), theirs)
-        good &= shape == (4, np.load(samples).shape[1])
+            z = latents(3, 64, config["generator"]["network"]["input_size"])
+            points = generator(torch.from_numpy(z).float()).numpy()
+        name = f"{preset} on {os.path.basename(data)}, {weights}"
+        good &= close(f"{name}: energies", np.load(energies), theirs)
+        good &= close(f"{name}: samples", np.load(samples), points)
     return good
 
 
