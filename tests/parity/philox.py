@@ -7,7 +7,7 @@ Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 
 import numpy as np
 
 STREAMS = {"energy_init": 1, "generator_init": 2, "data": 3, "energy_latent": 4, "penalty_probe": 5,
-           "generator_latent": 6, "energy_start": 11, "test": 63}
+           "generator_latent": 6, "sampling": 9, "energy_start": 11, "test": 63}
 
 
 def philox4x32_10(counter, key):
