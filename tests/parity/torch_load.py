@@ -20,35 +20,16 @@ except ImportError as error:
     print(f"skipped: {error}")
     sys.exit(77)
 
+import philox
+
 # float32 on both sides: a chain of up to 12 layers with sums of up to 128 terms differs by about
 # 12 sqrt(128) 2^-24 = 8e-6 of the values inside; energies cancel part of these, hence ten times as much.
 TOLERANCE = 1e-4
 
 
-SAMPLING_STREAM = 9  # RandomStream::sampling
-
-
-def random_words(seed, stream, count):
-    """Philox4x32-10 as bracket/random.h lays out its counter, at step 0."""
-    quads = np.arange((count + 3) // 4, dtype=np.uint64)
-    low = np.uint64(0xFFFFFFFF)
-    shift = np.uint64(32)
-    high_half = np.uint64(stream << 16)
-    c = [quads & low, quads >> shift, np.zeros_like(quads), np.full_like(quads, high_half)]
-    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(10):
-        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(p1 >> shift) ^ c[1] ^ np.uint64(k0), p1 & low, (p0 >> shift) ^ c[3] ^ np.uint64(k1), p0 & low]
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return np.stack(c, axis=1).reshape(-1)[:count]
-
-
 def latents(seed, rows, columns):
-    """What `bracket sample` draws: Box-Muller on pairs of words."""
-    uniform = (random_words(seed, SAMPLING_STREAM, rows * columns + rows * columns % 2).astype(np.float64) + 0.5) * 2.0**-32
-    radius, angle = np.sqrt(-2 * np.log(uniform[0::2])), 2 * np.pi * uniform[1::2]
-    pairs = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
-    return pairs.reshape(-1)[: rows * columns].reshape(rows, columns)
+    """What `bracket sample` draws."""
+    return philox.normals(seed, "sampling", 0, rows * columns).reshape(rows, columns)
 
 
 class Affine(nn.Module):
