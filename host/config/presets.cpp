@@ -226,10 +226,11 @@ TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uin
     throw InvalidArgument("preset '" + name + "' is for images, " + text_in_quotes(data.name()) +
                           " holds none; use the preset 'vectors'");
   }
-  if (!for_images && data.is_images()) {
-    throw InvalidArgument("preset '" + name + "' is not for images, which " + text_in_quotes(data.name()) + " holds (" +
-                          std::to_string(data.image().height) + " x " + std::to_string(data.image().width) +
-                          " pixels); use 'mnist' for 28 x 28, 'cifar10-ii' for " + "32 x 32 or 'faces-64' for 64 x 64");
+  if (!for_images && name != "vectors" && data.is_images()) {
+    throw InvalidArgument(
+        "preset '" + name + "' is not for images, which " + text_in_quotes(data.name()) + " holds (" +
+        std::to_string(data.image().height) + " x " + std::to_string(data.image().width) +
+        " pixels); use 'mnist' for 28 x 28, 'cifar10-ii' for 32 x 32, 'faces-64' for 64 x 64, or 'vectors'");
   }
   if (!for_images && options.width != 1) {
     throw InvalidArgument("preset '" + name + "' has no width to change; only those for images have one");
