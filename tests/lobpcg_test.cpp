@@ -282,7 +282,7 @@ TEST_P(LobpcgTest, ConvergesToTheSmallestSingularValue) {
       singular[0] /= 2;  // a gap, for which 60 steps are many
       const HostMatrix j = with_spectrum(d + 7, singular, 20).rounded(dtype);
       const HostMatrix start = random_matrix(4, d, 5);
-      const Iterated got = iterate(j, start, d <= 3 ? static_cast<int>(d) - 1 : 60, dtype);
+      const Iterated got = iterate(j, start, d <= 3 ? std::max(1, static_cast<int>(d) - 1) : 60, dtype);
       const HostMatrix columns = [&] {
         HostMatrix t(d, j.rows);
         for (std::int64_t i = 0; i < j.rows; ++i) {

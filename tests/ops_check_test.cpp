@@ -102,6 +102,9 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.log_diagonal_sum(v(4), squares);
   ops.symmetric_eigen(at.f64({4, 3}), at.f64({4, 3, 3}), squares);
   ops.min_singular(v(4), m(4, 3), v(4), at.f64({4, 3}), squares);
+  ops.lobpcg_residual(m(4, 3), m(4, 3), m(4, 3), m(4, 5));
+  ops.lobpcg_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5));
+  ops.lobpcg_volume(v(4), v(4), m(4, 3), m(4, 5));
   ops.combine_tangents(m(4, 7), m(12, 7), m(4, 3));
   ops.scale_rows(m(5, 3), m(5, 3), v(5), 2);
   ops.tile_identity(m(12, 3), 4);

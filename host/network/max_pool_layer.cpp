@@ -11,7 +11,7 @@ constexpr ActivationKind kMask{Activation::relu, 0};
 class MaxPoolLayer final : public Layer {
  public:
   explicit MaxPoolLayer(const Window& map) : map_(map) {
-    slot_cols_ = {map.small_cols()};
+    slot_sizes_ = {SlotSize{map.small_cols()}};
     extras_ = {{0, map.height * map.width * ((map.channels + 7) / 8), true}};
   }
   bool injective() const noexcept override { return map_.window == 1; }

@@ -76,7 +76,9 @@ std::int64_t Network::parameter_count() const {
 }
 
 std::int64_t Network::values_per_row() const {
-  return std::accumulate(chain_->slot_cols().begin(), chain_->slot_cols().end(), std::int64_t{0});
+  const std::vector<SlotSize>& slots = chain_->slot_sizes();
+  return std::accumulate(slots.begin(), slots.end(), std::int64_t{0},
+                         [](std::int64_t sum, const SlotSize& slot) { return sum + slot.cols; });
 }
 
 std::int64_t Network::output_size() const noexcept { return chain_->output().size; }

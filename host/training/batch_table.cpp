@@ -41,7 +41,7 @@ BatchTable::BatchTable(Context& context, const TrainerConfig& config, const Data
   source_.table = Tensor(memory_.data(), dtype, {rows, data.cols()});
   if (source_.streamed) {
     data_ = data;
-    uploads_ = context.ops().make_upload_queue(source_.table.bytes());
+    if (!context.ops().planning()) uploads_ = context.ops().make_upload_queue(source_.table.bytes());
   } else if (data.is_images()) {
     context.ops().copy_bytes_to_device(memory_.data(), data.pixels().data(), source_.table.bytes());
   } else {

@@ -65,7 +65,7 @@ void CpuOps::do_lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r
             products.image[a][b] = products.image[b][a] = inner_product(image[a].row(i), image[b].row(i), D);
           }
         }
-        const formula::RitzCoefficients c = formula::ritz_step(products);
+        const formula::RitzCoefficients c = formula::ritz_step(products, formula::kRoundoff<T>);
         recombine(basis[0].row(i), basis[1].row(i), basis[2].row(i), d, c);
         recombine(image[0].row(i), image[1].row(i), image[2].row(i), D, c);
       }

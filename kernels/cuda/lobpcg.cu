@@ -106,7 +106,7 @@ __global__ void lobpcg_update_kernel(RitzRows<T> basis, RitzRows<T> image) {
     formula::RitzProducts products;
     inner_products(products.basis, basis, i);
     inner_products(products.image, image, i);
-    if (threadIdx.x == 0) solution[0] = formula::ritz_step(products);
+    if (threadIdx.x == 0) solution[0] = formula::ritz_step(products, formula::kRoundoff<T>);
     __syncthreads();
     const formula::RitzCoefficients c = solution[0];
     recombine(basis, i, c);
