@@ -18,6 +18,9 @@
 // | monotone_staircase               | one warp per row and column, lanes: knots| not yet measured on a GPU |
 // | confinement                      | one warp per row                         | not yet measured on a GPU |
 // | affine_columns                   | one thread per element                   | not yet measured on a GPU |
+//
+// ptxas, sm_90, float / double: staircase forward 80 / 122 registers, reverse 168 / 238; the float reverse spills 52
+// bytes, the others nothing.
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/stacked_rows.cuh"
 #include "kernels/cuda/cuda_ops.h"
