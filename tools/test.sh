@@ -24,7 +24,7 @@ SIMT_ORDER=reverse run dev simt-reverse -L simt
 for seed in 2 3; do SIMT_ORDER=random SIMT_SEED=$seed run dev "simt-random-$seed" -L simt; done
 
 stage "arithmetic, memory and files, without CUDA, under address and undefined-behaviour sanitizers"
-# Likelihoods, pictures and the program are made of these; compiling their tests again would double the stage.
+# Likelihoods, pictures and the program are made of these.
 build asan --target simt_selftest simt_errors_selftest simt_runtime_selftest memory_test tensor_test device_test \
   ops_check_test context_test thread_team_test activation_test classification_test convolution_test dense_test \
   density_test elementwise_test images_test linear_test lobpcg_test losses_test masked_activation_test network_test \
@@ -33,7 +33,7 @@ build asan --target simt_selftest simt_errors_selftest simt_runtime_selftest mem
   files_safetensors_test files_sha256_test files_table_test dataset_test image_dataset_test checkpoint_test config_test
 run asan asan -L 'cpu|simt' -LE slow -E 'parity|gpu_check|readme|bench_compare'
 
-stage "kernels with shared memory and CPU threads under the thread sanitizer"
+stage "the executor, some kernels with shared memory, and CPU threads under the thread sanitizer"
 build tsan --target simt_selftest simt_errors_selftest simt_runtime_selftest dense_test reduction_test thread_team_test
 run tsan tsan -L simt
 run tsan tsan-threads -R ThreadTeam
