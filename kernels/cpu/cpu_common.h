@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -43,19 +44,22 @@ Matrix<T> matrix(const Tensor& tensor) {
 
 /// Below this many operations (4 us at 8 flops per ns) a second thread does not pay.
 inline constexpr std::int64_t kSerialFlops = std::int64_t{32} * 1000;
-/// A panel is worth handing to a thread from about 4 us of work on.
-inline constexpr std::int64_t kPanelFlops = std::int64_t{32} * 1000;
+/// A panel is worth handing to a thread from about 2 us of work on.
+inline constexpr std::int64_t kPanelFlops = std::int64_t{16} * 1000;
 /// Enough panels for an even load on 16 threads.
 inline constexpr std::int64_t kMaxPanels = 64;
 /// Panels hold a multiple of this many rows, so that only the last one leaves a GEMM micro-kernel ragged.
 inline constexpr std::int64_t kPanelRowMultiple = 8;
 
 /// Rows per panel: a function of the problem alone, so that sums formed per panel have the same bits for any number
-/// of threads.
+/// of threads. A power of two of panels: an even load on 2, 4, 8 threads.
 inline std::int64_t panel_rows(std::int64_t rows, std::int64_t cost_per_row_in_flops,
                                std::int64_t multiple = kPanelRowMultiple) {
   const std::int64_t cost = std::max<std::int64_t>(cost_per_row_in_flops, 1);
-  const std::int64_t wanted = std::max((rows + kMaxPanels - 1) / kMaxPanels, (kPanelFlops + cost - 1) / cost);
+  const std::int64_t least = std::max<std::int64_t>((kPanelFlops + cost - 1) / cost, 1);
+  const std::int64_t most = std::clamp<std::int64_t>(rows / least, 1, kMaxPanels);
+  const auto panels = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(most)));
+  const std::int64_t wanted = (rows + panels - 1) / panels;
   return (wanted + multiple - 1) / multiple * multiple;
 }
 

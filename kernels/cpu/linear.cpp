@@ -1,23 +1,13 @@
 // Dense layers, x [r, in], w [out, in], y [r, out]: y = x w^T, grad_x (+)= grad_y w, grad_w (+)= grad_y^T x.
 //
-// Products on panels (products.h); partial sums of grad_w are added in order.
-//
-// Measured on a 2-core Xeon (AVX2, float), GFLOP/s on one / two threads; one whole Eigen product at 800 x 100 x 100
-// reaches 103 on one:
-//   rows x in -> out    forward       reverse data   reverse weights
-//   800 x 100 -> 100     87 /  -       90 / 180       89 / 164
-//   384 x  66 ->  64     85 / 158      81 / 150       82 / 131
-//   384 x  48 ->  48     86 / 156      90 / 156       87 / 132
-//   384 x  48 ->  38     68 / 120      84 / 143       81 / 118
-//   800 x   2 -> 100     22 /  36      18 /  18       16 /  16     (15 to 20 us: bound by memory, not by flops)
-// Rejected: packed columns with 6 x 16 register tiles of our own (90 where Eigen reaches 103 at 800 x 100 x 100), and
-// loops for one or two columns (such layers take under 20 us).
+// Small products on register tiles (tile_product.h), large ones by Eigen (products.h); partial sums of grad_w are added
+// in order.
 #include <algorithm>
 #include <bit>
 #include <cstdint>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/products.h"
+#include "kernels/cpu/tile_product.h"
 
 namespace bracket {
 namespace {
@@ -28,26 +18,95 @@ constexpr std::int64_t kMinChunkRows = 128;
 constexpr std::int64_t kMaxChunks = 16;
 /// Elements of all chunks together: 4 MiB of floats.
 constexpr std::int64_t kMaxChunkElements = std::int64_t{1} << 20;
-/// Rows of grad_w per panel: the other way to share a large one.
+/// Rows of grad_w per panel: the other way to share it, of which a gradient of few rows of data has no other.
 constexpr std::int64_t kWeightPanelRows = 128;
+constexpr std::int64_t kFewRowsPanelRows = 32;
+
+/// Whether a right operand [depth, cols] suits the register tiles.
+template <class T>
+bool tiles_suit(std::int64_t depth, std::int64_t cols) {
+  return depth * cols <= kMaxTileBytes / static_cast<std::int64_t>(sizeof(T));
+}
+
+struct TransposedWeights;
+
+/// w^T, contiguous, in memory of the calling thread.
+template <class T>
+const T* transposed(const Matrix<T>& w) {
+  T* out = thread_buffer<T, TransposedWeights>(w.rows * w.cols);
+  transpose(out, w.rows, w);
+  return out;
+}
+
+template <class T>
+Matrix<T> rows_from(const Matrix<T>& m, std::int64_t first, std::int64_t count) {
+  return {m.row(first), count, m.cols, m.ld};
+}
 
 template <class T>
 void forward(const Matrix<T>& y, const Matrix<T>& x, const Matrix<T>& w, ThreadTeam& team) {
-  const View<T> weights = rows_of(w, 0, w.rows);
   const std::int64_t cost = y.cols * (2 * x.cols + kWriteCost);
-  parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
-    rows_of(y, first, count).noalias() = rows_of(x, first, count) * weights.transpose();
-  });
+  if (!tiles_suit<T>(x.cols, y.cols)) {
+    const View<T> weights = rows_of(w, 0, w.rows);
+    parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
+      rows_of(y, first, count).noalias() = rows_of(x, first, count) * weights.transpose();
+    });
+  } else if (y.cols < kLanes<T>) {
+    parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
+      multiply_by_few(rows_from(y, first, count), rows_from(x, first, count), w.data, w.ld, Update::overwrite);
+    });
+  } else {
+    const T* right = transposed(w);
+    parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
+      multiply_tiles(rows_from(y, first, count), {x.row(first), x.ld, 1}, right, y.cols, x.cols, Update::overwrite);
+    });
+  }
 }
 
 template <class T>
 void reverse_data(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const Matrix<T>& w, Update update,
                   ThreadTeam& team) {
-  const View<T> weights = rows_of(w, 0, w.rows);
   const std::int64_t cost = grad_x.cols * (2 * grad_y.cols + kWriteCost);
-  parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
-    store(rows_of(grad_x, first, count), rows_of(grad_y, first, count) * weights, update);
-  });
+  if (!tiles_suit<T>(grad_y.cols, grad_x.cols)) {
+    const View<T> weights = rows_of(w, 0, w.rows);
+    parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
+      store(rows_of(grad_x, first, count), rows_of(grad_y, first, count) * weights, update);
+    });
+  } else if (grad_x.cols < kLanes<T>) {
+    const T* right = transposed(w);
+    parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
+      multiply_by_few(rows_from(grad_x, first, count), rows_from(grad_y, first, count), right, w.rows, update);
+    });
+  } else {
+    parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
+      multiply_tiles(rows_from(grad_x, first, count), {grad_y.row(first), grad_y.ld, 1}, w.data, w.ld, grad_y.cols,
+                     update);
+    });
+  }
+}
+
+/// grad_w (+)= grad_y^T x for a block of columns of grad_y.
+template <class T>
+void weight_block(const Matrix<T>& grad_w, const Matrix<T>& grad_y, std::int64_t column, const Matrix<T>& x,
+                  Update update) {
+  if (!tiles_suit<T>(std::min(x.rows, kTileDepth), x.cols)) {
+    store(rows_of(grad_w, 0, grad_w.rows),
+          rows_of(grad_y, 0, grad_y.rows).middleCols(column, grad_w.rows).transpose() * rows_of(x, 0, x.rows), update);
+  } else if (x.cols >= kLanes<T>) {
+    multiply_tiles(grad_w, {grad_y.data + column, 1, grad_y.ld}, x.data, x.ld, x.rows, update);
+  } else {
+    // Few inputs: the transposed block has the long rows.
+    T block[kLanes<T> * kWeightPanelRows];
+    multiply_tiles(Matrix<T>{block, x.cols, grad_w.rows, grad_w.rows}, {x.data, 1, x.ld}, grad_y.data + column,
+                   grad_y.ld, x.rows, Update::overwrite);
+    for (std::int64_t i = 0; i < grad_w.rows; ++i) {
+      for (std::int64_t j = 0; j < x.cols; ++j) {
+        T& out = grad_w.row(i)[j];
+        const T value = block[j * grad_w.rows + i];
+        out = update == Update::accumulate ? out + value : value;
+      }
+    }
+  }
 }
 
 struct ChunkSums;
@@ -78,23 +137,19 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
   const std::int64_t limit = std::clamp(kMaxChunkElements / size, std::int64_t{1}, std::min(row_limit, kMaxChunks));
   const auto chunks = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(limit)));
   const std::int64_t chunk_rows = (x.rows + chunks - 1) / chunks;
-  const std::int64_t panels = (grad_w.rows + kWeightPanelRows - 1) / kWeightPanelRows;
+  const std::int64_t panel_rows = chunks > 1 ? kWeightPanelRows : kFewRowsPanelRows;
+  const std::int64_t panels = (grad_w.rows + panel_rows - 1) / panel_rows;
   T* sums = chunks > 1 ? thread_buffer<T, ChunkSums>(chunks * size) : nullptr;
 
   parallel_tasks(chunks * panels, 2 * x.rows * size, team, [&](std::int64_t task) {
     const std::int64_t chunk = task / panels;
     const std::int64_t first = std::min(chunk * chunk_rows, x.rows);
     const std::int64_t count = std::min(chunk_rows, x.rows - first);
-    const std::int64_t out_first = task % panels * kWeightPanelRows;
-    const std::int64_t out_count = std::min(kWeightPanelRows, grad_w.rows - out_first);
-    const auto product =
-        rows_of(grad_y, first, count).middleCols(out_first, out_count).transpose() * rows_of(x, first, count);
-    if (chunks == 1) {
-      store(rows_of(grad_w, out_first, out_count), product, update);
-    } else {
-      const Matrix<T> sum{sums + chunk * size, grad_w.rows, grad_w.cols, grad_w.cols};
-      rows_of(sum, out_first, out_count).noalias() = product;
-    }
+    const std::int64_t out_first = task % panels * panel_rows;
+    const std::int64_t out_count = std::min(panel_rows, grad_w.rows - out_first);
+    const Matrix<T> target = chunks == 1 ? grad_w : Matrix<T>{sums + chunk * size, grad_w.rows, grad_w.cols, grad_w.cols};
+    weight_block(rows_from(target, out_first, out_count), rows_from(grad_y, first, count), out_first,
+                 rows_from(x, first, count), chunks == 1 ? update : Update::overwrite);
   });
   if (chunks > 1) add_chunks(grad_w, sums, chunks, update, team);
 }
