@@ -73,7 +73,8 @@ TEST_P(SingularValuesTest, ExactMatchesPrescribedSpectra) {
         if (d > 1 && (gram || condition > 1e6 || threshold == 0)) {
           EXPECT_EQ(got.by_qr, gram ? 0 : 3);
         }
-        const double limit = got.by_qr == 0 ? qr_limit * std::max(condition, 1.0) : qr_limit;
+        // Conditions close to the threshold fall to either side of it.
+        const double limit = got.by_qr == 3 ? qr_limit : qr_limit * std::max(condition, 1.0);
         EXPECT_MATRICES_CLOSE(got.value, host_vector({h, h, h}), absolute_limit(limit));
         EXPECT_EQ(got.deficient + got.not_finite, 0);
         EXPECT_EQ(got.passes.apply, d);
