@@ -44,7 +44,7 @@ JacobianComparison compare_jacobian_estimators(Context& context, const JacobianM
 std::string summary(const JacobianComparison& comparison);
 std::string to_json(const JacobianComparison& comparison);
 /// Root-mean-square error against passes, both as powers of ten: one line per family that estimates the log-volume or
-/// its lower bound.
+/// its lower bound. Errors below 1e-4 nats are shown as that.
 Image accuracy_picture(const JacobianComparison& comparison);
 /// Histogram of log10 s_k.
 Image spectrum_picture(const JacobianComparison& comparison);

@@ -15,6 +15,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// Nats: errors below this are rounding, and would leave the others no room in a picture.
+constexpr double kLeastShown = 1e-4;
+
 std::string compact(double value) {
   if (std::isnan(value)) return "NaN";
   std::array<char, 32> text{};
@@ -95,16 +98,16 @@ std::string to_json(const JacobianComparison& c) {
 Image accuracy_picture(const JacobianComparison& c) {
   std::map<std::string, Series> families;
   for (const JacobianMethod& m : c.methods) {
-    if (m.quantity == "trace" || !(m.root_mean_square() > 0)) continue;
+    if (m.quantity == "trace") continue;
     Series& series = families[m.family];
     series.name = m.family;
     series.x.push_back(std::log10(static_cast<double>(m.passes.apply + m.passes.transpose)));
-    series.y.push_back(std::log10(m.root_mean_square()));
+    series.y.push_back(std::log10(std::max(m.root_mean_square(), kLeastShown)));
   }
   LineChart chart;
   chart.title = "Error against cost";
   chart.x_name = "log10 of products with J and J^T per latent";
-  chart.y_name = "log10 of the root-mean-square error, nats";
+  chart.y_name = "log10 of the rms error in nats, -4 at least";
   for (auto& [name, series] : families) chart.series.push_back(std::move(series));
   return line_chart(chart);
 }
