@@ -1,0 +1,149 @@
+// Stochastic log-determinants, their derivatives and the roulette; samples that have none.
+#include "kernels/plan_ops.h"
+#include "tests/trace_fixture.h"
+
+namespace bracket::test {
+namespace {
+
+class StochasticVolumeTest : public TraceTest {};
+
+// All probes, all steps: sum C V^T = J (J^T J)^-1. Few iterations: rows stop where their residual says so.
+TEST_P(StochasticVolumeTest, DerivativeVectorsSolveTheNormalEquations) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const std::int64_t d = 6, D = 9;
+    std::vector<MatrixXd> matrices = matrices_with(2, D, geometric_spectrum(d, 0.5, 6), 6);
+    for (MatrixXd& j : matrices) j = rounded(j, dtype);
+    const CallbackJacobian jacobian = matrix_jacobian(matrices, dtype);
+    const double u = unit_roundoff(dtype);
+    StochasticVolumeOptions options;
+    options.tolerance = 100 * u;
+    options.iterations = 60;
+    const Estimate got = volume(jacobian, {ProbeKind::orthogonal, d, 8}, options);
+    EXPECT_LT(got.iterations, 60);
+    for (std::int64_t i = 0; i < 2; ++i) {
+      const MatrixXd& j = matrices[static_cast<std::size_t>(i)];
+      EXPECT_NEAR(got.value(i, 0), trace_of(j, half_log), 1e4 * u);
+      const MatrixXd product = block_rows(got.cotangents, i * d, d).transpose() * block_rows(got.tangents, i * d, d);
+      const MatrixXd expected = j * (j.transpose() * j).inverse();
+      // Residuals of 100 u and rounding, times 1 / s_1^2 |J|.
+      EXPECT_LE((product - expected).norm(), 1e4 * u * expected.norm());
+    }
+    // Rows that are done stay as they are: 60 iterations give what 8 do, and less than the tolerance asks for.
+    options.tolerance = 0.3;
+    options.stop_early = false;
+    const Estimate loose = volume(jacobian, {ProbeKind::rademacher, 3, 8}, options);
+    EXPECT_EQ(loose.iterations, 60);
+    EXPECT_EQ(loose.passes.apply, 3 * (6 + 60 + 1));
+    double largest = 0;
+    for (const double residual : loose.residual.values) largest = std::max(largest, residual / std::sqrt(6.0));
+    EXPECT_LE(largest, 0.3);
+    EXPECT_GT(largest, 1e-3);
+    options.iterations = 8;
+    EXPECT_MATRICES_IDENTICAL(volume(jacobian, {ProbeKind::rademacher, 3, 8}, options).cotangents, loose.cotangents);
+  }
+}
+
+// <C, dJ V> of few probes is an unbiased estimate of tr(J^+ dJ): 300 samples within 4 standard errors of their mean.
+TEST_P(StochasticVolumeTest, DerivativesAreUnbiased) {
+  const std::int64_t n = 300, d = 5, D = 8, P = 2;
+  auto engine = test_engine(9);
+  const MatrixXd j = with_singular_values(D, geometric_spectrum(d, 0.5, 6), engine), dj = normal_matrix(D, d, engine);
+  const CallbackJacobian jacobian = matrix_jacobian(std::vector<MatrixXd>(static_cast<std::size_t>(n), j));
+  StochasticVolumeOptions options;
+  options.quadrature.steps = 2;
+  options.tolerance = 1e-10;
+  const Estimate got = volume(jacobian, {ProbeKind::gaussian, P, 10}, options);
+  EXPECT_EQ(got.certificate, Certificate::optimistic);
+  const double expected = (j.completeOrthogonalDecomposition().pseudoInverse() * dj).trace();
+  double mean = 0, squares = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double one = (block_rows(got.cotangents, i * P, P)
+                            .transpose()
+                            .cwiseProduct(dj * block_rows(got.tangents, i * P, P).transpose()))
+                           .sum();
+    mean += one / static_cast<double>(n);
+    squares += one * one / static_cast<double>(n);
+  }
+  EXPECT_NEAR(mean, expected, 4 * std::sqrt((squares - mean * mean) / static_cast<double>(n)));
+}
+
+// Steps that no probe has drawn change nothing but the work.
+TEST_P(StochasticVolumeTest, RouletteRunsWhatIsDrawn) {
+  const std::int64_t d = 12, P = 3;
+  const CallbackJacobian jacobian = matrix_jacobian(matrices_with(2, 13, geometric_spectrum(d, 0.4, 5), 16));
+  RouletteOptions options{2, 100, 0.4, true, 3};
+  const ProbeOptions probes{ProbeKind::rademacher, P, 3};
+  const Estimate all = roulette(jacobian, probes, options);
+  EXPECT_EQ(all.passes.apply, P * d);
+  options.all_steps = false;
+  const Estimate drawn = roulette(jacobian, probes, options);
+  EXPECT_LT(drawn.passes.apply, P * d);
+  EXPECT_GE(drawn.passes.apply, P * 2);
+  EXPECT_MATRICES_IDENTICAL(drawn.value, all.value);
+  EXPECT_MATRICES_IDENTICAL(drawn.error, all.error);
+  EXPECT_EQ(drawn.certificate, Certificate::unbiased);
+  options.maximum = 4;
+  EXPECT_EQ(roulette(jacobian, probes, options).certificate, Certificate::optimistic);
+  options.survival = 1;
+  const Estimate gauss = function(jacobian, kLogarithm, probes, 4), certain = roulette(jacobian, probes, options);
+  for (std::int64_t i = 0; i < 2; ++i) EXPECT_NEAR(certain.value(i, 0), gauss.value(i, 0) / 2, 1e-12);
+}
+
+// Zero, rank-deficient, NaN and no samples at all.
+TEST_P(StochasticVolumeTest, SpecialSamples) {
+  auto engine = test_engine(14);
+  const std::int64_t d = 3;
+  std::vector<MatrixXd> matrices(4, with_singular_values(5, {1, 2, 3}, engine));
+  matrices[0].setZero();
+  matrices[1] = with_singular_values(5, {0, 2, 3}, engine);
+  matrices[2](1, 1) = kNaN;
+  const CallbackJacobian jacobian = matrix_jacobian(matrices);
+  const Estimate logs = volume(jacobian, {ProbeKind::orthogonal, d, 1});
+  EXPECT_EQ(logs.value(0, 0), -kInfinity);
+  EXPECT_LT(logs.value(1, 0), -10);  // an eigenvalue of rounding, or none
+  EXPECT_FALSE(std::isnan(logs.value(1, 0)));
+  EXPECT_TRUE(std::isnan(logs.value(2, 0)));
+  EXPECT_NEAR(logs.value(3, 0), std::log(6), 1e-13);
+  EXPECT_EQ(block_rows(logs.cotangents, 0, d).norm(), 0);
+  for (const bool exchangeable : {false, true}) {
+    const Estimate low = low_rank(jacobian, {2, 2, 1}, exchangeable);
+    EXPECT_EQ(low.value(0, 0), 0);
+    EXPECT_TRUE(std::isnan(low.value(2, 0)) && std::isfinite(low.value(3, 0)));
+  }
+  const Estimate drawn = roulette(jacobian, {ProbeKind::rademacher, 4, 1}, {1, 3, 0.5, false, 2});
+  EXPECT_EQ(drawn.value(0, 0), -kInfinity);
+  EXPECT_FALSE(std::isnan(drawn.value(1, 0)));
+  EXPECT_TRUE(std::isfinite(drawn.value(3, 0)));
+  const CallbackJacobian none = matrix_jacobian({}, DType::f32, 3, 5);
+  for (const ProbeKind kind : {ProbeKind::rademacher, ProbeKind::gaussian, ProbeKind::orthogonal}) {
+    EXPECT_EQ(volume(none, {kind, 2, 1}).value.rows, 0);
+    EXPECT_EQ(roulette(none, {kind, 2, 1}, {}).value.rows, 0);
+  }
+  EXPECT_EQ(low_rank(none, {2, 2, 1}, false).value.rows, 0);
+  EXPECT_EQ(low_rank(none, {2, 2, 1}, true).value.rows, 0);
+  EXPECT_EQ(trace(matrix_jacobian({MatrixXd::Identity(2, 1)}), {ProbeKind::rademacher, 1, 1}).error(0, 0), kInfinity);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, StochasticVolumeTest, ::testing::ValuesIn(test_devices()), device_name);
+
+// Two ops per step of the quadrature, one per iteration of conjugate gradients, beside four copies of two callbacks.
+TEST(TraceLaunches, AreCounted) {
+  const CallbackJacobian jacobian = matrix_jacobian({MatrixXd::Identity(40, 30)});
+  const auto calls = [&](std::int64_t steps, std::int64_t iterations) {
+    PlanOps plan;
+    Arena arena;
+    StochasticVolumeOptions options;
+    options.quadrature.steps = steps;
+    options.iterations = iterations;
+    options.stop_early = false;
+    stochastic_log_volume(plan, arena, jacobian, make_probes(plan, arena, jacobian, {ProbeKind::rademacher, 3, 1}),
+                          options);
+    return plan.total_calls();
+  };
+  constexpr std::int64_t kCopies = 4;
+  EXPECT_EQ(calls(12, 5) - calls(11, 5), 2 + kCopies);
+  EXPECT_EQ(calls(12, 5) - calls(12, 4), 1 + kCopies);
+}
+
+}  // namespace
+}  // namespace bracket::test
