@@ -32,7 +32,7 @@ struct ExactEstimate : JacobianEstimate {
 };
 
 /// h by d products, the Gram matrix in double and its Cholesky factor L, J^T J = L L^T; V = I, C = J (J^T J)^-1 from
-/// two triangular solves. Error of h up to about d cond^2 2^-53 (measured 3e-5 nats at condition 1e6), of the QR path
+/// two triangular solves. Error of h up to about d cond^2 2^-53, of the QR path
 /// (L Q = J^T, C^T = L^-T Q) d cond 2^-53; singular values are those of L by one-sided Jacobi (Demmel and Veselic
 /// 1992). Memory: 2 n d D elements with the derivative, and up to 256 MiB of doubles where samples need QR. Waits, to
 /// learn which samples need QR. Throws InvalidArgument for d > D (J^T J is singular) or an option out of range.
