@@ -47,7 +47,8 @@ build asan --target simt_selftest simt_errors_selftest simt_runtime_selftest mem
 run asan asan -L 'cpu|simt' -LE slow -E 'parity|gpu_check|readme|bench_compare'
 
 stage "the executor, some kernels with shared memory, and CPU threads under the thread sanitizer"
-build tsan --target simt_selftest simt_errors_selftest simt_runtime_selftest dense_test reduction_test thread_team_test
+build tsan --target simt_selftest simt_errors_selftest simt_runtime_selftest activation_test convolution_test \
+  dense_test density_test linear_test lobpcg_test masked_activation_test reduction_test thread_team_test
 run tsan tsan -L simt
 run tsan tsan-threads -R ThreadTeam
 
