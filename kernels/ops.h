@@ -19,6 +19,7 @@
 
 #include "bracket/activation.h"
 #include "bracket/random.h"
+#include "bracket/spectral_function.h"
 #include "bracket/tensor.h"
 #include "kernels/step_state.h"
 
@@ -314,6 +315,60 @@ class Ops {
   /// h = d log mu and scale = d / |J v|^2: the derivative of h with v held constant is <scale J v, d(J v)>. NaN where
   /// mu is zero. h, scale [n].
   void lobpcg_volume(Tensor h, Tensor scale, Tensor v, Tensor jv);
+
+  // ---- singular.{cpp,cu}: factors that never square a condition number, f64 whatever the dtype of J ------------------
+  /// T = L Q per sample by Householder reflections: t f64[n K, D], K <= D, becomes Q with orthonormal rows, l f64[n, K,
+  /// K] lower triangular with a diagonal >= 0 (J = Q^T L^T is the QR factorisation where row k of T is column k of J).
+  void lq_factor(Tensor l, Tensor t);
+  /// One-sided Jacobi on the rows of A: values f64[n, K] ascending, vectors f64[n, K, K], row k the unit left singular
+  /// vector x with |x^T A| = value k and its largest component positive. `a` f64[n, K, K] is overwritten.
+  void singular_values(Tensor values, Tensor vectors, Tensor a);
+  /// h f64[n] = sum_k log s_k with s = values f64[n, K] ascending, -inf where deficiency f64[n], the number of s_k <=
+  /// tolerance s_K (all K where s_K = 0), is positive; h NaN and deficiency 0 where a value is NaN.
+  void log_volume(Tensor h, Tensor deficiency, Tensor values, double tolerance);
+
+  // ---- golub_kahan.{cpp,cu}: J V = U B per row, B upper bidiagonal, without J. v_k is row i K + k of basis [m K, d];
+  // ---- alpha f64[m, K] the diagonal of B, beta f64[m, K] the elements right of it; see kernels/formula/bidiagonal.h
+  /// y_i = x_i / |x_i|, norm f64[m] = |x_i|; zero where x is, NaN where it is not finite. y may alias x.
+  void normalize_rows(Tensor y, Tensor norm, Tensor x);
+  /// u <- (jv - beta_{k-1} u) / alpha_k and alpha_k = the norm of that, k = step; jv = J v_k. u is not read at step 0.
+  /// What is below 8 roundings of |jv| counts as zero. u, jv [m, D].
+  void golub_kahan_left(Tensor u, Tensor alpha, Tensor jv, Tensor beta, std::int64_t step);
+  /// r = w - alpha_k v_k made orthogonal to v_0 .. v_k (twice), w = J^T u; beta_k = |r|, v_{k+1} = r / beta_k where
+  /// there is room for it. What is below 8 roundings of |w| counts as zero, as does beta_{d-1}; v_{k+1} then comes from
+  /// the coordinate direction furthest from v_0 .. v_k. w [m, d] is overwritten.
+  void golub_kahan_right(Tensor basis, Tensor beta, Tensor w, Tensor alpha, std::int64_t step);
+  /// a f64[m, k, k] = the transpose of the leading k x k block of B, k <= K. With `lower` f64[n], n dividing m: of B
+  /// extended by one row such that lower_i is an eigenvalue of B^T B (Gauss-Radau), k <= K + 1 of it; zero last element
+  /// where lower_i >= an eigenvalue of the block it extends, which then is no lower end of the spectrum.
+  void bidiagonal(Tensor a, Tensor alpha, Tensor beta, Tensor lower);
+  /// sum f64[m] (+)= weight_i norm_i^2 sum_j x_j0^2 f(s_j^2), (s, x) = values and vectors of `bidiagonal`: the
+  /// quadrature of v^T f(J^T J) v. Terms without weight are left out. weight f64[m] optional.
+  void quadrature(Tensor sum, Tensor values, Tensor vectors, Tensor norm, Tensor weight, const SpectralFunction& f,
+                  Update update);
+  /// Of the unit vector along v: mu f64[n] = |J v|, h f64[n] = dimension log mu, scale [n] = dimension / (mu^2 |v|^2),
+  /// and distance f64[n], an upper bound of min_k |s_k - mu|; w = J^T J v. h = -inf and scale = 0 where mu = 0.
+  void singular_certificate(Tensor h, Tensor scale, Tensor mu, Tensor distance, Tensor w, Tensor v, Tensor jv,
+                            double dimension);
+
+  // ---- probes.{cpp,cu}: stochastic traces and what their derivatives need, per row ----------------------------------
+  /// One step of conjugate gradients for J^T J x = b: w = J^T J p, jp = J p, residual f64[m] = |r| (updated), norm
+  /// f64[m] = |b|. Rows with residual <= tolerance norm, or |J p| = 0, are left as they are.
+  void conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor residual, Tensor w, Tensor jp, Tensor norm,
+                               double tolerance);
+  void random_signs(Tensor y, const RandomKey& key, const std::int64_t* counter);  ///< +-1 by the top bit of the word
+  /// x_i <- x_i - Q^T Q x_i per sample, twice; x [n P, d], q [n R, d] with orthonormal rows (or zero ones).
+  void project_rows(Tensor x, Tensor q, std::int64_t samples);
+  /// value f64[n] = mean of samples f64[n P] per sample, error f64[n] = sqrt(correction s^2 / P), s^2 the variance with
+  /// divisor P - 1; 0 where correction is, infinite for P = 1 otherwise.
+  void probe_mean(Tensor value, Tensor error, Tensor samples, double correction);
+  /// weights f64[M, m]: c_j = 1[N >= j] / P_j - 1[N >= j + 1] / P_{j+1} with P_j = survival^max(j - certain, 0) the
+  /// probability of N >= j; sum_j c_j h_j is then unbiased for h_{M-1}. N of row i from element i of the key.
+  void roulette_weights(Tensor weights, std::int64_t certain, double survival, const RandomKey& key,
+                        const std::int64_t* counter);
+  /// Leave-one-out traces: gram_image, gram_basis f64[n, 2 R, 2 R] are the Gram matrices of J [X; Q] and of [X; Q], X
+  /// and Q holding R rows each, inverse f64[n, R, R] that of L in J^T J X = L Q (as rows). value, error f64[n].
+  void leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Tensor gram_basis, Tensor inverse);
 
   // ---- density.{cpp,cu}: layers of calibrated densities, on stacked rows --------------------------------------------
   /// y = [x, sin(x f^T), cos(x f^T)]; x [r, D], f [F, D], y [r, D + 2F].

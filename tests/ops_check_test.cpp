@@ -105,6 +105,21 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.lobpcg_residual(m(4, 3), m(4, 3), m(4, 3), m(4, 5));
   ops.lobpcg_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5));
   ops.lobpcg_volume(v(4), v(4), m(4, 3), m(4, 5));
+  ops.lq_factor(squares, at.f64({12, 7}));
+  ops.singular_values(at.f64({4, 3}), at.f64({4, 3, 3}), squares);
+  ops.log_volume(at.f64({4}), at.f64({4}), at.f64({4, 3}), 1e-12);
+  ops.normalize_rows(m(4, 3), at.f64({4}), m(4, 3));
+  ops.golub_kahan_left(m(4, 7), at.f64({4, 5}), m(4, 7), at.f64({4, 5}), 4);
+  ops.golub_kahan_right(m(20, 3), at.f64({4, 5}), m(4, 3), at.f64({4, 5}), 4);
+  ops.bidiagonal(squares, at.f64({4, 2}), at.f64({4, 2}), at.f64({2}));
+  ops.quadrature(at.f64({4}), at.f64({4, 3}), squares, at.f64({4}), at.f64({4}), kLogarithm, Update::accumulate);
+  ops.singular_certificate(at.f64({4}), v(4), at.f64({4}), at.f64({4}), m(4, 3), m(4, 3), m(4, 7), 3);
+  ops.conjugate_gradient_step(m(4, 3), m(4, 3), m(4, 3), at.f64({4}), m(4, 3), m(4, 7), at.f64({4}), 0.1);
+  ops.random_signs(v(5), key, nullptr);
+  ops.project_rows(m(4, 7), m(6, 7), 2);
+  ops.probe_mean(at.f64({4}), at.f64({4}), at.f64({12}), 1);
+  ops.roulette_weights(at.f64({5, 4}), 1, 0.5, key, nullptr);
+  ops.leave_one_out_trace(at.f64({4}), at.f64({4}), at.f64({4, 6, 6}), at.f64({4, 6, 6}), squares);
   ops.combine_tangents(m(4, 7), m(12, 7), m(4, 3));
   ops.scale_rows(m(5, 3), m(5, 3), v(5), 2);
   ops.tile_identity(m(12, 3), 4);
@@ -582,6 +597,54 @@ TEST_F(OpsCheckTest, ReductionsAndDenseAlgebra) {
   expect_refused([&] { ops.tile_identity(m(12, 3), 5); }, "tile_identity", "t is f32[12, 3], too small");
   expect_refused([&] { ops.tile_identity(m(12, 3), 3); }, "tile_identity", "its shape must be [9, 3]");
   expect_refused([&] { ops.tile_identity(m(12, 3), -1); }, "tile_identity", "samples is -1");
+}
+
+TEST_F(OpsCheckTest, Jacobians) {
+  const Tensor squares = at.f64({4, 3, 3}), n = at.f64({4}), steps = at.f64({4, 5});
+  const Tensor thin = at.f64({12, 2}), few = at.f64({3}), values = at.f64({4, 3}), large = at.f64({4, 6, 6});
+  const Tensor wide = at.f64({4, 4, 4}), other = at.f64({4, 4});
+  expect_refused([&] { ops.lq_factor(squares, m(12, 7)); }, "lq_factor", "t is f32[12, 7]; it must be f64");
+  expect_refused([&] { ops.lq_factor(squares, thin); }, "lq_factor", "3 rows of 2 columns");
+  expect_refused([&] { ops.singular_values(values, squares, squares); }, "singular_values", "share memory");
+  expect_refused([&] { ops.log_volume(few, n, values, 0); }, "log_volume", "h is f64[3]");
+  expect_refused([&] { ops.log_volume(n, n, values, kNan); }, "log_volume", "tolerance is nan");
+  expect_refused([&] { ops.normalize_rows(m(4, 3), v(4), m(4, 3)); }, "normalize_rows", "norm is f32[4]");
+  expect_refused([&] { ops.golub_kahan_left(m(4, 7), steps, m(4, 7), steps, 5); }, "golub_kahan_left", "step is 5");
+  expect_refused([&] { ops.golub_kahan_left(m(4, 7), steps, m(4, 6), steps, 0); }, "golub_kahan_left",
+                 "jv is f32[4, 6]");
+  expect_refused([&] { ops.golub_kahan_left(m(4, 7), steps, m(4, 7), other, 0); }, "golub_kahan_left",
+                 "beta is f64[4, 4]");
+  expect_refused([&] { ops.golub_kahan_right(m(16, 3), steps, m(4, 3), steps, 0); }, "golub_kahan_right",
+                 "basis is f32[16, 3]");
+  expect_refused([&] { ops.golub_kahan_right(m(20, 3), steps, m(4, 3), steps, -1); }, "golub_kahan_right",
+                 "step is -1");
+  expect_refused([&] { ops.bidiagonal(large, steps, steps, {}); }, "bidiagonal", "1 to 5 rows");
+  expect_refused([&] { ops.bidiagonal(large, steps, steps, few); }, "bidiagonal", "lower");
+  expect_refused([&] { ops.quadrature(n, other, squares, n, {}, kLogarithm, Update::overwrite); }, "quadrature",
+                 "values is f64[4, 4]");
+  expect_refused([&] { ops.quadrature(n, values, squares, few, {}, kLogarithm, Update::overwrite); }, "quadrature",
+                 "norm is f64[3]");
+  expect_refused([&] { ops.quadrature(n, values, squares, n, few, kLogarithm, Update::overwrite); }, "quadrature",
+                 "weight is f64[3]");
+  expect_refused([&] { ops.quadrature(n, values, squares, n, {}, power_function(kInfinity), Update::overwrite); },
+                 "quadrature", "exponent is inf");
+  expect_refused([&] { ops.singular_certificate(n, v(4), n, n, m(4, 3), m(4, 3), m(4, 7), 0); }, "singular_certificate",
+                 "dimension is 0");
+  expect_refused([&] { ops.singular_certificate(n, n, n, n, m(4, 3), m(4, 3), m(4, 7), 3); }, "singular_certificate",
+                 "scale is f64[4]");
+  expect_refused([&] { ops.conjugate_gradient_step(m(4, 3), m(4, 3), m(4, 3), n, m(4, 3), m(3, 7), n, 0.1); },
+                 "conjugate_gradient_step", "jp is f32[3, 7]");
+  expect_refused([&] { ops.conjugate_gradient_step(m(4, 3), m(4, 3), m(4, 3), n, m(4, 3), m(4, 7), n, -1); },
+                 "conjugate_gradient_step", "tolerance is -1");
+  expect_refused([&] { ops.random_signs(at.strided(3, 4, 5), key, nullptr); }, "random_signs", "y is");
+  expect_refused([&] { ops.project_rows(m(4, 7), m(6, 7), 4); }, "project_rows", "rows of q");
+  expect_refused([&] { ops.project_rows(m(4, 7), m(6, 6), 2); }, "project_rows", "q is f32[6, 6]");
+  expect_refused([&] { ops.probe_mean(n, n, few, 1); }, "probe_mean", "samples is f64[3]");
+  expect_refused([&] { ops.probe_mean(n, n, n, 2); }, "probe_mean", "correction is 2");
+  expect_refused([&] { ops.roulette_weights(steps, -1, 0.5, key, nullptr); }, "roulette_weights", "certain is -1");
+  expect_refused([&] { ops.roulette_weights(steps, 1, 0, key, nullptr); }, "roulette_weights", "survival is 0");
+  expect_refused([&] { ops.leave_one_out_trace(n, n, large, wide, squares); }, "leave_one_out_trace",
+                 "gram_basis is f64[4, 4, 4]");
 }
 
 TEST_F(OpsCheckTest, Densities) {

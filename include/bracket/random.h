@@ -29,10 +29,12 @@ enum class RandomStream : std::uint16_t {
   image_triples = 16,    ///< which digits stacked-mnist puts together
   markov_proposal = 20,  ///< noise of Langevin proposals
   markov_acceptance = 21,
-  clustering = 22,        ///< first centres of k-means
-  classifier_data = 23,   ///< which images train the classifier behind feature figures
-  classifier_shift = 24,  ///< and how far they are moved
-  probes = 25,            ///< noise, constants and pairs that an energy should tell from data
+  clustering = 22,         ///< first centres of k-means
+  classifier_data = 23,    ///< which images train the classifier behind feature figures
+  classifier_shift = 24,   ///< and how far they are moved
+  probes = 25,             ///< noise, constants and pairs that an energy should tell from data
+  jacobian_probe = 30,     ///< of stochastic traces
+  jacobian_roulette = 31,  ///< and how many terms of them
   test = 63,
 };
 

@@ -1,0 +1,128 @@
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "bracket/error.h"
+#include "bracket/trace_estimators.h"
+#include "host/core/text.h"
+#include "host/jacobian/bidiagonalization.h"
+#include "host/jacobian/quadrature.h"
+#include "kernels/ops.h"
+
+namespace bracket {
+namespace {
+
+void check(const JacobianOperator& jacobian, const StochasticVolumeOptions& options) {
+  if (jacobian.inputs() > jacobian.outputs())
+    throw InvalidArgument("stochastic_log_volume: " + std::to_string(jacobian.inputs()) + " inputs and " +
+                          std::to_string(jacobian.outputs()) + " outputs: J^T J is singular; needs inputs <= outputs");
+  if (!(options.tolerance >= 0 && options.tolerance < 1))
+    throw InvalidArgument("stochastic_log_volume: tolerance is " + format_number(options.tolerance) +
+                          ", must lie in [0, 1)");
+  if (options.iterations < 0)
+    throw InvalidArgument("stochastic_log_volume: iterations is " + std::to_string(options.iterations) +
+                          ", must not be negative");
+}
+
+/// x = (J^T J)^-1 v per probe, and |v - J^T J x|.
+void solve(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
+           const StochasticVolumeOptions& options, const Tensor& x, StochasticVolumeEstimate& estimate) {
+  const std::int64_t mark = arena.mark(), m = x.rows(), d = x.cols();
+  const DType dtype = x.dtype();
+  const Tensor r = arena.allocate(dtype, {m, d}), p = arena.allocate(dtype, {m, d}), w = arena.allocate(dtype, {m, d});
+  const Tensor jp = arena.allocate(dtype, {m, jacobian.outputs()}), norm = arena.allocate(DType::f64, {m});
+  ops.fill(x, 0);
+  ops.copy(r, probes.directions);
+  ops.copy(p, probes.directions);
+  ops.normalize_rows(w, norm, probes.directions);
+  ops.copy(estimate.residual, norm);
+  const auto all_done = [&] {
+    const std::vector<double> residual = read_values(ops, estimate.residual), size = read_values(ops, norm);
+    for (std::size_t i = 0; i < residual.size(); ++i) {
+      if (residual[i] > options.tolerance * size[i]) return false;
+    }
+    return !ops.planning();
+  };
+  while (estimate.iterations < options.iterations) {
+    jacobian.apply(ops, arena, jp, p);
+    jacobian.apply_transpose(ops, arena, w, jp);
+    ops.conjugate_gradient_step(x, r, p, estimate.residual, w, jp, norm, options.tolerance);
+    estimate.passes.apply += probes.count;
+    estimate.passes.transpose += probes.count;
+    ++estimate.iterations;
+    if (options.stop_early && all_done()) break;
+  }
+  arena.rewind(mark);
+}
+
+}  // namespace
+
+StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
+                                               const Probes& probes, const StochasticVolumeOptions& options) {
+  check_probes("stochastic_log_volume", jacobian, probes);
+  check(jacobian, options);
+  const std::int64_t n = jacobian.samples(), m = probes.directions.rows();
+  StochasticVolumeEstimate estimate;
+  estimate.value = arena.allocate(DType::f64, {n});
+  estimate.standard_error = arena.allocate(DType::f64, {n});
+  if (options.iterations > 0) {
+    estimate.residual = arena.allocate(DType::f64, {m});
+    estimate.cotangents = arena.allocate(jacobian.dtype(), {m, jacobian.outputs()});
+  }
+  const std::int64_t mark = arena.mark();
+  const JacobianEstimate trace = trace_of_function(ops, arena, jacobian, kLogarithm, probes, options.quadrature);
+  estimate.certificate = trace.certificate;
+  estimate.passes = trace.passes;
+  scale_into(ops, estimate.value, 0.5, trace.value);
+  scale_into(ops, estimate.standard_error, 0.5, trace.standard_error);
+  arena.rewind(mark);
+  if (options.iterations == 0) return estimate;
+  estimate.tangents = probes.directions;
+  const Tensor x = arena.allocate(jacobian.dtype(), {m, jacobian.inputs()});
+  solve(ops, arena, jacobian, probes, options, x, estimate);
+  const Tensor image = arena.allocate(jacobian.dtype(), {m, jacobian.outputs()});
+  jacobian.apply(ops, arena, image, x);
+  estimate.passes.apply += probes.count;
+  scale_into(ops, estimate.cotangents, 1 / static_cast<double>(probes.count), image);
+  arena.rewind(mark);
+  return estimate;
+}
+
+JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
+                                     const RouletteOptions& options) {
+  check_probes("roulette_log_volume", jacobian, probes);
+  const std::int64_t d = jacobian.inputs(), m = probes.directions.rows();
+  if (options.certain < 1 || options.maximum < options.certain)
+    throw InvalidArgument("roulette_log_volume: certain is " + std::to_string(options.certain) + " and maximum " +
+                          std::to_string(options.maximum) + "; needs 1 <= certain <= maximum");
+  if (!(options.survival >= 0x1p-20 && options.survival <= 1))
+    throw InvalidArgument("roulette_log_volume: survival is " + format_number(options.survival) +
+                          ", must lie in [2^-20, 1]");
+  const std::int64_t maximum = std::min(options.maximum, d), certain = std::min(options.certain, maximum);
+  const std::int64_t terms = maximum - certain + 1;
+  JacobianEstimate estimate;
+  estimate.value = arena.allocate(DType::f64, {jacobian.samples()});
+  estimate.standard_error = arena.allocate(DType::f64, {jacobian.samples()});
+  // All steps done, what is random is left.
+  estimate.certificate = maximum == d ? Certificate::unbiased : Certificate::optimistic;
+  const std::int64_t mark = arena.mark();
+  const Tensor samples = arena.allocate(DType::f64, {m}), weights = arena.allocate(DType::f64, {terms, m});
+  const Bidiagonalization b = bidiagonalize(ops, arena, estimate.passes, jacobian, probes.directions, maximum, false,
+                                            [](const Bidiagonalization&) { return false; });
+  ops.roulette_weights(weights, 0, options.survival, {options.seed, RandomStream::jacobian_roulette, options.step},
+                       nullptr);
+  ops.fill(samples, 0);
+  for (std::int64_t j = 0; j < terms; ++j) {
+    const std::int64_t small = arena.mark();
+    const SmallFactors factors = factor_bidiagonal(ops, arena, b, certain + j);
+    ops.quadrature(samples, factors.values, factors.vectors, b.norm, weights.slice_rows(j, 1).reshaped({m}), kLogarithm,
+                   Update::accumulate);
+    arena.rewind(small);
+  }
+  // The numbers of terms are independent, so no set of probes makes the estimate exact.
+  average(ops, arena, estimate, samples, terms == 1 ? variance_correction(probes, d) : 1, 0.5);
+  arena.rewind(mark);
+  return estimate;
+}
+
+}  // namespace bracket

@@ -1,0 +1,94 @@
+#include <algorithm>
+#include <cstddef>
+#include <string>
+
+#include "bracket/error.h"
+#include "bracket/jacobian.h"
+#include "kernels/ops.h"
+
+namespace bracket {
+namespace {
+
+/// Rows k, k + K, k + 2 K, ... of a block of K columns per sample.
+Tensor column_rows(const Tensor& block, std::int64_t k, std::int64_t columns) {
+  auto* const first = static_cast<std::byte*>(block.data()) + k * block.row_stride() * dtype_bytes(block.dtype());
+  return Tensor::matrix(first, block.dtype(), block.rows() / columns, block.cols(), columns * block.row_stride());
+}
+
+/// Calls body(layout, first row, rows) for portions of n K tangent rows: whole samples, or where one sample has more
+/// than `most` rows, parts of it.
+template <class Body>
+void for_portions(std::int64_t n, std::int64_t columns, std::int64_t most, const Body& body) {
+  const std::int64_t samples = std::max<std::int64_t>(most / columns, 1), part = std::min(columns, most);
+  for (std::int64_t first = 0; first < n; first += samples) {
+    const std::int64_t count = std::min(samples, n - first);
+    for (std::int64_t k = 0; k < columns; k += part) {
+      const std::int64_t width = std::min(part, columns - k);
+      body(TangentLayout{first, count, width}, first * columns + k, count * width);
+    }
+  }
+}
+
+}  // namespace
+
+NetworkJacobian::NetworkJacobian(Ops& ops, Arena& arena, const Network& network, const ParameterSet& parameters,
+                                 Tensor z, std::int64_t tangent_bytes)
+    : JacobianOperator(z.rows(), network.input_size(), network.output_size(), network.dtype()), network_(&network) {
+  if (z.rank() != 2 || z.cols() != inputs() || z.dtype() != dtype())
+    throw InvalidArgument("NetworkJacobian: z is " + (z.absent() ? "absent" : z.describe()) + "; the network reads " +
+                          dtype_name(dtype()) + "[n, " + std::to_string(inputs()) + "]");
+  if (tangent_bytes < 1)
+    throw InvalidArgument("NetworkJacobian: tangent_bytes is " + std::to_string(tangent_bytes) + ", must be positive");
+  network.forward(ops, arena, primal_, parameters, z, PassMode::inference);
+  rows_at_once_ = std::max<std::int64_t>(tangent_bytes / (network.values_per_row() * dtype_bytes(dtype())), 1);
+}
+
+void NetworkJacobian::do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const {
+  for_portions(samples(), x.rows() / samples(), rows_at_once_,
+               [&](const TangentLayout& layout, std::int64_t first, std::int64_t rows) {
+                 const std::int64_t mark = arena.mark();
+                 TangentPass pass;
+                 network_->push(ops, arena, pass, primal_, x.slice_rows(first, rows), layout);
+                 ops.copy(y.slice_rows(first, rows), pass.output());
+                 arena.rewind(mark);
+               });
+}
+
+void NetworkJacobian::do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const {
+  const std::int64_t columns = x.rows() / samples();
+  for (std::int64_t k = 0; k < columns; ++k) {
+    ReverseRequest request;
+    request.grad_input = column_rows(x, k, columns);
+    network_->reverse(ops, arena, primal_, nullptr, column_rows(y, k, columns), {}, request);
+  }
+}
+
+void NetworkJacobian::reverse(Ops& ops, Arena& arena, Tensor tangents, Tensor cotangents, double factor,
+                              const ReverseRequest& request) const {
+  if (!request.grad_tangent_input.absent())
+    throw InvalidArgument("NetworkJacobian::reverse: the tangents are held constant; ask for grad_input or parameters");
+  const std::int64_t n = samples(), columns = n == 0 ? 0 : tangents.rows() / n;
+  if (tangents.rank() != 2 || cotangents.rank() != 2 || tangents.rows() != n * columns ||
+      cotangents.rows() != tangents.rows() || (n > 0 && columns == 0))
+    throw InvalidArgument("NetworkJacobian::reverse: tangents and cotangents must both have K rows for each of " +
+                          std::to_string(n) + " samples");
+  if (!request.grad_input.absent()) ops.fill(request.grad_input, 0);
+  if (!request.grad_parameters.absent() && !request.accumulate_parameters) ops.fill(request.grad_parameters, 0);
+  if (n == 0) return;
+  for_portions(n, columns, rows_at_once_, [&](const TangentLayout& layout, std::int64_t first, std::int64_t rows) {
+    const std::int64_t mark = arena.mark();
+    const Tensor scaled = arena.allocate(dtype(), {rows, outputs()});
+    ops.fill(scaled, 0);
+    ops.axpy(scaled, factor, cotangents.slice_rows(first, rows));
+    TangentPass pass;
+    network_->push(ops, arena, pass, primal_, tangents.slice_rows(first, rows), layout);
+    ReverseRequest part = request;
+    part.accumulate_parameters = true;
+    if (!request.grad_input.absent()) part.grad_input = arena.allocate(dtype(), {n, inputs()});
+    network_->reverse(ops, arena, primal_, &pass, {}, scaled, part);
+    if (!request.grad_input.absent()) ops.axpy(request.grad_input, 1, part.grad_input);
+    arena.rewind(mark);
+  });
+}
+
+}  // namespace bracket

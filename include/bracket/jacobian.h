@@ -1,0 +1,145 @@
+// The Jacobian of a map at a batch of points, as an operator: products with J and with J^T, never J itself.
+//
+// n samples, J_i [D, d] each. A product takes K columns per sample at once: row i K + k of a block is column k of
+// sample i, as the stacked tangents of a Network. Everything that estimates something of J stands on this interface:
+// singular_values.h (deterministic) and trace_estimators.h (stochastic).
+//
+// Work is queued on the stream of `ops`; nothing here waits but what calls a user's functions on the host. Results live
+// in the arena and are valid until it is rewound. `with_planned_arena` sizes an arena.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "bracket/device.h"
+#include "bracket/memory.h"
+#include "bracket/network.h"
+#include "bracket/tensor.h"
+
+namespace bracket {
+
+class JacobianOperator {
+ public:
+  virtual ~JacobianOperator() = default;
+
+  std::int64_t samples() const noexcept { return samples_; }  ///< n
+  std::int64_t inputs() const noexcept { return inputs_; }    ///< d
+  std::int64_t outputs() const noexcept { return outputs_; }  ///< D
+  DType dtype() const noexcept { return dtype_; }
+
+  /// y_{i K + k} = J_i x_{i K + k}; y [n K, D], x [n K, d], any row stride, of the operator's dtype. Throws
+  /// InvalidArgument for other shapes. x and y must not overlap.
+  void apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const;
+  /// x_{i K + k} = J_i^T y_{i K + k}.
+  void apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const;
+
+ protected:
+  /// n >= 0, d >= 1, D >= 1 and f32 or f64, else InvalidArgument.
+  JacobianOperator(std::int64_t samples, std::int64_t inputs, std::int64_t outputs, DType dtype);
+  JacobianOperator(const JacobianOperator&) = default;
+  JacobianOperator& operator=(const JacobianOperator&) = default;
+
+ private:
+  /// Shapes have been checked and there is at least one row. What is taken from the arena is given up by the caller.
+  virtual void do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const = 0;
+  virtual void do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const = 0;
+
+  std::int64_t samples_, inputs_, outputs_;
+  DType dtype_;
+};
+
+/// J = dG/dz of a network in inference mode at z [n, d].
+class NetworkJacobian final : public JacobianOperator {
+ public:
+  /// Activations of tangents that one push may take.
+  static constexpr std::int64_t kTangentBytes = std::int64_t{256} << 20;
+
+  /// Runs the one primal pass; it lives in `arena`. The parameters must not change while the operator is used.
+  /// `tangent_bytes` bounds the activations of tangents: samples, or the tangents of one sample, go through the network
+  /// in portions of at least one row.
+  NetworkJacobian(Ops& ops, Arena& arena, const Network& network, const ParameterSet& parameters, Tensor z,
+                  std::int64_t tangent_bytes = kTangentBytes);
+
+  const PrimalPass& primal() const noexcept { return primal_; }  ///< primal().output() = G(z) [n, D]
+
+  /// The derivative of factor sum <C, J V>, V and C held constant, in what `request` names of parameters and z
+  /// (grad_tangent_input is refused): with V and C of an estimate, of factor sum_i value_i. V [n K, d], C [n K, D].
+  void reverse(Ops& ops, Arena& arena, Tensor tangents, Tensor cotangents, double factor,
+               const ReverseRequest& request) const;
+
+ private:
+  void do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const override;
+  /// One reverse pass of n rows per column: K columns cost K passes, in the memory of one.
+  void do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const override;
+
+  const Network* network_;
+  PrimalPass primal_;
+  std::int64_t rows_at_once_;
+};
+
+/// Products computed by the embedding program on the host. `rows` = n K; blocks are contiguous, row-major, as above.
+/// What they throw passes through. They must be linear, and each other's transpose: nothing here can check that.
+struct JacobianCallbacks {
+  std::function<void(std::int64_t rows, std::span<const double> x, std::span<double> y)> apply;
+  std::function<void(std::int64_t rows, std::span<const double> y, std::span<double> x)> apply_transpose;
+};
+
+/// Waits for the device at every product. In f32 the values are rounded to float on their way.
+class CallbackJacobian final : public JacobianOperator {
+ public:
+  /// Throws InvalidArgument where a function is missing.
+  CallbackJacobian(std::int64_t samples, std::int64_t inputs, std::int64_t outputs, DType dtype,
+                   JacobianCallbacks callbacks);
+
+ private:
+  void do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const override;
+  void do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const override;
+
+  JacobianCallbacks callbacks_;
+};
+
+/// Row i d + k of t [n d, D] = column k of J_i: d products per sample.
+void jacobian_columns(Ops& ops, Arena& arena, Tensor t, const JacobianOperator& jacobian);
+/// gram f64[n, d, d] = J^T J per sample, summed in double; holds the n d D elements of J meanwhile.
+void jacobian_gram(Ops& ops, Arena& arena, Tensor gram, const JacobianOperator& jacobian);
+
+/// What an estimate is worth as a statement about the quantity it is named after.
+enum class Certificate : std::uint8_t {
+  exact,            ///< the quantity itself, up to the rounding that the estimator documents
+  certified_lower,  ///< never above it, but for that rounding
+  certified_upper,  ///< never below it
+  optimistic,       ///< its expectation is not below the quantity; no bound
+  pessimistic,      ///< its expectation is not above the quantity; no bound
+  unbiased,         ///< its expectation is the quantity: read it with its standard error
+};
+const char* certificate_name(Certificate certificate) noexcept;  ///< "exact", "certified lower", ...
+
+/// Products per sample: columns sent through J and through J^T.
+struct JacobianPasses {
+  std::int64_t apply = 0;
+  std::int64_t transpose = 0;
+};
+
+/// What every estimator returns. Values are in double whatever the precision of the operator.
+struct JacobianEstimate {
+  Certificate certificate = Certificate::exact;
+  Tensor value;           ///< f64[n]; log-volumes in nats
+  Tensor standard_error;  ///< f64[n]; absent where nothing is random
+  /// For any parameter a of J, dvalue/da = <C, d(J V)/da> with V and C held constant. Absent where not asked for, or
+  /// where the estimator has none.
+  Tensor tangents;    ///< V [n K, d]
+  Tensor cotangents;  ///< C [n K, D]
+  JacobianPasses passes;
+};
+
+/// Runs `work` twice: on a dry run that computes nothing, then on the context with an arena of the size that took.
+/// Results must be read inside `work`, by read_values. Do not keep operators or tensors made in one run for the other.
+void with_planned_arena(Context& context, const std::function<void(Ops&, Arena&)>& work);
+/// The elements of a contiguous tensor of either dtype. Waits. Zeros in a dry run.
+std::vector<double> read_values(Ops& ops, const Tensor& tensor);
+/// Copies `values` into a contiguous tensor; InvalidArgument where their number differs.
+void write_values(Ops& ops, const Tensor& tensor, std::span<const double> values);
+
+}  // namespace bracket

@@ -1,0 +1,84 @@
+// Deterministic estimates from a Jacobian's singular values s_1 <= ... <= s_d, per sample, d <= D.
+//
+// The log-volume h = 1/2 log det(J^T J) = sum_k log s_k (nats). d log s_1 <= h, and every |J v| / |v| is between s_1
+// and s_d. A residual r = |J^T u - mu v| of a unit vector v with mu = |J v|, u = J v / mu tells how near the NEAREST
+// singular value is: min_k |s_k - mu| <= min(r / sqrt 2, mu - sqrt(mu^2 - mu r), mu). It says nothing about which one
+// that is, hence nothing about s_1. It is the residual of v as stored: rounding the elements of v to u, the unit
+// roundoff of the operator's dtype, alone makes it u s_d^2 / mu; computing it adds u s_d.
+#pragma once
+
+#include <cstdint>
+
+#include "bracket/jacobian.h"
+
+namespace bracket {
+
+struct ExactOptions {
+  bool spectrum = false;   ///< all singular values
+  bool derivative = true;  ///< V and C
+  /// A sample goes from the Cholesky factor of its Gram matrix to the Householder QR of J where |L|_F |L^-1|_F, between
+  /// the condition number s_d / s_1 and d times it, exceeds this, or where the factorisation fails. 0: all samples.
+  double qr_condition = 1e6;
+  /// s_k <= rank_tolerance s_d counts as zero (QR samples only). Negative: max(4 u, 2 sqrt(D d) 2^-53), below which
+  /// rounding of J or of its factorisation hides s_k.
+  double rank_tolerance = -1;
+};
+
+struct ExactEstimate : JacobianEstimate {
+  Tensor spectrum;              ///< f64[n, d] ascending; absent where not asked for
+  std::int64_t by_qr = 0;       ///< samples that took the QR path
+  std::int64_t deficient = 0;   ///< samples of rank below d: value -inf, no derivative (C = 0)
+  std::int64_t not_finite = 0;  ///< samples with a NaN or infinity in J: value NaN
+};
+
+/// h by d products, the Gram matrix in double and its Cholesky factor L, J^T J = L L^T; V = I, C = J (J^T J)^-1 from
+/// two triangular solves. Error of h up to about d cond^2 2^-53 (measured 3e-5 nats at condition 1e6), of the QR path
+/// (L Q = J^T, C^T = L^-T Q) d cond 2^-53; singular values are those of L by one-sided Jacobi (Demmel and Veselic
+/// 1992). Memory: 2 n d D elements with the derivative. Waits, to learn which samples need QR. Throws InvalidArgument
+/// for d > D (J^T J is singular) or an option out of range.
+ExactEstimate exact_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
+                               const ExactOptions& options = {});
+
+/// d log s_1 <= h, certified; V = v_1, C = d J v_1 / s_1^2 (v_1 needs no derivative where s_1 is simple). As
+/// exact_log_volume otherwise; the value is d log |J v_1| of one more product, which corrects s_1 to second order.
+ExactEstimate exact_smallest_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
+                                    const ExactOptions& options = {});
+
+struct IterationOptions {
+  std::int64_t steps = 2;  ///< at most; golub_kahan_extremes takes no more than d
+  /// 0: exactly `steps`, nothing waits. Else the iteration ends when distance <= tolerance mu for every sample, which
+  /// is read from the device (after every step of LOBPCG, every 5 of Golub-Kahan).
+  double tolerance = 0;
+};
+
+struct SingularEstimate : JacobianEstimate {
+  Tensor singular_value;  ///< mu f64[n] >= s_1
+  Tensor distance;        ///< f64[n], upper bound of min_k |s_k - mu|
+  std::int64_t steps = 0;
+};
+
+/// value = d log mu, optimistic as an estimate of d log s_1, and with few steps on an ill-conditioned J even above h. V
+/// = v, C = d J v / |J v|^2: v is held constant in the derivative. mu = 0: value -inf, C = 0; an element that is not
+/// finite: NaN.
+///
+/// LOBPCG with one vector (Knyazev 2001; kernels/formula/rayleigh_ritz.h). direction [n, d]: where it starts (random
+/// normals, or where the last batch ended), and on return v. 1 + steps products with J and steps with J^T, then one of
+/// each for mu and the residual. 2 launches of vector algebra per step (3 with a tolerance).
+SingularEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
+                                 const IterationOptions& options = {});
+
+struct GolubKahanEstimate : SingularEstimate {
+  Tensor largest;           ///< f64[n] <= s_d
+  Tensor largest_distance;  ///< f64[n]
+};
+
+/// As lobpcg_smallest, from the singular values of the bidiagonal B of k Golub-Kahan steps: the extreme Ritz vectors of
+/// the whole Krylov space of J^T J, without squaring its condition number. Directions are reorthogonalised in full,
+/// twice, images not at all (Simon and Zha 2000; Barlow 2013). Where the Krylov space ends early the iteration goes on
+/// with a coordinate direction orthogonal to it, so that k = d steps find every singular value, multiple ones included.
+/// k products with J and k - 1 with J^T, then two of each. 2 launches per step: one behind each product. Memory: n k d
+/// elements for the directions, n k^2 doubles at the end.
+GolubKahanEstimate golub_kahan_extremes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
+                                        const IterationOptions& options = {});
+
+}  // namespace bracket

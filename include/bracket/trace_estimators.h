@@ -1,0 +1,117 @@
+// Stochastic estimates of traces and log-determinants of A = J^T J, per sample, by products with J and J^T only.
+//
+// With probes v, E[v v^T] = I, tr f(A) = E[v^T f(A) v] (Girard 1989; Hutchinson 1990). v^T f(A) v comes from k steps of
+// Golub-Kahan started with v: k-point Gauss quadrature of the spectral measure of v (Golub and Meurant 2010; stochastic
+// Lanczos quadrature: Ubaru, Chen and Saad 2017), exact for k = d. The error of the rule has the sign of the 2k-th
+// derivative of f: for log and powers in (0, 1) Gauss never is below v^T f(A) v, for negative powers never above. The
+// Gauss-Radau rule that also has a node at 0 < a <= s_1^2 errs to the other side. All of it holds in exact arithmetic,
+// and up to a relative rounding of about d u cond in floating point.
+//
+// Random numbers are functions of (seed, step) and of the place in the block alone, the same on every device.
+#pragma once
+
+#include <cstdint>
+
+#include "bracket/jacobian.h"
+#include "bracket/spectral_function.h"
+
+namespace bracket {
+
+enum class ProbeKind : std::uint8_t {
+  rademacher,  ///< +-1: the least variance of independent entries, 2 sum_{i != j} f(A)_ij^2 per probe
+  gaussian,    ///< N(0, I): variance 2 |f(A)|_F^2
+  orthogonal,  ///< sqrt(d) times P <= d orthonormal directions, Haar distributed; P = d gives the trace exactly
+};
+
+struct ProbeOptions {
+  ProbeKind kind = ProbeKind::rademacher;
+  std::int64_t count = 8;  ///< P per sample
+  std::uint64_t seed = 0;
+  std::uint64_t step = 0;  ///< below 2^48; a step of its own for every estimate that should be independent
+};
+
+struct Probes {
+  ProbeKind kind = ProbeKind::rademacher;
+  std::int64_t count = 0;
+  Tensor directions;  ///< [n P, d]
+};
+
+/// Throws InvalidArgument for count < 1, or count > d with orthogonal probes.
+Probes make_probes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const ProbeOptions& options);
+
+/// tr(J^T J) = mean |J v|^2: P products with J. Unbiased; exact for d orthogonal probes. The standard error is s /
+/// sqrt(P), s^2 the variance of the probes' values with divisor P - 1, infinite for P = 1; orthogonal probes: times
+/// sqrt(1 - P / d), exchangeable as they are with a sum that is no longer random at P = d. So for every estimator here.
+JacobianEstimate hutchinson_trace(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes);
+
+struct QuadratureOptions {
+  std::int64_t steps = 20;  ///< k; min(k, d) are taken
+  /// f64[n], certified: 0 < a_i <= s_1^2 of sample i. Present: Gauss-Radau with that node. Where a_i is found to lie
+  /// inside the spectrum the rule gets a node at 0 instead (log: -inf, still a lower bound).
+  Tensor lower_end;
+};
+
+/// tr f(J^T J) by k products with J and k - 1 (Gauss-Radau: k) with J^T per probe, 2 launches of vector algebra per
+/// step. Certificate: exact for k >= d with d orthogonal probes; unbiased for k >= d; with d orthogonal probes the
+/// certified side of the rule; else optimistic or pessimistic, biased to the side of the rule. Rank-deficient J: f(0).
+JacobianEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const SpectralFunction& f,
+                                   const Probes& probes, const QuadratureOptions& options = {});
+
+struct StochasticVolumeOptions {
+  QuadratureOptions quadrature;
+  double tolerance = 1e-6;       ///< of conjugate gradients: |v - A x| <= tolerance |v|, in [0, 1)
+  std::int64_t iterations = 50;  ///< at most; 0: no derivative
+  /// Asks the device after every iteration whether all are done, and waits for it. Otherwise all iterations run, those
+  /// of a probe that is done without effect.
+  bool stop_early = true;
+};
+
+struct StochasticVolumeEstimate : JacobianEstimate {
+  Tensor residual;              ///< |v - A x| f64[n P] by the recurrence of conjugate gradients, |v| = sqrt(d) or so
+  std::int64_t iterations = 0;  ///< that ran
+};
+
+/// h = 1/2 log det(J^T J) = 1/2 tr log(J^T J) by trace_of_function, and its derivative with the same probes: V = v_p, C
+/// = J x_p / P, x_p = (J^T J)^-1 v_p by conjugate gradients (Hestenes and Stiefel 1952; curvature |J p|^2), one launch
+/// per iteration behind one product with J and one with J^T. <C, d(J V)> is an unbiased estimate of dh where x_p has
+/// converged, whatever the bias of the value; in f32 the residual stalls near cond^2 2^-24.
+StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
+                                               const Probes& probes, const StochasticVolumeOptions& options = {});
+
+struct RouletteOptions {
+  std::int64_t certain = 4;        ///< steps that every probe takes
+  std::int64_t maximum = 1 << 20;  ///< steps at most; min(maximum, d) are run for every probe, drawn or not
+  double survival = 0.5;           ///< probability of every further step, in [2^-20, 1]
+  std::uint64_t seed = 0;
+  std::uint64_t step = 0;
+};
+
+/// h without the bias of few steps: with h_k the Gauss estimate of k steps and N = certain + a geometric number,
+///   h_certain + sum_{k = certain + 1}^{min(N, maximum)} (h_k - h_{k-1}) / P(N >= k)
+/// has the expectation of h_maximum (Russian roulette: Forsythe and Leibler 1950; Lyne et al. 2015), which is v^T
+/// log(A) v / 2 for maximum >= d: unbiased. The variance grows with the bias that is left at `certain` steps. The work
+/// is that of `maximum` steps whatever is drawn, so that it can be captured; 3 launches per number of steps at the end.
+/// No derivative: take that of stochastic_log_volume.
+JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
+                                     const RouletteOptions& options = {});
+
+struct LowRankOptions {
+  std::int64_t directions = 8;  ///< R <= d, of the range that is traced exactly
+  std::int64_t probes = 8;      ///< of the rest (Hutch++)
+  std::uint64_t seed = 0;
+  std::uint64_t step = 0;
+};
+
+/// tr(J^T J), Hutch++ (Meyer, Musco, Musco and Woodruff 2021): Q = orth(A X), X of R signs, tr(Q^T A Q) exactly and the
+/// trace of (I - Q Q^T) A (I - Q Q^T) by `probes` Rademacher probes. Unbiased; exact for rank(J) <= R. 2 R + probes
+/// products with J, R with J^T. Throws InvalidArgument for R outside [1, d] or probes < 1.
+JacobianEstimate hutch_plus_plus_trace(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
+                                       const LowRankOptions& options = {});
+
+/// tr(J^T J), XTrace (Epperly, Tropp and Webber 2024): as Hutch++, every probe in turn playing the rest for the range
+/// of the R - 1 others; the mean of these R exchangeable, unbiased estimates. The standard error s / sqrt(R) treats
+/// them as independent. 2 R products with J, R with J^T.
+JacobianEstimate exchangeable_trace(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
+                                    const LowRankOptions& options = {});
+
+}  // namespace bracket

@@ -1,0 +1,185 @@
+// Golub-Kahan bidiagonalisation per row (Golub and Kahan 1965), reorthogonalised on the side of the directions only
+// (Simon and Zha 2000; Barlow 2013), and what is read off B. A row is the work of one thread; sums are in double.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "kernels/cpu/cpu_common.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/lane_sum.h"
+#include "kernels/formula/bidiagonal.h"
+
+namespace bracket {
+namespace {
+
+template <class T>
+double length(const T* x, std::int64_t count) {
+  return std::sqrt(inner_product(x, x, count));
+}
+
+/// x <- x / norm, zero where norm is.
+template <class T>
+void divide(T* y, const T* x, std::int64_t count, double norm) {
+  const double factor = norm == 0 ? 0 : 1 / norm;
+  for (std::int64_t j = 0; j < count; ++j) y[j] = static_cast<T>(factor * static_cast<double>(x[j]));
+}
+
+/// r <- r - c v
+template <class T>
+void subtract(T* r, double c, const T* v, std::int64_t count) {
+#pragma omp simd
+  for (std::int64_t j = 0; j < count; ++j)
+    r[j] = static_cast<T>(static_cast<double>(r[j]) - c * static_cast<double>(v[j]));
+}
+
+/// r <- r - V^T V r for rows [first, first + count) of V, twice.
+template <class T>
+void remove_span(T* r, const Matrix<T>& basis, std::int64_t first, std::int64_t count) {
+  for (int turn = 0; turn < 2; ++turn) {
+    for (std::int64_t j = first; j < first + count; ++j) {
+      const T* const v = basis.row(j);
+      subtract(r, inner_product(r, v, basis.cols), v, basis.cols);
+    }
+  }
+}
+
+/// r = the coordinate direction furthest from the span of rows [first, first + count) of V, the first of several.
+template <class T>
+void furthest_coordinate(T* r, const Matrix<T>& basis, std::int64_t first, std::int64_t count) {
+  std::int64_t chosen = 0;
+  double least = std::numeric_limits<double>::infinity();
+  for (std::int64_t j = 0; j < basis.cols; ++j) {
+    double inside = 0;
+    for (std::int64_t k = first; k < first + count; ++k)
+      inside += static_cast<double>(basis.row(k)[j]) * static_cast<double>(basis.row(k)[j]);
+    if (inside < least) {
+      least = inside;
+      chosen = j;
+    }
+  }
+  std::fill_n(r, basis.cols, T{0});
+  r[chosen] = 1;
+}
+
+}  // namespace
+
+void CpuOps::do_normalize_rows(Tensor y, Tensor norm, Tensor x) {
+  dispatch(x.dtype(), [&]<class T>() {
+    const Matrix<T> out = matrix<T>(y), in = matrix<T>(x);
+    double* const norms = norm.as<double>();
+    parallel_rows(in.rows, 4 * in.cols, team_, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) {
+        norms[i] = length(in.row(i), in.cols);
+        divide(out.row(i), in.row(i), in.cols, norms[i]);
+      }
+    });
+  });
+}
+
+void CpuOps::do_golub_kahan_left(Tensor u, Tensor alpha, Tensor jv, Tensor beta, std::int64_t step) {
+  dispatch(u.dtype(), [&]<class T>() {
+    const Matrix<T> left = matrix<T>(u), image = matrix<T>(jv);
+    const Matrix<double> diagonal = matrix<double>(alpha), above = matrix<double>(beta);
+    parallel_rows(left.rows, 8 * left.cols, team_, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) {
+        T* const to = left.row(i);
+        const T* const from = image.row(i);
+        const double before = length(from, left.cols), off = step == 0 ? 0 : above.row(i)[step - 1];
+        for (std::int64_t j = 0; j < left.cols; ++j) {
+          const double other = step == 0 ? 0 : static_cast<double>(to[j]);
+          to[j] = static_cast<T>(static_cast<double>(from[j]) - off * other);
+        }
+        double norm = length(to, left.cols);
+        if (norm <= formula::kBreakdown<T> * before) norm = 0;
+        divide(to, to, left.cols, norm);
+        diagonal.row(i)[step] = norm;
+      }
+    });
+  });
+}
+
+void CpuOps::do_golub_kahan_right(Tensor basis, Tensor beta, Tensor w, Tensor alpha, std::int64_t step) {
+  dispatch(w.dtype(), [&]<class T>() {
+    const Matrix<T> directions = matrix<T>(basis), right = matrix<T>(w);
+    const Matrix<double> diagonal = matrix<double>(alpha), above = matrix<double>(beta);
+    const std::int64_t d = right.cols, k = diagonal.cols;
+    parallel_rows(right.rows, 8 * (step + 2) * d, team_, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) {
+        T* const r = right.row(i);
+        const double before = length(r, d);
+        subtract(r, diagonal.row(i)[step], directions.row(i * k + step), d);
+        remove_span(r, directions, i * k, step + 1);
+        double norm = length(r, d);
+        if (norm <= formula::kBreakdown<T> * before || step + 1 == d) norm = 0;
+        above.row(i)[step] = norm;
+        if (step + 1 == k) continue;
+        if (norm == 0 && step + 1 < d) {
+          furthest_coordinate(r, directions, i * k, step + 1);
+          remove_span(r, directions, i * k, step + 1);
+          norm = length(r, d);
+        }
+        divide(directions.row(i * k + step + 1), r, d, norm);
+      }
+    });
+  });
+}
+
+void CpuOps::do_bidiagonal(Tensor a, Tensor alpha, Tensor beta, Tensor lower) {
+  const Matrix<double> diagonal = matrix<double>(alpha), above = matrix<double>(beta), ends = matrix<double>(lower);
+  const std::int64_t k = a.extent(1), per_end = ends.rows == 0 ? 1 : a.extent(0) / ends.rows;
+  double* const blocks = a.as<double>();
+  parallel_rows(a.extent(0), k * k + 20 * k, team_, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const double* const x = diagonal.row(i);
+      const double* const y = above.row(i);
+      const double end = ends.rows == 0 ? -1 : formula::radau_element(x, y, k - 1, *ends.row(i / per_end));
+      for (std::int64_t e = 0; e < k * k; ++e)
+        blocks[i * k * k + e] = formula::bidiagonal_element(x, y, k, end, e / k, e % k);
+    }
+  });
+}
+
+void CpuOps::do_quadrature(Tensor sum, Tensor values, Tensor vectors, Tensor norm, Tensor weight,
+                           const SpectralFunction& f, Update update) {
+  const Matrix<double> singular = matrix<double>(values), weights = matrix<double>(weight);
+  const std::int64_t k = vectors.extent(1);
+  const double* const v = vectors.as<double>();
+  const double* const norms = norm.as<double>();
+  double* const out = sum.as<double>();
+  parallel_rows(vectors.extent(0), 40 * k, team_, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const double factor = (weights.rows == 0 ? 1 : *weights.row(i)) * norms[i] * norms[i];
+      const double term = formula::weighted_sum(factor, formula::quadrature_sum(singular.row(i), v + i * k * k, k, f));
+      out[i] = update == Update::accumulate ? out[i] + term : term;
+    }
+  });
+}
+
+void CpuOps::do_singular_certificate(Tensor h, Tensor scale, Tensor mu, Tensor distance, Tensor w, Tensor v, Tensor jv,
+                                     double dimension) {
+  dispatch(v.dtype(), [&]<class T>() {
+    const Matrix<T> product = matrix<T>(w), direction = matrix<T>(v), image = matrix<T>(jv), factor = matrix<T>(scale);
+    double* const volumes = h.as<double>();
+    double* const quotients = mu.as<double>();
+    double* const bounds = distance.as<double>();
+    parallel_rows(
+        direction.rows, 2 * image.cols + 8 * direction.cols + 100, team_, [&](std::int64_t first, std::int64_t last) {
+          for (std::int64_t i = first; i < last; ++i) {
+            const T* const x = direction.row(i);
+            const T* const y = product.row(i);
+            const double size = length(x, direction.cols), value = length(image.row(i), image.cols) / size;
+            const double squares = lane_sum(direction.cols, [&](std::int64_t j) {
+              const double r = static_cast<double>(y[j]) - value * value * static_cast<double>(x[j]);
+              return r * r;
+            });
+            quotients[i] = value;
+            volumes[i] = dimension * std::log(value);
+            *factor.row(i) = static_cast<T>(value == 0 ? 0 : dimension / (value * value * size * size));
+            bounds[i] = value == 0 ? 0 : formula::nearest_distance(value, std::sqrt(squares) / (value * size));
+          }
+        });
+  });
+}
+
+}  // namespace bracket

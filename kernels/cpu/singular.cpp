@@ -1,0 +1,146 @@
+// Factors of Jacobians that never square their condition number, in double. A sample is the work of one thread.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#define EIGEN_DONT_PARALLELIZE
+#include <Eigen/Dense>
+
+#include "kernels/cpu/cpu_common.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/lane_sum.h"
+
+namespace bracket {
+namespace {
+
+/// Convergence is quadratic: 6 to 10 sweeps are usual, and a NaN must end somewhere.
+constexpr int kMaxSweeps = 40;
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+/// T = L Q of one sample: row-major T is column-major J, whose QR factorisation Eigen computes.
+void factor_sample(double* l, const Matrix<double>& t, std::int64_t k) {
+  if (k == 0) return;
+  using Columns = Eigen::Map<Eigen::MatrixXd, 0, Eigen::OuterStride<>>;
+  Columns columns(t.data, t.cols, k, Eigen::OuterStride<>(t.ld));
+  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(columns);
+  columns = qr.householderQ() * Eigen::MatrixXd::Identity(t.cols, k);
+  for (std::int64_t i = 0; i < k; ++i) {
+    for (std::int64_t j = 0; j < k; ++j) l[i * k + j] = j <= i ? qr.matrixQR()(j, i) : 0;
+  }
+  for (std::int64_t j = 0; j < k; ++j) {
+    if (!(l[j * k + j] < 0)) continue;
+    for (std::int64_t i = j; i < k; ++i) l[i * k + j] = -l[i * k + j];
+    columns.col(j) = -columns.col(j);
+  }
+}
+
+/// (x, y) <- (c x - s y, s x + c y)
+void rotate(double* x, double* y, std::int64_t count, double c, double s) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double first = x[i], second = y[i];
+    x[i] = c * first - s * second;
+    y[i] = s * first + c * second;
+  }
+}
+
+/// Rotates rows p and q of a, and of v, until those of a are orthogonal; false when they are. Inner products of k terms
+/// are known to about sqrt(k) roundings.
+bool orthogonalize(double* a, double* v, std::int64_t k, std::int64_t p, std::int64_t q) {
+  double* const x = a + p * k;
+  double* const y = a + q * k;
+  const double xx = inner_product(x, x, k), yy = inner_product(y, y, k), xy = inner_product(x, y, k);
+  if (std::abs(xy) <= 0x1p-52 * std::sqrt(static_cast<double>(k)) * std::sqrt(xx) * std::sqrt(yy)) return false;
+  const double theta = (yy - xx) / (2 * xy);
+  const double tangent = std::copysign(1.0, theta) / (std::abs(theta) + std::sqrt(theta * theta + 1));
+  const double c = 1 / std::sqrt(tangent * tangent + 1);
+  rotate(x, y, k, c, tangent * c);
+  rotate(v + p * k, v + q * k, k, c, tangent * c);
+  return true;
+}
+
+/// One-sided Jacobi (Hestenes 1958; accuracy: Demmel and Veselic 1992).
+void singular_sample(double* values, double* vectors, double* a, std::int64_t k, std::vector<double>& rotations,
+                     std::vector<std::pair<double, std::int64_t>>& order) {
+  if (!std::all_of(a, a + k * k, [](double x) { return std::isfinite(x); })) {
+    std::fill_n(values, k, kNaN);
+    std::fill_n(vectors, k * k, kNaN);
+    return;
+  }
+  rotations.assign(static_cast<std::size_t>(k * k), 0.0);
+  double* const v = rotations.data();
+  for (std::int64_t i = 0; i < k; ++i) v[i * k + i] = 1;
+  bool rotated = true;
+  for (int sweep = 0; rotated && sweep < kMaxSweeps; ++sweep) {
+    rotated = false;
+    for (std::int64_t p = 0; p < k; ++p) {
+      for (std::int64_t q = p + 1; q < k; ++q) rotated = orthogonalize(a, v, k, p, q) || rotated;
+    }
+  }
+  order.clear();
+  for (std::int64_t i = 0; i < k; ++i) order.emplace_back(std::sqrt(inner_product(a + i * k, a + i * k, k)), i);
+  std::sort(order.begin(), order.end());
+  for (std::int64_t i = 0; i < k; ++i) {
+    const auto& [value, source] = order[static_cast<std::size_t>(i)];
+    const double* const row = v + source * k;
+    const double largest =
+        *std::max_element(row, row + k, [](double x, double y) { return std::abs(x) < std::abs(y); });
+    const double sign = largest < 0 ? -1 : 1;
+    values[i] = value;
+    for (std::int64_t j = 0; j < k; ++j) vectors[i * k + j] = sign * row[j];
+  }
+}
+
+}  // namespace
+
+void CpuOps::do_lq_factor(Tensor l, Tensor t) {
+  const std::int64_t k = l.extent(1);
+  const Matrix<double> rows = matrix<double>(t);
+  double* const factors = l.as<double>();
+  parallel_rows(
+      l.rows(), 4 * k * k * rows.cols + 1000, team_,
+      [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t i = first; i < last; ++i)
+          factor_sample(factors + i * k * k, Matrix<double>{rows.row(i * k), k, rows.cols, rows.ld}, k);
+      },
+      1);
+}
+
+void CpuOps::do_singular_values(Tensor values, Tensor vectors, Tensor a) {
+  const std::int64_t k = a.extent(1);
+  const Matrix<double> singular = matrix<double>(values);
+  double* const v = vectors.as<double>();
+  double* const matrices = a.as<double>();
+  parallel_rows(a.rows(), 60 * k * k * k + 200, team_, [&](std::int64_t first, std::int64_t last) {
+    std::vector<double> rotations;
+    std::vector<std::pair<double, std::int64_t>> order;
+    for (std::int64_t i = first; i < last; ++i)
+      singular_sample(singular.row(i), v + i * k * k, matrices + i * k * k, k, rotations, order);
+  });
+}
+
+void CpuOps::do_log_volume(Tensor h, Tensor deficiency, Tensor values, double tolerance) {
+  const Matrix<double> singular = matrix<double>(values);
+  double* const volumes = h.as<double>();
+  double* const missing = deficiency.as<double>();
+  parallel_rows(singular.rows, 40 * singular.cols, team_, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const double* const s = singular.row(i);
+      const std::int64_t k = singular.cols;
+      double sum = 0;
+      std::int64_t small = 0;
+      for (std::int64_t j = 0; j < k; ++j) {
+        sum += std::log(s[j]);
+        if (s[j] <= tolerance * s[k - 1]) ++small;
+      }
+      volumes[i] = small > 0 ? -std::numeric_limits<double>::infinity() : sum;
+      missing[i] = static_cast<double>(small);
+    }
+  });
+}
+
+}  // namespace bracket

@@ -1,0 +1,375 @@
+// The ops behind the Jacobian estimators against their definitions in double.
+#include "tests/jacobian_fixture.h"
+
+namespace bracket::test {
+namespace {
+
+class JacobianOpsTest : public OpsTest {
+ protected:
+  DeviceTensor cube(std::int64_t n, std::int64_t k) { return empty(context(), DType::f64, {n, k, k}); }
+  static MatrixXd square(const HostMatrix& m, std::int64_t i, std::int64_t k) {
+    return Eigen::Map<const RowMatrix>(m.values.data() + i * k * k, k, k);
+  }
+};
+
+// L Q = T to c K D roundings of |T| (Higham 2002, theorem 19.4), Q orthonormal to the same.
+TEST_P(JacobianOpsTest, LqFactorReproducesTheRows) {
+  for (const std::int64_t k : {1, 2, 3, 8, 17, 33}) {
+    for (const std::int64_t extra : {0, 1, 40}) {
+      for (const std::int64_t n : {0, 1, 3}) {
+        const std::int64_t D = k + extra;
+        HostMatrix t = random_matrix(n * k, D, 1);
+        for (std::int64_t j = 0; n == 3 && k > 1 && j < D; ++j) t(k + 1, j) = 2 * t(k, j);  // a dependent row
+        for (std::int64_t j = 0; n == 3 && j < D; ++j) t(2 * k, j) = 0;                     // and a zero one
+        const DeviceTensor q = upload(context(), t, DType::f64, 3), l = cube(n, k);
+        ops().lq_factor(l, q);
+        const HostMatrix got_q = download(context(), q), got_l = download(context(), l);
+        const double limit = 8 * static_cast<double>(k * D) * 0x1p-53;
+        for (std::int64_t i = 0; i < n; ++i) {
+          const MatrixXd rows = block_rows(got_q, i * k, k), factor = square(got_l, i, k);
+          const MatrixXd given = block_rows(t, i * k, k);
+          EXPECT_LE((factor * rows - given).norm(), limit * given.norm()) << k << " " << D;
+          EXPECT_LE((rows * rows.transpose() - MatrixXd::Identity(k, k)).norm(), limit) << k << " " << D;
+          for (std::int64_t a = 0; a < k; ++a) {
+            EXPECT_GE(factor(a, a), 0);
+            for (std::int64_t b = a + 1; b < k; ++b) EXPECT_EQ(factor(a, b), 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+// x^T A = s w^T with orthonormal x; s against a two-sided Jacobi. Graded rows: small values relative to themselves.
+TEST_P(JacobianOpsTest, SingularValuesKeepRelativeAccuracyOfGradedRows) {
+  for (const std::int64_t k : {1, 2, 3, 8, 17, 33}) {
+    const std::int64_t n = 3;
+    HostMatrix a(n * k, k);
+    auto engine = test_engine(static_cast<std::uint64_t>(k));
+    std::vector<MatrixXd> given;
+    for (std::int64_t i = 0; i < n; ++i) {
+      MatrixXd m = normal_matrix(k, k, engine);
+      if (i == 1) m = Eigen::Map<const VectorXd>(geometric_spectrum(k, 1e-12, 1e12).data(), k).asDiagonal() * m;
+      if (i == 2) m.row(0).setZero();
+      given.push_back(m);
+      Eigen::Map<RowMatrix>(a.values.data() + i * k * k, k, k) = m;
+    }
+    const DeviceTensor values = empty_matrix(context(), DType::f64, n, k, 2), vectors = cube(n, k), work = cube(n, k);
+    upload_into(context(), work, a);
+    ops().singular_values(values, vectors, work);
+    const HostMatrix s = download(context(), values), x = download(context(), vectors);
+    const double limit = 40 * static_cast<double>(k) * 0x1p-53;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const MatrixXd& m = given[static_cast<std::size_t>(i)];
+      const MatrixXd v = square(x, i, k), image = v * m;
+      EXPECT_LE((v * v.transpose() - MatrixXd::Identity(k, k)).norm(), limit);
+      for (std::int64_t j = 0; j < k; ++j) {
+        // The rows are scaled by D: every value is known relative to itself, times the condition of the unscaled rows.
+        EXPECT_NEAR(image.row(j).norm(), s(i, j), limit * m.norm()) << k;
+        if (j > 0) {
+          EXPECT_LE(s(i, j - 1), s(i, j));
+        }
+      }
+      const VectorXd reference = singular_values_of(m);
+      for (std::int64_t j = 0; j < k; ++j) EXPECT_NEAR(s(i, j), reference(j), limit * reference(k - 1));
+      // The product of all values is the determinant, graded or not.
+      if (i == 1) {
+        double log_product = 0;
+        for (std::int64_t j = 0; j < k; ++j) log_product += std::log(s(i, j));
+        const MatrixXd unscaled =
+            Eigen::Map<const VectorXd>(geometric_spectrum(k, 1e-12, 1e12).data(), k).asDiagonal().inverse() * m;
+        double expected = unscaled.fullPivLu().matrixLU().diagonal().array().abs().log().sum();
+        for (const double scale : geometric_spectrum(k, 1e-12, 1e12)) expected += std::log(scale);
+        EXPECT_NEAR(log_product, expected,
+                    limit * singular_values_of(unscaled)(k - 1) / singular_values_of(unscaled)(0));
+      }
+      if (i == 2) {
+        EXPECT_EQ(s(i, 0), 0);
+      }
+    }
+  }
+}
+
+TEST_P(JacobianOpsTest, SingularValuesOfWhatIsNotFiniteAreNaN) {
+  const DeviceTensor work = cube(2, 3), values = empty_matrix(context(), DType::f64, 2, 3), vectors = cube(2, 3);
+  HostMatrix a = random_matrix(6, 3, 1);
+  a(1, 2) = kInfinity;
+  upload_into(context(), work, a);
+  ops().singular_values(values, vectors, work);
+  const HostMatrix s = download(context(), values);
+  for (std::int64_t j = 0; j < 3; ++j) EXPECT_TRUE(std::isnan(s(0, j)) && s(1, j) > 0);
+}
+
+TEST_P(JacobianOpsTest, LogVolumeCountsWhatIsMissing) {
+  HostMatrix s(5, 3);
+  s.values = {1, 2, 4, 1e-9, 1, 2, 0, 0, 0, kNaN, kNaN, kNaN, 0, 0, 3};
+  const DeviceTensor h = empty(context(), DType::f64, {5}), missing = empty(context(), DType::f64, {5});
+  ops().log_volume(h, missing, upload(context(), s, DType::f64, 1), 1e-9);
+  EXPECT_MATRICES_CLOSE(download(context(), h), host_vector({std::log(8), -kInfinity, -kInfinity, kNaN, -kInfinity}),
+                        absolute_limit(1e-15));
+  EXPECT_MATRICES_CLOSE(download(context(), missing), host_vector({0, 1, 3, 0, 2}), absolute_limit(0));
+}
+
+// J V = U B, V^T V = I, U^T U = I where nothing is lost, and v_{k+1} continues where the space ends early.
+TEST_P(JacobianOpsTest, GolubKahanRelationsHold) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const std::int64_t d : {1, 2, 3, 9, 33}) {
+      const std::int64_t D = d + 5, k = std::min<std::int64_t>(d, 7), m = 4;
+      auto engine = test_engine(static_cast<std::uint64_t>(d));
+      MatrixXd j = with_singular_values(D, geometric_spectrum(d, 0.5, 10), engine);
+      if (d == 9) j = with_singular_values(D, std::vector<double>(9, 2.0), engine);  // one step exhausts the space
+      j = rounded(j, dtype);
+      const DeviceTensor jacobian = upload(context(), host_matrix(j), dtype);
+      const DeviceTensor basis = upload(context(), HostMatrix(m * k, d), dtype);
+      const DeviceTensor alpha = empty_matrix(context(), DType::f64, m, k, 1);
+      const DeviceTensor beta = empty_matrix(context(), DType::f64, m, k, 2), norm = empty(context(), DType::f64, {m});
+      const DeviceTensor u = empty_matrix(context(), dtype, m, D, 1), jv = empty_matrix(context(), dtype, m, D);
+      const DeviceTensor w = empty_matrix(context(), dtype, m, d, 3),
+                         start = upload(context(), random_matrix(m, d, 3), dtype);
+      const auto row_of_basis = [&](std::int64_t step) {
+        auto* const first = static_cast<std::byte*>(basis.tensor().data()) + step * d * dtype_bytes(dtype);
+        return Tensor::matrix(first, dtype, m, d, k * d);
+      };
+      ops().normalize_rows(row_of_basis(0), norm, start);
+      std::vector<HostMatrix> lefts;
+      for (std::int64_t step = 0; step < k; ++step) {
+        ops().linear_forward(jv, row_of_basis(step), jacobian);
+        ops().golub_kahan_left(u, alpha, jv, beta, step);
+        lefts.push_back(download(context(), u));
+        ops().linear_reverse_data(w, u, jacobian, Update::overwrite);
+        ops().golub_kahan_right(basis, beta, w, alpha, step);
+      }
+      const HostMatrix a = download(context(), alpha), b = download(context(), beta), v = download(context(), basis);
+      // A step rounds J v, u and v once each in storage; the recurrence adds those of k steps.
+      const double size = singular_values_of(j)(d - 1), limit = 40 * static_cast<double>(k + d) * unit_roundoff(dtype);
+      for (std::int64_t i = 0; i < m; ++i) {
+        const MatrixXd basis_i = block_rows(v, i * k, k);
+        EXPECT_LE((basis_i * basis_i.transpose() - MatrixXd::Identity(k, k)).norm(), limit) << "d " << d;
+        MatrixXd left(k, D), bidiagonal = MatrixXd::Zero(k, k);
+        for (std::int64_t s = 0; s < k; ++s) {
+          left.row(s) = block_rows(lefts[static_cast<std::size_t>(s)], i, 1);
+          bidiagonal(s, s) = a(i, s);
+          if (s + 1 < k) bidiagonal(s, s + 1) = b(i, s);
+        }
+        EXPECT_LE((basis_i * j.transpose() - bidiagonal.transpose() * left).norm(), limit * size) << "d " << d;
+        // Directions orthonormal and images by recurrence: U loses orthogonality with the condition only.
+        EXPECT_LE((left * left.transpose() - MatrixXd::Identity(k, k)).norm(), 20 * limit) << "d " << d;
+        if (k == d) {
+          EXPECT_EQ(b(i, k - 1), 0);
+        }
+        if (d == 9) {
+          EXPECT_EQ(b(i, 0), 0);
+        }
+        EXPECT_NEAR(download(context(), norm)(i, 0), block_rows(random_matrix(m, d, 3), i, 1).norm(), 4 * limit);
+      }
+    }
+  }
+}
+
+// The rule integrates polynomials: v^T (J^T J)^p v for p <= 2 k - 1 (Gauss), <= 2 k (Gauss-Radau); its node is there.
+TEST_P(JacobianOpsTest, QuadratureIntegratesPolynomials) {
+  const std::int64_t m = 4, k = 3;
+  const HostMatrix alpha = random_matrix(m, 5, 1, 0.5, 2), beta = random_matrix(m, 5, 2, 0.2, 1);
+  const DeviceTensor a = upload(context(), alpha), b = upload(context(), beta);
+  const HostMatrix ends = host_vector({0.01, 0.02});
+  const DeviceTensor lower = upload_vector(context(), ends);
+  const DeviceTensor norm = upload_vector(context(), host_vector({1, 2, 0, 1.5}));
+  for (const bool radau : {false, true}) {
+    const std::int64_t size = radau ? k + 1 : k;
+    const DeviceTensor work = cube(m, size), values = empty_matrix(context(), DType::f64, m, size),
+                       vectors = cube(m, size);
+    ops().bidiagonal(work, a, b, radau ? Tensor(lower) : Tensor());
+    ops().singular_values(values, vectors, work);
+    const HostMatrix s = download(context(), values);
+    for (int p = 0; p <= (radau ? 2 * k : 2 * k - 1); ++p) {
+      const DeviceTensor sum = upload_vector(context(), host_vector({1, 1, 1, 1}));
+      ops().quadrature(sum, values, vectors, norm, {}, power_function(p), Update::accumulate);
+      const HostMatrix got = download(context(), sum);
+      for (std::int64_t i = 0; i < m; ++i) {
+        MatrixXd full = MatrixXd::Zero(5, 5);
+        for (int j = 0; j < 5; ++j) full(j, j) = alpha(i, j);
+        for (int j = 0; j < 4; ++j) full(j, j + 1) = beta(i, j);
+        VectorXd v = VectorXd::Unit(5, 0);
+        for (int q = 0; q < p; ++q) v = full.transpose() * (full * v);
+        const double size_i = download(context(), norm)(i, 0);
+        const double expected = 1 + size_i * size_i * v(0);
+        EXPECT_NEAR(got(i, 0), expected, 1e3 * 0x1p-53 * std::pow(9.0, p)) << "power " << p << (radau ? " Radau" : "");
+      }
+    }
+    if (!radau) continue;
+    for (std::int64_t i = 0; i < m; ++i) EXPECT_NEAR(s(i, 0) * s(i, 0), ends(i / 2, 0), 1e-14);
+  }
+  // An end inside the spectrum is none.
+  const DeviceTensor work = cube(m, k + 1);
+  ops().bidiagonal(work, a, b, upload_vector(context(), host_vector({100, kNaN})));
+  const HostMatrix blocks = download(context(), work);
+  for (std::int64_t i = 0; i < m; ++i) {
+    const double last = square(blocks, i, k + 1)(k, k);
+    EXPECT_TRUE(i < 2 ? last == 0 : std::isnan(last)) << last;
+  }
+}
+
+TEST_P(JacobianOpsTest, WeightsOfARuleAreRespected) {
+  const DeviceTensor values = upload(context(), [] {
+    HostMatrix s(3, 2);
+    s.values = {0, 2, 0, 2, 3, 3};
+    return s;
+  }());
+  const DeviceTensor vectors = cube(3, 2), norm = upload_vector(context(), host_vector({1, 1, 2}));
+  HostMatrix x(6, 2);
+  x.values = {0, 1, 1, 0, 1, 0, 0, 1, 0.6, 0.8, -0.8, 0.6};
+  upload_into(context(), vectors, x);
+  const DeviceTensor sum = upload_vector(context(), host_vector({0, 0, 5})),
+                     weight = upload_vector(context(), host_vector({-2, -2, 0}));
+  // No weight on the zero; all of it; none asked for.
+  ops().quadrature(sum, values, vectors, norm, weight, kLogarithm, Update::accumulate);
+  EXPECT_MATRICES_CLOSE(download(context(), sum), host_vector({-2 * std::log(4.0), -kInfinity, 5}),
+                        absolute_limit(1e-15));
+}
+
+// The bound holds and is attained to a factor for a pair that is nearly converged; closed forms at the ends.
+TEST_P(JacobianOpsTest, CertificateBoundsTheDistance) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    auto engine = test_engine(5);
+    const std::int64_t n = 5, d = 3, D = 4;
+    const MatrixXd j = rounded(with_singular_values(D, {0.25, 1, 3}, engine), dtype);
+    const VectorXd s = singular_values_of(j);
+    HostMatrix v = random_matrix(n, d, 6).rounded(dtype);
+    for (std::int64_t c = 0; c < d; ++c) v(3, c) = 0;
+    v(4, 1) = kNaN;
+    const DeviceTensor jacobian = upload(context(), host_matrix(j), dtype), direction = upload(context(), v, dtype, 1);
+    const DeviceTensor jv = empty_matrix(context(), dtype, n, D), w = empty_matrix(context(), dtype, n, d);
+    ops().linear_forward(jv, direction, jacobian);
+    ops().linear_reverse_data(w, jv, jacobian, Update::overwrite);
+    const DeviceTensor h = empty(context(), DType::f64, {n}), mu = empty(context(), DType::f64, {n});
+    const DeviceTensor scale = empty(context(), dtype, {n}), distance = empty(context(), DType::f64, {n});
+    ops().singular_certificate(h, scale, mu, distance, w, direction, jv, 3);
+    const HostMatrix value = download(context(), mu), bound = download(context(), distance);
+    const double slack = 40 * unit_roundoff(dtype) * 3;
+    for (std::int64_t i = 0; i < 3; ++i) {
+      const VectorXd x = block_rows(v, i, 1).transpose();
+      const double exact = (j * x).norm() / x.norm();
+      EXPECT_NEAR(value(i, 0), exact, slack);
+      EXPECT_NEAR(download(context(), h)(i, 0), 3 * std::log(exact), 3 * slack / exact);
+      EXPECT_NEAR(download(context(), scale)(i, 0), 3 / (j * x).squaredNorm(), 40 * slack / (j * x).squaredNorm());
+      EXPECT_LE((s.array() - exact).abs().minCoeff(), bound(i, 0) + slack);
+      const VectorXd residual = j.transpose() * (j * x) / x.norm() / exact - exact * x / x.norm();
+      EXPECT_LE(bound(i, 0), residual.norm() * std::sqrt(0.5) + slack);
+    }
+    for (const std::int64_t i : {3, 4}) EXPECT_TRUE(std::isnan(value(i, 0)) && std::isnan(bound(i, 0))) << i;
+  }
+}
+
+// d steps of conjugate gradients solve a d x d system; rows that are done stay as they are.
+TEST_P(JacobianOpsTest, ConjugateGradientsSolve) {
+  auto engine = test_engine(7);
+  const std::int64_t m = 3, d = 6, D = 9;
+  const MatrixXd j = with_singular_values(D, geometric_spectrum(d, 1, 4), engine);
+  HostMatrix b = random_matrix(m, d, 8);
+  for (std::int64_t c = 0; c < d; ++c) b(2, c) = 0;
+  const DeviceTensor jacobian = upload(context(), host_matrix(j)), x = upload(context(), HostMatrix(m, d)),
+                     r = upload(context(), b, DType::f64, 1), p = upload(context(), b),
+                     w = empty_matrix(context(), DType::f64, m, d), jp = empty_matrix(context(), DType::f64, m, D);
+  const DeviceTensor norm = empty(context(), DType::f64, {m}), residual = empty(context(), DType::f64, {m});
+  ops().normalize_rows(w, norm, r);
+  ops().copy(residual, norm);
+  for (int step = 0; step < 8; ++step) {
+    ops().linear_forward(jp, p, jacobian);
+    ops().linear_reverse_data(w, jp, jacobian, Update::overwrite);
+    ops().conjugate_gradient_step(x, r, p, residual, w, jp, norm, 1e-12);
+  }
+  const HostMatrix got = download(context(), x), rest = download(context(), residual);
+  for (std::int64_t i = 0; i < m; ++i) {
+    const VectorXd right = block_rows(b, i, 1).transpose();
+    const VectorXd expected = (j.transpose() * j).ldlt().solve(right);
+    EXPECT_LE((block_rows(got, i, 1).transpose() - expected).norm(), 1e-11 * right.norm());
+    EXPECT_LE(rest(i, 0), 1e-12 * right.norm());
+  }
+  const HostMatrix before = download(context(), x);
+  ops().conjugate_gradient_step(x, r, p, residual, w, jp, norm, 1e-12);
+  EXPECT_MATRICES_IDENTICAL(download(context(), x), before);
+}
+
+TEST_P(JacobianOpsTest, RandomSignsAreTheTopBits) {
+  const RandomKey key{7, RandomStream::test, 3};
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const std::int64_t count : {0, 1, 5, 300}) {
+      const DeviceTensor y = empty(context(), dtype, {count});
+      ops().random_signs(y, key, nullptr);
+      const HostMatrix got = download(context(), y);
+      for (std::int64_t e = 0; e < count; ++e)
+        EXPECT_EQ(got(e, 0), random_word(key, static_cast<std::uint64_t>(e)) >> 31 != 0 ? 1 : -1);
+    }
+  }
+}
+
+TEST_P(JacobianOpsTest, ProjectRowsLeavesTheComplement) {
+  auto engine = test_engine(9);
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const std::int64_t n = 2, d = 37, vectors = 5, rows = 3;
+    MatrixXd q(n * vectors, d);
+    for (std::int64_t i = 0; i < n; ++i)
+      q.middleRows(i * vectors, vectors) = orthonormal_columns(d, vectors, engine).transpose();
+    q = rounded(q, dtype);
+    const HostMatrix given = random_matrix(n * rows, d, 10).rounded(dtype);
+    const DeviceTensor x = upload(context(), given, dtype, 2);
+    ops().project_rows(x, upload(context(), host_matrix(q), dtype, 1), n);
+    const HostMatrix got = download(context(), x);
+    for (std::int64_t i = 0; i < n; ++i) {
+      const MatrixXd basis = q.middleRows(i * vectors, vectors), before = block_rows(given, i * rows, rows),
+                     after = block_rows(got, i * rows, rows);
+      // Q is orthonormal to one rounding per element only.
+      EXPECT_LE((after * basis.transpose()).norm(), 60 * unit_roundoff(dtype));
+      EXPECT_LE((after - before + before * basis.transpose() * basis).norm(), 200 * unit_roundoff(dtype));
+    }
+  }
+}
+
+TEST_P(JacobianOpsTest, ProbeMeanKnowsItsError) {
+  const DeviceTensor value = empty(context(), DType::f64, {2}), error = empty(context(), DType::f64, {2});
+  ops().probe_mean(value, error, upload_vector(context(), host_vector({1, 2, 6, -kInfinity, 0, 0})), 0.25);
+  EXPECT_EQ(download(context(), value)(0, 0), 3);
+  EXPECT_EQ(download(context(), value)(1, 0), -kInfinity);
+  EXPECT_NEAR(download(context(), error)(0, 0), std::sqrt(0.25 * 7 / 3), 1e-15);
+  ops().probe_mean(value, error, upload_vector(context(), host_vector({1, 2})), 1);
+  EXPECT_MATRICES_CLOSE(download(context(), error), host_vector({kInfinity, kInfinity}), absolute_limit(0));
+  ops().probe_mean(value, error, upload_vector(context(), host_vector({1, 2})), 0);
+  EXPECT_MATRICES_CLOSE(download(context(), error), host_vector({0, 0}), absolute_limit(0));
+}
+
+// Per row the weights are those of one draw of N; over many rows every term has weight 0 but the last, 1.
+TEST_P(JacobianOpsTest, RouletteWeightsSumToTheLastTerm) {
+  const RandomKey key{11, RandomStream::test, 0};
+  const std::int64_t terms = 4, rows = 4000;
+  const double survival = 0.6;
+  const DeviceTensor weights = empty_matrix(context(), DType::f64, terms, rows, 1);
+  ops().roulette_weights(weights, 1, survival, key, nullptr);
+  const HostMatrix got = download(context(), weights);
+  const double probability[] = {1, 1, 0.6, 0.36};
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const double u = random_uniform(key, static_cast<std::uint64_t>(i));
+    double total = 0;
+    for (std::int64_t j = 0; j < terms; ++j) {
+      total += got(j, i);
+      const double here = u < probability[j] ? 1 / probability[j] : 0;
+      const double next = j + 1 < terms && u < probability[j + 1] ? 1 / probability[j + 1] : 0;
+      EXPECT_NEAR(got(j, i), here - next, 1e-14);
+    }
+    EXPECT_NEAR(total, 1, 1e-14);  // sum_j c_j = 1 / P_0
+  }
+  for (std::int64_t j = 0; j < terms; ++j) {
+    double mean = 0, squares = 0;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      mean += got(j, i) / static_cast<double>(rows);
+      squares += got(j, i) * got(j, i) / static_cast<double>(rows);
+    }
+    const double expected = j == terms - 1 ? 1 : 0;
+    const double error = std::sqrt(std::max(squares - mean * mean, 1e-30) / static_cast<double>(rows));
+    EXPECT_NEAR(mean, expected, 4 * error + 1e-12) << "term " << j;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, JacobianOpsTest, ::testing::ValuesIn(test_devices()), device_name);
+
+}  // namespace
+}  // namespace bracket::test
