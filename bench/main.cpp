@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   bracket::bench::describe_run(devices);
   bracket::bench::register_linear_cases(devices);
   bracket::bench::register_convolution_cases(devices);
+  bracket::bench::register_jacobian_cases(devices);
   bracket::bench::register_layer_cases(devices);
   bracket::bench::register_step_cases(devices);
   bracket::bench::register_training_cases(devices);

@@ -26,7 +26,7 @@ class CliTest : public ProgramTest {
 
 TEST_F(CliTest, HelpIsEverywhereAndListsTheExitCodes) {
   for (const std::string command :
-       {"", "train ", "eval ", "classifier ", "density ", "sample ", "energy ", "inspect ", "doctor "}) {
+       {"", "train ", "eval ", "classifier ", "density ", "sample ", "energy ", "jacobian ", "inspect ", "doctor "}) {
     const ProgramResult result = expect_success(command + "--help");
     EXPECT_EQ(result.err, "");
     EXPECT_NE(result.out.find("Usage: bracket " + command), std::string::npos) << result.out;

@@ -150,7 +150,7 @@ TEST_P(TraceTest, UnbiasedWithTheStandardErrorItReports) {
     const std::string name = std::to_string(static_cast<int>(kind));
     judge(trace(jacobian, probes), j.squaredNorm(), Certificate::unbiased, "trace, probes " + name);
     judge(function(jacobian, kLogarithm, probes, d), logs, Certificate::unbiased, "log, probes " + name);
-    const RouletteOptions drawn{2, d, 0.5, 9};
+    const RouletteOptions drawn{2, d, 0.5, false, 9};
     judge(roulette(jacobian, probes, drawn), logs / 2, Certificate::unbiased, "roulette, probes " + name, 0);
   }
   judge(low_rank(jacobian, {2, 4, 5}, false), j.squaredNorm(), Certificate::unbiased, "Hutch++");
@@ -308,6 +308,28 @@ TEST_P(TraceTest, ExchangeableTraceFollowsItsDefinition) {
   EXPECT_NEAR(got.error(0, 0), deviation, 1e-9);
 }
 
+// Steps that no probe has drawn change nothing but the work.
+TEST_P(TraceTest, RouletteRunsWhatIsDrawn) {
+  const std::int64_t d = 12, P = 3;
+  const CallbackJacobian jacobian = matrix_jacobian(matrices_with(2, 13, geometric_spectrum(d, 0.4, 5), 16));
+  RouletteOptions options{2, 100, 0.4, true, 3};
+  const ProbeOptions probes{ProbeKind::rademacher, P, 3};
+  const Estimate all = roulette(jacobian, probes, options);
+  EXPECT_EQ(all.passes.apply, P * d);
+  options.all_steps = false;
+  const Estimate drawn = roulette(jacobian, probes, options);
+  EXPECT_LT(drawn.passes.apply, P * d);
+  EXPECT_GE(drawn.passes.apply, P * 2);
+  EXPECT_MATRICES_IDENTICAL(drawn.value, all.value);
+  EXPECT_MATRICES_IDENTICAL(drawn.error, all.error);
+  EXPECT_EQ(drawn.certificate, Certificate::unbiased);
+  options.maximum = 4;
+  EXPECT_EQ(roulette(jacobian, probes, options).certificate, Certificate::optimistic);
+  options.survival = 1;
+  const Estimate gauss = function(jacobian, kLogarithm, probes, 4), certain = roulette(jacobian, probes, options);
+  for (std::int64_t i = 0; i < 2; ++i) EXPECT_NEAR(certain.value(i, 0), gauss.value(i, 0) / 2, 1e-12);
+}
+
 // Zero, rank-deficient, NaN and no samples at all.
 TEST_P(TraceTest, SpecialSamples) {
   auto engine = test_engine(14);
@@ -329,7 +351,7 @@ TEST_P(TraceTest, SpecialSamples) {
     EXPECT_EQ(low.value(0, 0), 0);
     EXPECT_TRUE(std::isnan(low.value(2, 0)) && std::isfinite(low.value(3, 0)));
   }
-  const Estimate drawn = roulette(jacobian, {ProbeKind::rademacher, 4, 1}, {1, 3, 0.5, 2});
+  const Estimate drawn = roulette(jacobian, {ProbeKind::rademacher, 4, 1}, {1, 3, 0.5, false, 2});
   EXPECT_EQ(drawn.value(0, 0), -kInfinity);
   EXPECT_FALSE(std::isnan(drawn.value(1, 0)));
   EXPECT_TRUE(std::isfinite(drawn.value(3, 0)));

@@ -7,6 +7,7 @@
 #include "host/core/text.h"
 #include "host/jacobian/bidiagonalization.h"
 #include "host/jacobian/quadrature.h"
+#include "kernels/formula/probes.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -55,6 +56,16 @@ void solve(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probe
   arena.rewind(mark);
 }
 
+/// The last of `terms` terms that some row has a weight on, as Ops::roulette_weights draws them.
+std::int64_t last_term(std::int64_t rows, std::int64_t terms, double survival, const RandomKey& key) {
+  std::int64_t last = 0;
+  for (std::int64_t i = 0; i < rows && last + 1 < terms; ++i) {
+    const double uniform = random_uniform(key, static_cast<std::uint64_t>(i));
+    while (last + 1 < terms && uniform < formula::roulette_probability(last + 1, 0, survival)) ++last;
+  }
+  return last;
+}
+
 }  // namespace
 
 StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
@@ -100,6 +111,8 @@ JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOpera
                           ", must lie in [2^-20, 1]");
   const std::int64_t maximum = std::min(options.maximum, d), certain = std::min(options.certain, maximum);
   const std::int64_t terms = maximum - certain + 1;
+  const RandomKey key{options.seed, RandomStream::jacobian_roulette, options.step};
+  const std::int64_t last = options.all_steps ? terms - 1 : last_term(m, terms, options.survival, key);
   JacobianEstimate estimate;
   estimate.value = arena.allocate(DType::f64, {jacobian.samples()});
   estimate.standard_error = arena.allocate(DType::f64, {jacobian.samples()});
@@ -107,12 +120,11 @@ JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOpera
   estimate.certificate = maximum == d ? Certificate::unbiased : Certificate::optimistic;
   const std::int64_t mark = arena.mark();
   const Tensor samples = arena.allocate(DType::f64, {m}), weights = arena.allocate(DType::f64, {terms, m});
-  const Bidiagonalization b = bidiagonalize(ops, arena, estimate.passes, jacobian, probes.directions, maximum, false,
-                                            [](const Bidiagonalization&) { return false; });
-  ops.roulette_weights(weights, 0, options.survival, {options.seed, RandomStream::jacobian_roulette, options.step},
-                       nullptr);
+  const Bidiagonalization b = bidiagonalize(ops, arena, estimate.passes, jacobian, probes.directions, certain + last,
+                                            false, [](const Bidiagonalization&) { return false; });
+  ops.roulette_weights(weights, 0, options.survival, key, nullptr);
   ops.fill(samples, 0);
-  for (std::int64_t j = 0; j < terms; ++j) {
+  for (std::int64_t j = 0; j <= last; ++j) {
     const std::int64_t small = arena.mark();
     const SmallFactors factors = factor_bidiagonal(ops, arena, b, certain + j);
     ops.quadrature(samples, factors.values, factors.vectors, b.norm, weights.slice_rows(j, 1).reshaped({m}), kLogarithm,

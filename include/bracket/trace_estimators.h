@@ -80,8 +80,11 @@ StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const Jac
 
 struct RouletteOptions {
   std::int64_t certain = 4;        ///< steps that every probe takes
-  std::int64_t maximum = 1 << 20;  ///< steps at most; min(maximum, d) are run for every probe, drawn or not
+  std::int64_t maximum = 1 << 20;  ///< steps at most; never more than d
   double survival = 0.5;           ///< probability of every further step, in [2^-20, 1]
+  /// Runs min(maximum, d) steps whatever is drawn, so that the work is the same for every seed. Otherwise the largest
+  /// number drawn for any probe of the batch; values differ by nothing.
+  bool all_steps = false;
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
 };
@@ -89,9 +92,9 @@ struct RouletteOptions {
 /// h without the bias of few steps: with h_k the Gauss estimate of k steps and N = certain + a geometric number,
 ///   h_certain + sum_{k = certain + 1}^{min(N, maximum)} (h_k - h_{k-1}) / P(N >= k)
 /// has the expectation of h_maximum (Russian roulette: Forsythe and Leibler 1950; Lyne et al. 2015), which is v^T
-/// log(A) v / 2 for maximum >= d: unbiased. The variance grows with the bias that is left at `certain` steps. The work
-/// is that of `maximum` steps whatever is drawn, so that it can be captured; 3 launches per number of steps at the end.
-/// No derivative: take that of stochastic_log_volume.
+/// log(A) v / 2 for maximum >= d: unbiased. The variance grows with the bias that is left at `certain` steps. All
+/// probes take the same number of steps, those that need fewer without effect; 3 launches per number of steps at the
+/// end, whose work grows like its cube. No derivative: take that of stochastic_log_volume.
 JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
                                      const RouletteOptions& options = {});
 

@@ -140,6 +140,7 @@ int run_command_line(int argc, char** argv) {
     add_density(program, action);
     add_sample(program, action);
     add_energy(program, action);
+    add_jacobian(program, action);
     add_inspect(program, action);
     add_doctor(program, action);
     for (CLI::App* command : program.get_subcommands({})) command->allow_extras()->footer(kExitCodes);

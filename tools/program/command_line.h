@@ -20,6 +20,7 @@ void add_classifier(CLI::App& program, Action& action);
 void add_density(CLI::App& program, Action& action);
 void add_sample(CLI::App& program, Action& action);
 void add_energy(CLI::App& program, Action& action);
+void add_jacobian(CLI::App& program, Action& action);
 void add_inspect(CLI::App& program, Action& action);
 void add_doctor(CLI::App& program, Action& action);
 

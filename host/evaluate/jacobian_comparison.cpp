@@ -1,0 +1,231 @@
+#include "host/evaluate/jacobian_comparison.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "bracket/error.h"
+#include "bracket/singular_values.h"
+#include "bracket/trace_estimators.h"
+#include "host/training/inference.h"
+
+namespace bracket {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Certified enough for a comparison, which knows s_1: in use nobody does.
+constexpr double kRadauShare = 0.99;
+
+/// Exact values of the samples that count.
+struct Reference {
+  std::vector<bool> counts;
+  std::vector<double> volume, smallest, trace;
+  std::vector<double> ends;  ///< below s_1^2
+};
+
+class Comparison {
+ public:
+  Comparison(Context& context, const JacobianMaker& make, std::uint64_t seed)
+      : context_(context), make_(make), seed_(seed) {}
+
+  JacobianComparison run() {
+    exact();
+    for (const std::int64_t steps : {2, 5, 20}) iterations(steps);
+    for (const auto& [probes, steps] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {4, 16}, {10, 20}, {16, 32}})
+      quadrature(probes, steps);
+    for (const std::int64_t certain : {4, 16}) roulette(4, certain);
+    traces(10);
+    return std::move(result_);
+  }
+
+ private:
+  using Estimator = std::function<JacobianEstimate(Ops&, Arena&, const JacobianOperator&)>;
+
+  /// Runs an estimator; the values of its samples.
+  std::vector<double> measure(JacobianMethod& method, const Estimator& estimator) {
+    std::vector<double> values;
+    with_planned_arena(context_, [&](Ops& ops, Arena& arena) {
+      const std::unique_ptr<JacobianOperator> jacobian = make_(ops, arena);
+      if (jacobian->samples() < 1)
+        throw InvalidArgument("a comparison of Jacobian estimators needs a sample, got none");
+      const bool planning = arena.planning();
+      if (!planning) context_.synchronize();
+      const Clock::time_point start = Clock::now();
+      const JacobianEstimate e = estimator(ops, arena, *jacobian);
+      if (planning) return;
+      context_.synchronize();
+      method.milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+      method.certificate = e.certificate;
+      method.passes = e.passes;
+      values = read_values(ops, e.value);
+      if (!e.standard_error.absent()) method.standard_error = mean_square_root(read_values(ops, e.standard_error));
+    });
+    return values;
+  }
+
+  double mean_square_root(const std::vector<double>& values) const {
+    double sum = 0, count = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (!reference_.counts[i]) continue;
+      sum += values[i] * values[i];
+      ++count;
+    }
+    return std::sqrt(sum / count);
+  }
+
+  void judge(JacobianMethod method, const std::vector<double>& values, const std::vector<double>& exact) {
+    double count = 0, squares = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (!reference_.counts[i]) continue;
+      ++count;
+      method.value += values[i];
+      method.bias += values[i] - exact[i];
+    }
+    method.value /= count;
+    method.bias /= count;
+    for (std::size_t i = 0; i < values.size(); ++i)
+      if (reference_.counts[i]) squares += std::pow(values[i] - exact[i] - method.bias, 2);
+    method.deviation = count > 1 ? std::sqrt(squares / (count - 1)) : std::numeric_limits<double>::quiet_NaN();
+    result_.methods.push_back(std::move(method));
+  }
+
+  void add(const std::string& family, const std::string& setting, const std::string& quantity,
+           const std::vector<double>& exact, const Estimator& estimator) {
+    JacobianMethod method{family, setting, quantity, Certificate::exact, {}, 0, 0, 0, 0, 0};
+    const std::vector<double> values = measure(method, estimator);
+    judge(std::move(method), values, exact);
+  }
+
+  void exact() {
+    std::vector<double> spectrum;
+    JacobianMethod whole{"exact", "Gram, Cholesky, QR", "log-volume", Certificate::exact, {}, 0, 0, 0, 0, 0};
+    reference_.volume = measure(whole, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+      const ExactEstimate e = exact_log_volume(ops, arena, jacobian, {true, false});
+      result_.inputs = jacobian.inputs();
+      result_.outputs = jacobian.outputs();
+      result_.samples = jacobian.samples();
+      result_.deficient = e.deficient;
+      result_.not_finite = e.not_finite;
+      result_.by_qr = e.by_qr;
+      spectrum = read_values(ops, e.spectrum);
+      return e;
+    });
+    const auto d = static_cast<std::size_t>(result_.inputs);
+    std::vector<double> conditions;
+    for (std::size_t i = 0; i < reference_.volume.size(); ++i) {
+      const double* const s = spectrum.data() + i * d;
+      reference_.counts.push_back(std::isfinite(reference_.volume[i]));
+      reference_.smallest.push_back(static_cast<double>(d) * std::log(s[0]));
+      reference_.ends.push_back(reference_.counts[i] ? kRadauShare * s[0] * s[0] : 1);
+      double trace = 0;
+      for (std::size_t k = 0; k < d; ++k) trace += s[k] * s[k];
+      reference_.trace.push_back(trace);
+      if (!reference_.counts[i]) continue;
+      result_.singular_values.insert(result_.singular_values.end(), s, s + d);
+      conditions.push_back(s[d - 1] / s[0]);
+    }
+    if (conditions.empty())
+      throw Diverged("no Jacobian of " + std::to_string(result_.samples) + " has full rank and finite elements: " +
+                         std::to_string(result_.deficient) + " are rank-deficient, " +
+                         std::to_string(result_.not_finite) + " not finite; take an earlier checkpoint",
+                     "generator", 0);
+    std::nth_element(conditions.begin(), conditions.begin() + static_cast<std::ptrdiff_t>(conditions.size() / 2),
+                     conditions.end());
+    result_.median_condition = conditions[conditions.size() / 2];
+    judge(std::move(whole), reference_.volume, reference_.volume);
+    add("exact smallest", "Gram, Jacobi, QR", "d log s_1", reference_.smallest,
+        [](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+          return exact_smallest_volume(ops, arena, jacobian, {false, false});
+        });
+  }
+
+  /// Equal products: the Krylov space of k + 1 Golub-Kahan steps is what k steps of LOBPCG search.
+  void iterations(std::int64_t steps) {
+    const auto start = [this](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+      const Tensor v = arena.allocate(jacobian.dtype(), {jacobian.samples(), jacobian.inputs()});
+      write_values(ops, v, normal_values({seed_, RandomStream::jacobian_probe, 1}, v.size()));
+      return v;
+    };
+    add("LOBPCG", std::to_string(steps) + " steps", "d log s_1", reference_.smallest,
+        [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+          return lobpcg_smallest(ops, arena, jacobian, start(ops, arena, jacobian), {steps, 0});
+        });
+    add("Golub-Kahan", std::to_string(std::min(steps + 1, result_.inputs)) + " steps", "d log s_1", reference_.smallest,
+        [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+          return golub_kahan_extremes(ops, arena, jacobian, start(ops, arena, jacobian), {steps + 1, 0});
+        });
+  }
+
+  void quadrature(std::int64_t probes, std::int64_t steps) {
+    const std::string setting =
+        std::to_string(probes) + " probes, " + std::to_string(std::min(steps, result_.inputs)) + " steps";
+    for (const bool radau : {false, true}) {
+      add(radau ? "SLQ Gauss-Radau" : "SLQ Gauss", setting, "log-volume", reference_.volume,
+          [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+            StochasticVolumeOptions options;
+            options.quadrature.steps = steps;
+            options.iterations = 0;
+            if (radau) {
+              options.quadrature.lower_end = arena.allocate(DType::f64, {jacobian.samples()});
+              write_values(ops, options.quadrature.lower_end, reference_.ends);
+            }
+            return stochastic_log_volume(ops, arena, jacobian,
+                                         make_probes(ops, arena, jacobian, {ProbeKind::rademacher, probes, seed_}),
+                                         options);
+          });
+    }
+  }
+
+  void roulette(std::int64_t probes, std::int64_t certain) {
+    add("roulette",
+        std::to_string(probes) + " probes, " + std::to_string(std::min(certain, result_.inputs)) + " steps certain",
+        "log-volume", reference_.volume, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+          RouletteOptions options;
+          options.certain = certain;
+          options.seed = seed_;
+          return roulette_log_volume(
+              ops, arena, jacobian, make_probes(ops, arena, jacobian, {ProbeKind::rademacher, probes, seed_}), options);
+        });
+  }
+
+  /// Of about equal numbers of products with J.
+  void traces(std::int64_t products) {
+    const std::int64_t probes = std::min(products, result_.inputs);
+    const std::int64_t third = std::clamp<std::int64_t>(products / 3, 1, result_.inputs);
+    const std::int64_t half = std::clamp<std::int64_t>(products / 2, 1, result_.inputs);
+    for (const auto& [kind, name] :
+         {std::pair{ProbeKind::rademacher, "Rademacher"}, {ProbeKind::orthogonal, "orthogonal"}}) {
+      add("Hutchinson", std::to_string(probes) + " " + name + " probes", "trace", reference_.trace,
+          [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+            return hutchinson_trace(ops, arena, jacobian, make_probes(ops, arena, jacobian, {kind, probes, seed_}));
+          });
+    }
+    add("Hutch++", std::to_string(third) + " directions, " + std::to_string(third) + " probes", "trace",
+        reference_.trace, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+          return hutch_plus_plus_trace(ops, arena, jacobian, {third, third, seed_});
+        });
+    add("XTrace", std::to_string(half) + " directions", "trace", reference_.trace,
+        [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+          return exchangeable_trace(ops, arena, jacobian, {half, 1, seed_});
+        });
+  }
+
+  Context& context_;
+  const JacobianMaker& make_;
+  std::uint64_t seed_;
+  Reference reference_;
+  JacobianComparison result_;
+};
+
+}  // namespace
+
+double JacobianMethod::root_mean_square() const { return std::hypot(bias, std::isnan(deviation) ? 0 : deviation); }
+
+JacobianComparison compare_jacobian_estimators(Context& context, const JacobianMaker& make, std::uint64_t seed) {
+  return Comparison(context, make, seed).run();
+}
+
+}  // namespace bracket

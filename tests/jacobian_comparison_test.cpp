@@ -1,0 +1,109 @@
+// The comparison of all Jacobian estimators: what is exact, what is left out, how it is written.
+#include "host/evaluate/jacobian_comparison.h"
+
+#include <nlohmann/json.hpp>
+
+#include "tests/jacobian_fixture.h"
+
+namespace bracket::test {
+namespace {
+
+JacobianComparison compare(std::vector<MatrixXd> matrices, std::uint64_t seed = 1) {
+  const TestDevice device("cpu");
+  const CallbackJacobian jacobian = matrix_jacobian(std::move(matrices));
+  return compare_jacobian_estimators(
+      device.context(), [&](Ops&, Arena&) { return std::make_unique<CallbackJacobian>(jacobian); }, seed);
+}
+
+std::vector<MatrixXd> well_conditioned(std::int64_t n, std::int64_t d) {
+  auto engine = test_engine(1);
+  std::vector<MatrixXd> matrices;
+  for (std::int64_t i = 0; i < n; ++i)
+    matrices.push_back(with_singular_values(d + 3, geometric_spectrum(d, 0.5, 4), engine));
+  return matrices;
+}
+
+// d = 6: from 6 steps on every rule and iteration that takes them is exact, or has the noise of its probes alone.
+TEST(JacobianComparisons, KnowWhatIsExact) {
+  const std::int64_t d = 6;
+  const JacobianComparison c = compare(well_conditioned(20, d));
+  EXPECT_EQ(c.inputs, d);
+  EXPECT_EQ(c.outputs, d + 3);
+  EXPECT_EQ(c.samples, 20);
+  EXPECT_EQ(c.by_qr + c.deficient + c.not_finite, 0);
+  EXPECT_EQ(c.singular_values.size(), 120u);
+  EXPECT_NEAR(c.median_condition, 4, 1e-12);
+  const double h = 6 * std::log(0.5) + 3 * std::log(4.0);
+  std::int64_t exact = 0;
+  for (const JacobianMethod& m : c.methods) {
+    SCOPED_TRACE(m.family + ", " + m.setting);
+    EXPECT_TRUE(std::isfinite(m.value) && std::isfinite(m.bias) && m.deviation >= 0 && m.milliseconds > 0);
+    EXPECT_GT(m.passes.apply, 0);
+    const bool complete = m.setting == "6 orthogonal probes";
+    EXPECT_EQ(m.standard_error > 0, m.quantity != "d log s_1" && m.family != "exact" && !complete);
+    if (m.family.starts_with("exact") || m.setting == "6 steps" || complete) {
+      ++exact;
+      EXPECT_LE(m.root_mean_square(), 1e-11);
+      EXPECT_EQ(m.certificate == Certificate::exact, m.family == "exact" || complete);
+    } else {
+      EXPECT_GT(m.root_mean_square(), 1e-12);
+      if (m.certificate == Certificate::unbiased) {
+        EXPECT_LE(std::abs(m.bias), 4 * m.deviation / std::sqrt(20.0));
+      }
+    }
+    if (m.quantity == "log-volume") {
+      EXPECT_NEAR(m.value, h + m.bias, 1e-11);
+    }
+    if (m.quantity == "d log s_1") {
+      EXPECT_NEAR(m.value, 6 * std::log(0.5) + m.bias, 1e-11);
+    }
+    if (m.family == "LOBPCG") {
+      EXPECT_GE(m.bias, -1e-11);
+    }
+  }
+  EXPECT_EQ(exact, 5);  // of Golub-Kahan those of 6 steps and of 21, which are 6 too
+}
+
+TEST(JacobianComparisons, LeaveOutWhatHasNoLogVolume) {
+  std::vector<MatrixXd> matrices = well_conditioned(4, 3);
+  matrices[1].setZero();
+  matrices[2](0, 0) = kNaN;
+  const JacobianComparison c = compare(matrices);
+  EXPECT_EQ(c.deficient, 1);
+  EXPECT_EQ(c.not_finite, 1);
+  EXPECT_EQ(c.singular_values.size(), 6u);
+  for (const JacobianMethod& m : c.methods) EXPECT_TRUE(std::isfinite(m.value)) << m.family;
+  EXPECT_NE(summary(c).find("left out: 1 rank-deficient, 1 not finite"), std::string::npos);
+  EXPECT_THROW(compare({MatrixXd::Zero(3, 2)}), Diverged);
+  EXPECT_THROW(compare({MatrixXd::Ones(2, 3)}), InvalidArgument);
+  EXPECT_THROW(compare({}), InvalidArgument);
+}
+
+TEST(JacobianComparisons, AreWrittenAndDrawn) {
+  for (const std::int64_t n : {1, 3}) {
+    const JacobianComparison c = compare(well_conditioned(n, 2));
+    const std::string text = summary(c);
+    for (const char* part : {"J [5, 2]", "LOBPCG", "SLQ Gauss-Radau", "certified lower", "unbiased", "XTrace"})
+      EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
+    const nlohmann::json json = nlohmann::json::parse(to_json(c));
+    EXPECT_EQ(json["methods"].size(), c.methods.size());
+    EXPECT_EQ(json["samples"], n);
+    EXPECT_EQ(json["methods"][0]["deviation"].is_null(), n == 1);  // of one sample there is none
+    EXPECT_GT(accuracy_picture(c).width(), 0);
+    EXPECT_GT(spectrum_picture(c).width(), 0);
+  }
+}
+
+// The same seed gives the same figures, whatever the clock says.
+TEST(JacobianComparisons, AreReproducible) {
+  const auto figures = [](std::uint64_t seed) {
+    JacobianComparison c = compare(well_conditioned(3, 5), seed);
+    for (JacobianMethod& m : c.methods) m.milliseconds = 0;
+    return to_json(c);
+  };
+  EXPECT_EQ(figures(1), figures(1));
+  EXPECT_NE(figures(1), figures(2));
+}
+
+}  // namespace
+}  // namespace bracket::test
