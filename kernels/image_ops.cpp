@@ -16,8 +16,13 @@ void check_masked(const OperandCheck& check, const Tensor& mask, std::int64_t ch
   check.u8_matrix("mask", mask, rows.primal, cols / channels * ((channels + 7) / 8));
 }
 
+/// So that window^2 is far from overflow, for images without pixels, too.
+constexpr std::int64_t kLargestWindow = 1024;
+
 void check_window(const OperandCheck& check, const Window& map) {
   check.countable("height, width and channels", {map.height, map.width, map.channels});
+  if (map.window > kLargestWindow)
+    check.fail("window is " + std::to_string(map.window) + ", must be at most " + std::to_string(kLargestWindow));
   check.divides("window", map.window, "the height", map.height);
   check.divides("window", map.window, "the width", map.width);
   check.finite("scale", map.scale);

@@ -169,6 +169,11 @@ TEST_P(ImageNetworkGradients, PushedTangentsEqualTheFusedCall) {
   expect_push_equals_fused(n);
 }
 
+TEST_P(ImageNetworkGradients, OutputsAloneEqualThoseOfPasses) {
+  NetworkOnDevice n = network();
+  expect_outputs_alone_equal_those_of_passes(n);
+}
+
 TEST_P(ImageNetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n = network();
   expect_gradients_accumulate(n);

@@ -22,6 +22,8 @@ std::int64_t pixels_of(const std::string& preset) {
   return preset.starts_with("faces-64") ? 64 : 28;
 }
 
+bool single_digits(const std::string& preset) { return preset.starts_with("mnist") || preset.starts_with("fashion"); }
+
 std::int64_t count(const NetworkSpec& spec) { return Network(spec, DType::f32).parameter_count(); }
 
 TEST(ImageNetworks, ParameterCountsAreThePublishedOnes) {
@@ -71,7 +73,7 @@ TEST(ImagePresets, AllMakeNetworksThatFitAndSurviveJson) {
         EXPECT_EQ(energy.spec().image, shape);
         EXPECT_EQ(energy.output_size(), 1);
         EXPECT_FALSE(energy.has_batch_norm());
-        EXPECT_EQ(generator.input_size(), 128);
+        EXPECT_EQ(generator.input_size(), single_digits(name) ? 16 : 128);
         EXPECT_EQ(generator.output_image(), shape);
         const auto& last = std::get<ActivationSpec>(config.generator.network.layers.back());
         EXPECT_EQ(last.function, Activation::tanh);
@@ -93,21 +95,28 @@ TEST(ImagePresets, Settings) {
   for (const Row& row : {Row{"cifar10-i", 2e-4, 0.9, 1e-8, kPower, 0.7, 0, 1, 100 * 781},
                          Row{"cifar10-ii", 2e-4, 0.9, 1e-6, kConstant, 0.001, 1, 1, 130 * 781},
                          Row{"cifar10-iii", 5e-5, 0.999, 1e-8, kConstant, 0.001, 0, 1e-4, 130 * 781},
-                         Row{"mnist", 2e-4, 0.9, 1e-8, kConstant, 0.001, 1, 1, 60000},
-                         Row{"fashion-mnist", 2e-4, 0.9, 1e-8, kConstant, 0.001, 1, 1, 60000},
+                         Row{"mnist", 2e-4, 0.99, 1e-8, kConstant, 0.1, 0, 0.1, 60000},
+                         Row{"fashion-mnist", 2e-4, 0.99, 1e-8, kConstant, 0.1, 0, 0.1, 60000},
                          Row{"stacked-mnist", 2e-4, 0.9, 1e-8, kConstant, 0.001, 1, 1, 60000},
                          Row{"faces-64", 2e-4, 0.9, 1e-6, kConstant, 0.001, 1, 1, 130 * 781}}) {
     SCOPED_TRACE(row.name);
     const ImageShape shape = square(3, pixels_of(row.name));
     const TrainerConfig c = make_image_preset(row.name, shape, 50000, 1);
     const OptimizerConfig adam{row.lr, 0, row.beta2, row.epsilon, 0, 0};
-    EXPECT_EQ(c.energy.optimizer, adam);
+    const bool digits = single_digits(row.name);
+    OptimizerConfig energy_adam = adam;
+    if (digits) {
+      energy_adam.lr = 5e-4;
+      energy_adam.clip_norm = 300;
+    }
+    EXPECT_EQ(c.energy.optimizer, energy_adam);
     EXPECT_EQ(c.generator.optimizer, adam);
+    EXPECT_EQ(c.ema_decay, digits ? 0 : 0.999);
     EXPECT_EQ(c.penalty.kind, PenaltyConfig::Kind::bidirectional);
     EXPECT_EQ(std::tie(c.penalty.rule, c.penalty.weight, c.penalty.threshold, c.entropy_weight, c.total_steps),
               std::tie(row.rule, row.weight, row.threshold, row.entropy_weight, row.steps));
     EXPECT_EQ(std::tuple(c.batch_size, c.energy_steps, c.schedule.cosine, c.schedule.warmup_steps),
-              std::tuple(64, 1, false, 0));
+              std::tuple(64, 1, digits, digits ? 50 : 0));
     EXPECT_EQ(c.data.flip, pixels_of(row.name) != 28);
     EXPECT_FALSE(c.data.dequantise);
 
@@ -127,7 +136,26 @@ TEST(ImagePresets, WidthScalesHiddenChannelsOnly) {
   const TrainerConfig narrow = make_image_preset("mnist", square(1, 28), 60000, 0.25);
   EXPECT_EQ(std::get<Conv2dSpec>(narrow.energy.network.layers[0]).channels, 16);
   EXPECT_EQ(std::get<LinearSpec>(narrow.generator.network.layers[0]).features, 128 * 4);
-  EXPECT_EQ(narrow.generator.network.input_size, 128);
+  EXPECT_EQ(narrow.generator.network.input_size, 16);
+}
+
+// Slopes of the energy are bounded in every direction, and the Jacobian is that of the batch just seen.
+TEST(ImagePresets, DigitsHaveABoundedEnergyAndNoStaleStatistics) {
+  for (const char* name : {"mnist", "fashion-mnist"}) {
+    const TrainerConfig config = make_image_preset(name, square(1, 28), 60000, 0.25);
+    const std::vector<LayerSpec>& energy = config.energy.network.layers;
+    EXPECT_EQ(std::get<LinearSpec>(energy.back()), (LinearSpec{.features = 1, .bias = false}));
+    for (const LayerSpec& layer : energy) {
+      if (const auto* conv = std::get_if<Conv2dSpec>(&layer)) {
+        EXPECT_TRUE(conv->spectral_norm);
+      }
+    }
+    for (const LayerSpec& layer : config.generator.network.layers) {
+      if (const auto* norm = std::get_if<BatchNormSpec>(&layer)) {
+        EXPECT_EQ(norm->momentum, 1);
+      }
+    }
+  }
 }
 
 TEST(ImagePresets, Refusals) {

@@ -14,8 +14,9 @@ struct Shape {
   std::int64_t out;
 };
 
-/// Empty in each direction, single elements, around the sizes of warps, tiles and panels, primes, tall and wide.
-constexpr std::array<Shape, 18> kShapes{{{0, 3, 4},
+/// Empty in each direction, single elements, around the sizes of warps, tiles and panels, primes, tall and wide; the
+/// last one is beyond what the CPU multiplies on register tiles.
+constexpr std::array<Shape, 20> kShapes{{{0, 3, 4},
                                          {3, 0, 4},
                                          {3, 4, 0},
                                          {0, 0, 0},
@@ -32,7 +33,9 @@ constexpr std::array<Shape, 18> kShapes{{{0, 3, 4},
                                          {1, 97, 130},
                                          {263, 5, 40},
                                          {1031, 36, 34},
-                                         {131, 100, 300}}};
+                                         {131, 100, 300},
+                                         {41, 97, 2},
+                                         {260, 270, 260}}};
 
 /// What an op computed, what it should be, and sum |a| |b| (+ |c| when accumulating) per element.
 struct Expected {

@@ -128,6 +128,41 @@ inline void expect_push_equals_fused(NetworkOnDevice& n) {
     for (std::size_t i = 0; i < a->size(); ++i) ASSERT_NEAR((*a)[i], (*b)[i], limit) << i;
 }
 
+/// What passes that keep nothing put out: the same bits, from no more memory, all of it given back.
+inline void expect_outputs_alone_equal_those_of_passes(NetworkOnDevice& n) {
+  const StackedFunctional f = functional(n.network().spec(), n.network().output_size(), true);
+  const Network& network = n.network();
+  Context& context = n.context();
+  Ops& ops = context.ops();
+  Arena& arena = n.arena();
+  const DeviceTensor x = upload(context, f.x), t = upload(context, f.tangents);
+  const DeviceTensor y = empty_matrix(context, network.dtype(), f.x.rows, network.output_size());
+  const DeviceTensor ty = empty_matrix(context, network.dtype(), f.tangents.rows, network.output_size());
+  for (const PassMode mode : {PassMode::training, PassMode::inference}) {
+    const std::vector<double> statistics = to_host(ops, n.parameters().buffers);
+    arena.rewind(0);
+    PrimalPass pass;
+    network.forward(ops, arena, pass, n.parameters(), x, mode);
+    const std::vector<double> moved = to_host(ops, n.parameters().buffers);
+    n.set_buffers(statistics);
+    const std::int64_t mark = arena.mark();
+    network.evaluate(ops, arena, y, n.parameters(), x, mode);
+    EXPECT_EQ(arena.mark(), mark);
+    EXPECT_EQ(to_host(ops, Tensor(y)), to_host(ops, pass.output()));
+    EXPECT_EQ(to_host(ops, n.parameters().buffers), moved);
+    if (mode == PassMode::training && network.has_batch_norm()) {
+      EXPECT_THROW(network.push_through(ops, arena, ty, pass, t, f.layout), InvalidArgument);
+      continue;
+    }
+    TangentPass tangent_pass;
+    network.push(ops, arena, tangent_pass, pass, t, f.layout);
+    const std::int64_t after = arena.mark();
+    network.push_through(ops, arena, ty, pass, t, f.layout);
+    EXPECT_EQ(arena.mark(), after);
+    EXPECT_EQ(to_host(ops, Tensor(ty)), to_host(ops, tangent_pass.output()));
+  }
+}
+
 /// Also: the caller's cotangents survive a reverse pass.
 inline void expect_gradients_accumulate(NetworkOnDevice& n) {
   const StackedFunctional f = functional(n.network().spec(), n.network().output_size(), true);

@@ -97,6 +97,12 @@ TEST_P(NetworkGradients, PushedTangentsEqualTheFusedCall) {
   expect_push_equals_fused(n);
 }
 
+TEST_P(NetworkGradients, OutputsAloneEqualThoseOfPasses) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  n.perturb(0.05);
+  expect_outputs_alone_equal_those_of_passes(n);
+}
+
 TEST_P(NetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
   expect_gradients_accumulate(n);

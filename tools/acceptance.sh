@@ -20,6 +20,10 @@ while [ $# -gt 0 ]; do
       program=${2:?acceptance: --program needs the path of the bracket program}
       shift 2
       ;;
+    -h | --help)
+      sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/tools/acceptance.sh"
+      exit 0
+      ;;
     *)
       arguments+=("$1")
       shift

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,12 @@ SECONDS = 600
 AUROC = 0.9
 MODES = 10  # every digit; detection alone says nothing of samples: a collapsed generator had an AUROC of 0.99
 ACCURACY = 99.0
+
+
+def child_seconds():
+    """Processor seconds of all programs run so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run(command):
@@ -52,8 +59,10 @@ def main():
         said, classifier_seconds = run([program, "classifier", "--data", "mnist", "--out", classifier, *data])
         accuracy = float(re.search(r"accuracy ([0-9.]+) %", said).group(1))
         out = folder / "mnist"
+        processor_start = child_seconds()
         _, train_seconds = run([program, "train", "--preset", "mnist", "--data", "mnist", "--width", WIDTH, "--seed", 0,
                                 "--steps", STEPS, "--out", out, "--set", f"picture_every={STEPS}", *data])
+        processor_seconds = child_seconds() - processor_start
         judged, _ = run([program, "eval", out, "--json", "--classifier", classifier, "--ood", "fashion-mnist", *data])
         evaluation = json.loads(judged)
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -69,6 +78,7 @@ def main():
     report = {
         "program": version.strip(), "cpu_model": cpu_model(), "cores": os.cpu_count(),
         "load_average_at_end": os.getloadavg(), "steps": STEPS, "width": WIDTH, "train_seconds": round(train_seconds, 1),
+        "train_processor_seconds": round(processor_seconds, 1), "processors_used": len(os.sched_getaffinity(0)),
         "classifier_seconds": round(classifier_seconds, 1), "evaluation": evaluation,
         "loss_curves": [{key: m.get(key) for key in ("step", "energy_data", "energy_samples", "log_volume", "penalty")}
                         for m in metrics[:: max(1, len(metrics) // 40)]],

@@ -3,6 +3,7 @@
 # exact likelihood, and leaves a picture. A run that is complete is not trained again.
 # Usage: tools/demo.sh [FOLDER]      FOLDER: where run and picture go (default: build/demo in the project)
 set -euo pipefail
+case ${1:-} in -*) echo "usage: tools/demo.sh [FOLDER]" >&2; exit 2 ;; esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=${1:-$root/build/demo}
 mkdir -p "$out"

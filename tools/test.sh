@@ -1,12 +1,21 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test but those labelled slow (tools/acceptance.sh): the CPU suite, the
-# CUDA kernels on the SIMT executor under several schedules and sanitizers, the package, and, with a toolkit, the
-# compilation of all CUDA code. Tests labelled gpu run where there is a GPU; BRACKET_REQUIRE_GPU=1 makes its absence a
-# failure. Reports: build/*/junit*.xml. Usage: tools/test.sh
+# CUDA kernels on the SIMT executor under several schedules, the package, and, with a toolkit, the compilation of all
+# CUDA code. Tests labelled gpu run where there is a GPU; BRACKET_REQUIRE_GPU=1 makes its absence a failure.
+# --sanitizers builds and runs the parts that matter again, under address, undefined-behaviour and thread sanitizers.
+# Reports: build/*/junit*.xml. Usage: tools/test.sh [--sanitizers]
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 jobs=$(nproc)
+sanitizers=false
+for argument in "$@"; do
+  case $argument in
+    --sanitizers) sanitizers=true ;;
+    -h | --help) echo "usage: tools/test.sh [--sanitizers]"; exit 0 ;;
+    *) printf "test.sh: unknown argument '%s'; usage: tools/test.sh [--sanitizers]\n" "$argument" >&2; exit 2 ;;
+  esac
+done
 tools/install_deps.sh
 
 stage() { printf '\n== %s (%d s) ==\n' "$1" "$SECONDS"; }
@@ -22,6 +31,10 @@ run dev all -LE slow
 stage "kernels under other schedules"
 SIMT_ORDER=reverse run dev simt-reverse -L simt
 for seed in 2 3; do SIMT_ORDER=random SIMT_SEED=$seed run dev "simt-random-$seed" -L simt; done
+if ! $sanitizers; then
+  printf '\nall stages passed in %d s (--sanitizers runs more)\n' "$SECONDS"
+  exit
+fi
 
 stage "arithmetic, memory and files, without CUDA, under address and undefined-behaviour sanitizers"
 # Likelihoods, pictures and the program are made of these.
@@ -35,7 +48,8 @@ build asan --target simt_selftest simt_errors_selftest simt_runtime_selftest mem
 run asan asan -L 'cpu|simt' -LE slow -E 'parity|gpu_check|readme|bench_compare'
 
 stage "the executor, some kernels with shared memory, and CPU threads under the thread sanitizer"
-build tsan --target simt_selftest simt_errors_selftest simt_runtime_selftest dense_test reduction_test thread_team_test
+build tsan --target simt_selftest simt_errors_selftest simt_runtime_selftest activation_test convolution_test \
+  dense_test density_test linear_test lobpcg_test masked_activation_test reduction_test thread_team_test
 run tsan tsan -L simt
 run tsan tsan-threads -R ThreadTeam
 

@@ -55,9 +55,9 @@ NetworkSpec image_input(const ImageShape& shape) {
   return spec;
 }
 
-NetworkSpec latent_input() {
+NetworkSpec latent_input(const ImageNetworkOptions& options) {
   NetworkSpec spec;
-  spec.input_size = kImageLatents;
+  spec.input_size = options.latents;
   return spec;
 }
 
@@ -95,7 +95,7 @@ LayerSpec generator_block(const Builder& build, std::int64_t channels) {
 
 ImageNetworks dcgan_32(std::int64_t channels, const ImageNetworkOptions& options) {
   const Builder build(options), plain = generator_builder(options);
-  ImageNetworks networks{image_input({channels, 32, 32}), latent_input()};
+  ImageNetworks networks{image_input({channels, 32, 32}), latent_input(options)};
   std::vector<LayerSpec>& energy = networks.energy.layers;
   for (const auto& [out, kernel, stride] :
        {std::tuple{64, 3, 1}, std::tuple{64, 4, 2}, std::tuple{128, 3, 1}, std::tuple{128, 4, 2}, std::tuple{256, 3, 1},
@@ -121,7 +121,7 @@ ImageNetworks dcgan_32(std::int64_t channels, const ImageNetworkOptions& options
 
 ImageNetworks digits_28(std::int64_t channels, const ImageNetworkOptions& options) {
   const Builder build(options), plain = generator_builder(options);
-  ImageNetworks networks{image_input({channels, 28, 28}), latent_input()};
+  ImageNetworks networks{image_input({channels, 28, 28}), latent_input(options)};
   std::vector<LayerSpec>& energy = networks.energy.layers;
   for (const std::int64_t out : {64, 128, 256, 512}) {
     Conv2dSpec conv = build.conv(build.wide(out), 5, 2, 2);
@@ -132,7 +132,7 @@ ImageNetworks digits_28(std::int64_t channels, const ImageNetworkOptions& option
   build.add_energy_output(energy);
 
   std::vector<LayerSpec>& generator = networks.generator.layers;
-  const BatchNormSpec norm{.deviation = kDeviation};
+  const BatchNormSpec norm{.momentum = options.norm_momentum, .deviation = kDeviation};
   const std::int64_t widest = plain.wide(512);
   generator.emplace_back(plain.linear(widest * 2 * 2));
   generator.emplace_back(UnflattenSpec{widest, 2, 2});
@@ -152,7 +152,7 @@ ImageNetworks digits_28(std::int64_t channels, const ImageNetworkOptions& option
 
 ImageNetworks resnet_64(std::int64_t channels, const ImageNetworkOptions& options) {
   const Builder build(options), plain = generator_builder(options);
-  ImageNetworks networks{image_input({channels, 64, 64}), latent_input()};
+  ImageNetworks networks{image_input({channels, 64, 64}), latent_input(options)};
   std::vector<LayerSpec>& energy = networks.energy.layers;
   for (const std::int64_t out : {64, 128, 256, 512, 1024})
     energy.emplace_back(energy_block(build, build.wide(out), out == 64, out < 1024));

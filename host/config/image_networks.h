@@ -7,7 +7,7 @@
 
 namespace bracket {
 
-inline constexpr std::int64_t kImageLatents = 128;  // d of every generator below
+inline constexpr std::int64_t kImageLatents = 128;  // d of the published generators
 
 struct ImageNetworks {
   NetworkSpec energy;
@@ -15,9 +15,11 @@ struct ImageNetworks {
 };
 
 struct ImageNetworkOptions {
-  double width = 1;            ///< factor on the channels of hidden layers, which stay at least 1
-  bool spectral_norm = false;  ///< of every layer of the energy
-  bool scalar_layer = false;   ///< a factor without bias behind the energy, never normalised
+  double width = 1;                      ///< factor on the channels of hidden layers, which stay at least 1
+  bool spectral_norm = false;            ///< of every layer of the energy
+  bool scalar_layer = false;             ///< a factor without bias behind the energy, never normalised
+  std::int64_t latents = kImageLatents;  ///< d of the generator
+  double norm_momentum = 0.1;            ///< of the generator's BatchNorm in digits_28
 };
 
 /// 32 x 32 pixels; with 3 channels 2,935,873 and 3,812,355 parameters.

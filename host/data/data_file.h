@@ -9,4 +9,7 @@ namespace bracket {
 /// any case.
 bool is_data_file(const std::string& name_or_path);
 
+/// Whether `text` ends in `ending`, which is lower-case, in any case.
+bool has_ending(const std::string& text, const std::string& ending);
+
 }  // namespace bracket

@@ -62,13 +62,6 @@ std::vector<double> shuffled_images(const ImageSet& set, std::int64_t count, con
   return values;
 }
 
-bool has_ending(const std::string& text, const std::string& ending) {
-  return text.size() >= ending.size() &&
-         std::equal(ending.rbegin(), ending.rend(), text.rbegin(), [](char wanted, char c) {
-           return c == wanted || (c >= 'A' && c <= 'Z' && c - 'A' + 'a' == wanted);
-         });
-}
-
 struct Content {
   Table table;
   std::optional<ImageSet> images;
@@ -127,6 +120,13 @@ std::vector<Column> measure_columns(std::span<const double> values, std::size_t 
 }
 
 }  // namespace
+
+bool has_ending(const std::string& text, const std::string& ending) {
+  return text.size() >= ending.size() &&
+         std::equal(ending.rbegin(), ending.rend(), text.rbegin(), [](char wanted, char c) {
+           return c == wanted || (c >= 'A' && c <= 'Z' && c - 'A' + 'a' == wanted);
+         });
+}
 
 bool is_data_file(const std::string& name_or_path) {
   if (name_or_path.find('/') != std::string::npos) return true;

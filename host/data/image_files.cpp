@@ -1,11 +1,14 @@
 #include "host/data/image_files.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "bracket/error.h"
+#include "host/data/data_file.h"
 #include "host/data/picture_folder.h"
 #include "host/files/cifar.h"
 #include "host/files/gzip.h"
@@ -25,7 +28,7 @@ constexpr std::int64_t kLargestImage = std::int64_t{1} << 31;
 
 void require_no_split(const std::string& file_name, Split split) {
   if (split == Split::train) return;
-  throw DataError(path_in_quotes(file_name) + " has no split 'test'; give a file of its own for it");
+  throw AbsentSplit(path_in_quotes(file_name) + " has no split 'test'; give a file of its own for it");
 }
 
 void require_as_many_labels(const ImageSet& set, const std::string& images_name, const std::string& labels_name) {
@@ -105,6 +108,12 @@ std::vector<fs::path> cifar_batches(const fs::path& folder, Split split) {
   return files;
 }
 
+bool starts_with(std::span<const std::byte> bytes, std::string_view start) {
+  return bytes.size() >= start.size() && std::equal(start.begin(), start.end(), bytes.begin(), [](char c, std::byte b) {
+           return std::byte(static_cast<unsigned char>(c)) == b;
+         });
+}
+
 std::optional<fs::path> idx_images(const fs::path& folder, Split split) {
   const std::string stem = split == Split::train ? "train-images" : "t10k-images";
   for (const char* rest : {"-idx3-ubyte", ".idx3-ubyte"}) {
@@ -143,9 +152,11 @@ ImageSet npz_image_set(std::span<const std::byte> bytes, const std::string& file
   if (images == nullptr) {
     std::string names;
     for (const ZipMember& member : members) names += (names.empty() ? "" : ", ") + text_in_quotes(member.name);
-    throw DataError(path_in_quotes(file_name) + " holds no array '" + (split_by_name ? wanted : "images") +
-                    "' of unsigned bytes (it holds " + (names.empty() ? "nothing" : names) +
-                    "); write numpy.savez(file, images=...)");
+    const std::string text = path_in_quotes(file_name) + " holds no array '" + (split_by_name ? wanted : "images") +
+                             "' of unsigned bytes (it holds " + (names.empty() ? "nothing" : names) +
+                             "); write numpy.savez(file, images=...)";
+    if (split_by_name) throw AbsentSplit(text);
+    throw DataError(text);
   }
   if (!split_by_name) require_no_split(file_name, split);
   const std::vector<std::byte> content = unpack(*images, file_name);
@@ -188,10 +199,11 @@ ImageSet parse_npy_image_set(std::span<const std::byte> bytes, const std::string
 ImageSet read_image_file(const fs::path& path, Split split) {
   const std::string name = path.string();
   const std::vector<std::byte> bytes = read_plain_or_gzip(path);
-  if (name.ends_with(".npz")) return npz_image_set(bytes, name, split);
+  if (starts_with(bytes, "PK")) return npz_image_set(bytes, name, split);
+  if (starts_with(bytes, "\x93NUMPY")) return parse_npy_image_set(bytes, name, split);
   require_no_split(name, split);
   if (is_idx(bytes, 3)) return idx_image_set(bytes, path);
-  if (name.ends_with(".bin") || name.ends_with(".bin.gz")) return cifar_image_set({path});
+  if (has_ending(name, ".bin") || has_ending(name, ".bin.gz")) return cifar_image_set({path});
   if (is_idx(bytes, 1)) {
     throw DataError(path_in_quotes(name) + " holds labels, not images; give the file of the images");
   }
@@ -206,8 +218,8 @@ ImageSet read_image_folder(const fs::path& folder, Split split) {
     return cifar_image_set(batches);
   const Split other = split == Split::train ? Split::test : Split::train;
   if (idx_images(folder, other) || !cifar_batches(folder, other).empty()) {
-    throw DataError(path_in_quotes(folder) + " holds the split '" + split_name(other) + "' only; fetch the files of '" +
-                    split_name(split) + "', too");
+    throw AbsentSplit(path_in_quotes(folder) + " holds the split '" + split_name(other) +
+                      "' only; fetch the files of '" + split_name(split) + "', too");
   }
   return read_picture_folder(folder, split);
 }

@@ -64,12 +64,12 @@ ImageSet read_picture_folder(const fs::path& top, Split split) {
   Listing listing = list(folder);
   if (has(listing.folders, "train") || has(listing.folders, "test")) {
     if (!has(listing.folders, split_name(split))) {
-      throw DataError(path_in_quotes(top) + " has no folder '" + split_name(split) + "'; make one with its pictures");
+      throw AbsentSplit(path_in_quotes(top) + " has no folder '" + split_name(split) + "'; make one with its pictures");
     }
     folder /= split_name(split);
     listing = list(folder);
   } else if (split == Split::test) {
-    throw DataError(path_in_quotes(top) + " has no folder 'test'; sort its pictures into folders 'train' and 'test'");
+    throw AbsentSplit(path_in_quotes(top) + " has no folder 'test'; sort its pictures into folders 'train' and 'test'");
   }
   ImageSet set;
   if (listing.folders.empty()) {

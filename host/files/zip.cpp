@@ -20,7 +20,7 @@ constexpr std::uint32_t kLocalSignature = 0x04034b50, kCentralSignature = 0x0201
                         kEnd64Signature = 0x06064b50, kLocatorSignature = 0x07064b50;
 constexpr std::size_t kLocalBytes = 30, kCentralBytes = 46, kEndBytes = 22, kEnd64Bytes = 56, kLocatorBytes = 20;
 constexpr std::size_t kLongestComment = 65535;
-constexpr std::uint32_t kInZip64 = 0xffffffff;  // the value stands in a Zip64 record
+constexpr std::uint32_t kInZip64 = 0xffffffff;       // the value stands in a Zip64 record
 constexpr std::uint16_t kStored = 0, kDeflated = 8;  // methods
 constexpr std::uint16_t kVersion = 20, kNoFlags = 0, kMidnight = 0, kFirstOfJanuary1980 = 0x21;
 constexpr std::size_t kLargestCrcPiece = std::size_t{1} << 30;  // zlib counts in 32 bits
@@ -199,6 +199,11 @@ std::vector<std::byte> serialize_zip(std::span<const NamedBytes> members) {
     throw InvalidArgument("an archive of " + std::to_string(total) +
                           " bytes exceeds the 4 GiB of the ZIP format; write fewer samples or a .npy file");
   }
+  constexpr std::size_t kMost = 0xffff;  // of members, and of bytes in a name
+  if (members.size() > kMost ||
+      std::any_of(members.begin(), members.end(), [&](const auto& member) { return member.name.size() > kMost; }))
+    throw InvalidArgument("an archive of " + std::to_string(members.size()) +
+                          " members: the ZIP format takes 65,535, with names of as many bytes");
   std::vector<std::byte> out, directory;
   out.reserve(static_cast<std::size_t>(total) + kEndBytes);
   for (const NamedBytes& member : members) {

@@ -99,6 +99,8 @@ class Layer {
   static constexpr int kNoSide = -2;
   virtual int side_layer() const noexcept { return kNoSide; }
   virtual bool batch_norm() const noexcept { return false; }
+  /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
+  virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;
   /// Whether `reverse` writes into grad_y.
   virtual bool consumes_grad_y() const noexcept { return false; }

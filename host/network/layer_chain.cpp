@@ -58,6 +58,11 @@ bool LayerChain::batch_norm() const noexcept {
   return std::any_of(layers_.begin(), layers_.end(), [](const auto& layer) { return layer && layer->batch_norm(); });
 }
 
+bool LayerChain::training_state() const noexcept {
+  return std::any_of(layers_.begin(), layers_.end(),
+                     [](const auto& layer) { return layer && layer->training_state(); });
+}
+
 bool LayerChain::injective() const noexcept {
   return std::all_of(layers_.begin(), layers_.end(), [](const auto& layer) { return !layer || layer->injective(); });
 }
@@ -87,6 +92,32 @@ std::uint64_t LayerChain::most_keys_of_a_layer() const noexcept {
   std::uint64_t most = 0;
   for (const auto& layer : layers_) most = std::max(most, layer ? layer->keys() : 0);
   return most;
+}
+
+std::vector<SlotLife> LayerChain::slot_lives() const {
+  // The last reader of what layer i puts out: the next layer that computes something, or one that has it as its side.
+  std::vector<std::size_t> last(layers_.size(), layers_.size());
+  std::size_t next = layers_.size();
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    last[i] = next;
+    if (layers_[i]) next = i;
+  }
+  const auto reads = [&](std::size_t i, std::size_t reader) {
+    for (; !layers_[i]; --i) {  // computed with the one before, or the same value
+      if (i == 0) return;
+    }
+    last[i] = std::max(last[i], reader);
+  };
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    if (layers_[i] && layers_[i]->side_layer() >= 0) reads(static_cast<std::size_t>(layers_[i]->side_layer()), i);
+  }
+  std::vector<SlotLife> lives;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    if (!layers_[i]) continue;
+    lives.resize(lives.size() + layers_[i]->slot_sizes().size(), {i, i});
+    lives.back().last = last[i];
+  }
+  return lives;
 }
 
 // outputs[i + 1]: what layer i puts out; outputs[0]: the chain's input.

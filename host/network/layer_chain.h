@@ -11,6 +11,13 @@
 
 namespace bracket {
 
+/// The layers that a slot's value is needed by, when nothing runs in reverse: from the one that writes it to the last
+/// one that reads it. The chain's output lives to the end.
+struct SlotLife {
+  std::size_t first = 0;
+  std::size_t last = 0;
+};
+
 class LayerChain {
  public:
   /// `path` is what names and messages put before a layer's index: "" or "2.body.". Throws InvalidArgument naming the
@@ -19,10 +26,12 @@ class LayerChain {
 
   const Features& output() const noexcept { return output_; }
   bool batch_norm() const noexcept;
+  bool training_state() const noexcept;
   bool injective() const noexcept;
   bool consumes_grad_y() const noexcept;
   const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }
+  std::vector<SlotLife> slot_lives() const;
 
   /// Layer i draws with the keys behind key.step + i `spacing`. Without a spacing they follow each other closely.
   void initialize(const RandomKey& key, std::uint64_t spacing, const ValueWriter& write) const;

@@ -26,6 +26,7 @@ class LayerWeight {
  public:
   LayerWeight(WeightShape shape, bool spectral_norm, const std::string& prefix, BlockLayout& layout);
 
+  bool spectral_norm() const noexcept { return spectral_norm_; }
   /// What a pass keeps for the weight: `extras().size()` tensors, the first of every `extras` argument below.
   std::vector<Extra> extras() const;
   /// `values` in the file's order; starts the power iteration from key.step + 2.

@@ -12,6 +12,8 @@ namespace bracket {
 namespace {
 
 constexpr std::uint64_t kKeysPerLayer = 256;  // of the random numbers a layer starts with
+constexpr const char* kTangentsNeedInference =
+    "tangents need an inference pass where the network has BatchNorm: batch statistics couple samples";
 
 // Every slot with its primal part and, where there is a tangent pass, its tangent part.
 std::vector<Stacked> stacked_slots(const PrimalPass& pass, const TangentPass* tangent_pass) {
@@ -24,6 +26,53 @@ std::vector<Stacked> stacked_slots(const PrimalPass& pass, const TangentPass* ta
 Tensor allocate_extra(Arena& arena, DType dtype, const Rows& rows, const Extra& extra) {
   if (extra.bytes_per_row) return arena.allocate(DType::u8, {rows.primal, extra.cols});
   return extra.cols == 0 ? arena.allocate(dtype, {extra.rows}) : arena.allocate(dtype, {extra.rows, extra.cols});
+}
+
+// Where values of the given sizes lie in one block when those that are never needed at once may share memory: first
+// fit, in the order in which they are written.
+struct SharedBlock {
+  std::vector<std::int64_t> offsets;
+  std::int64_t size = 0;
+};
+
+SharedBlock share_block(std::span<const SlotLife> lives, std::span<const std::int64_t> sizes) {
+  SharedBlock block;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    std::vector<std::size_t> alive;
+    for (std::size_t j = 0; j < i; ++j)
+      if (lives[j].last >= lives[i].first) alive.push_back(j);
+    std::sort(alive.begin(), alive.end(), [&](auto a, auto b) { return block.offsets[a] < block.offsets[b]; });
+    std::int64_t offset = 0;
+    for (const std::size_t j : alive) {
+      if (offset + sizes[i] <= block.offsets[j]) break;
+      offset = std::max(offset, block.offsets[j] + sizes[j]);
+    }
+    block.offsets.push_back(offset);
+    block.size = std::max(block.size, offset + sizes[i]);
+  }
+  return block;
+}
+
+// Slots of a pass that keeps nothing but its output, which is y.
+std::vector<Tensor> shared_slots(Arena& arena, const LayerChain& chain, const Rows& rows, bool tangent, Tensor y) {
+  constexpr std::int64_t kAlignment = 64;  // elements: a multiple of every vector width
+  const std::vector<SlotSize>& slots = chain.slot_sizes();
+  const std::vector<SlotLife> lives = chain.slot_lives();
+  std::vector<std::int64_t> row_counts, sizes;
+  for (const SlotSize& slot : slots) {
+    const Rows of_slot = slot.rows(rows);
+    row_counts.push_back(tangent ? of_slot.tangent_rows() : of_slot.primal);
+    sizes.push_back((row_counts.back() * slot.cols + kAlignment - 1) / kAlignment * kAlignment);
+  }
+  sizes.back() = 0;
+  const SharedBlock shared = share_block(lives, sizes);
+  const Tensor block = arena.allocate(y.dtype(), {shared.size});
+  std::vector<Tensor> tensors;
+  for (std::size_t i = 0; i + 1 < slots.size(); ++i)
+    tensors.push_back(
+        block.slice_rows(shared.offsets[i], row_counts[i] * slots[i].cols).reshaped({row_counts[i], slots[i].cols}));
+  tensors.push_back(y);
+  return tensors;
 }
 
 Rows rows_of(const PrimalPass& pass, const TangentPass* tangent_pass) {
@@ -84,6 +133,7 @@ std::int64_t Network::values_per_row() const {
 std::int64_t Network::output_size() const noexcept { return chain_->output().size; }
 const std::optional<ImageShape>& Network::output_image() const noexcept { return chain_->output().image; }
 bool Network::has_batch_norm() const noexcept { return chain_->batch_norm(); }
+bool Network::has_training_state() const noexcept { return chain_->training_state(); }
 bool Network::injective_by_construction() const { return chain_->injective(); }
 
 void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const {
@@ -108,8 +158,7 @@ void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t
 void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const {
   const Rows rows = rows_of(primal, tangent_pass);
   if (tangent_pass && primal.mode == PassMode::training && has_batch_norm())
-    throw InvalidArgument(
-        "tangents need an inference pass where the network has BatchNorm: batch statistics couple samples");
+    throw InvalidArgument(kTangentsNeedInference);
   const Frame frame{ops, arena, dtype_, primal.mode, rows, primal.parameters, pass != nullptr};
   if (pass) {
     pass->slots.clear();
@@ -154,6 +203,32 @@ void Network::push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const Prim
   tangent_pass.layout = layout;
   tangent_pass.input = tangents;
   run(ops, arena, nullptr, &tangent_pass, pass);
+}
+
+void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& parameters, Tensor x,
+                       PassMode mode) const {
+  const std::int64_t mark = arena.mark();
+  const Rows rows{x.rows(), 0, 0, 0};
+  const Frame frame{ops, arena, dtype_, mode, rows, parameters, true};
+  std::vector<Stacked> slots;
+  for (const Tensor& slot : shared_slots(arena, *chain_, rows, false, y)) slots.push_back({slot, {}});
+  std::vector<Tensor> extras;
+  for (const Extra& extra : chain_->extras()) extras.push_back(allocate_extra(arena, dtype_, rows, extra));
+  chain_->forward(frame, {x, {}}, slots, extras);
+  arena.rewind(mark);
+}
+
+void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& pass, Tensor tangents,
+                           const TangentLayout& layout) const {
+  if (pass.mode == PassMode::training && has_batch_norm()) throw InvalidArgument(kTangentsNeedInference);
+  const std::int64_t mark = arena.mark();
+  const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
+  const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
+  const std::vector<Tensor> shared = shared_slots(arena, *chain_, rows, true, y);
+  std::vector<Stacked> slots;
+  for (std::size_t i = 0; i < shared.size(); ++i) slots.push_back({pass.slots[i], shared[i]});
+  chain_->forward(frame, {pass.input, tangents}, slots, pass.extras);
+  arena.rewind(mark);
 }
 
 void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,

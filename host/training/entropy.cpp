@@ -24,16 +24,6 @@ std::int64_t chunk_of(const EntropyConfig& config, const Network& generator, std
   return std::min(std::max<std::int64_t>(kTangentBytes / bytes_per_sample, 1), n);
 }
 
-/// y = J V through a saved pass; the activations of the tangents are given up.
-void push_once(Ops& ops, Arena& arena, Tensor y, const PrimalPass& primal, const Network& generator, Tensor tangents,
-               const TangentLayout& layout) {
-  const std::int64_t mark = arena.mark();
-  TangentPass pass;
-  generator.push(ops, arena, pass, primal, tangents, layout);
-  ops.copy(y, pass.output());
-  arena.rewind(mark);
-}
-
 Tensor identities(Ops& ops, Arena& arena, const Network& generator, std::int64_t samples) {
   const std::int64_t d = generator.input_size();
   const Tensor tangents = arena.allocate(generator.dtype(), {samples * d, d});
@@ -60,8 +50,8 @@ void jacobian_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& 
   pass.jacobian = arena.allocate(z.dtype(), {n * d, D});
   for (std::int64_t first = 0; first < n; first += chunk) {
     const std::int64_t mark = arena.mark(), count = std::min(chunk, n - first);
-    push_once(ops, arena, pass.jacobian.slice_rows(first * d, count * d), pass.primal, generator,
-              identities(ops, arena, generator, count), {first, count, d});
+    generator.push_through(ops, arena, pass.jacobian.slice_rows(first * d, count * d), pass.primal,
+                           identities(ops, arena, generator, count), {first, count, d});
     arena.rewind(mark);
   }
 }
@@ -111,13 +101,13 @@ void lobpcg_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   const Tensor jr = arena.allocate(dtype, {n, D});
   ops.fill(p, 0);
   ops.fill(jp, 0);
-  push_once(ops, arena, jv, pass.primal, generator, v, layout);
+  generator.push_through(ops, arena, jv, pass.primal, v, layout);
   for (std::int64_t k = 0; k < iterations; ++k) {
     ReverseRequest product;  // J^T J v
     product.grad_input = r;
     generator.reverse(ops, arena, pass.primal, nullptr, jv, {}, product);
     ops.lobpcg_residual(r, r, v, jv);
-    push_once(ops, arena, jr, pass.primal, generator, r, layout);
+    generator.push_through(ops, arena, jr, pass.primal, r, layout);
     ops.lobpcg_update(v, p, jv, jp, r, jr);
   }
   arena.rewind(mark);
@@ -199,7 +189,7 @@ void entropy_reverse(Ops& ops, Arena& arena, const EntropyPass& pass, const Netw
 
 void jacobian_product(Ops& ops, Arena& arena, Tensor y, const EntropyPass& pass, const Network& generator, Tensor v) {
   if (pass.jacobian.absent())
-    push_once(ops, arena, y, pass.primal, generator, v, {0, v.rows(), 1});
+    generator.push_through(ops, arena, y, pass.primal, v, {0, v.rows(), 1});
   else
     ops.combine_tangents(y, pass.jacobian, v);
 }

@@ -65,13 +65,13 @@ std::vector<double> network_outputs(Context& context, const Network& network, co
   require_points(x, rows, cols, "network_outputs");
   std::vector<double> out;
   out.reserve(static_cast<std::size_t>(rows * network.output_size()));
-  PrimalPass pass;
   const std::int64_t chunk = std::clamp<std::int64_t>(kChunkValues / network.values_per_row(), 1, kChunkRows);
   for_row_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor input = arena.allocate(network.dtype(), {count, cols});
     to_device(ops, input, x.subspan(static_cast<std::size_t>(first * cols), static_cast<std::size_t>(count * cols)));
-    network.forward(ops, arena, pass, parameters, input, PassMode::inference);
-    append_to_host(out, ops, pass.output());
+    const Tensor output = arena.allocate(network.dtype(), {count, network.output_size()});
+    network.evaluate(ops, arena, output, parameters, input, PassMode::inference);
+    append_to_host(out, ops, output);
   });
   return out;
 }

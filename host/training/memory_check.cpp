@@ -30,8 +30,9 @@ MemoryPlan require_memory(const MemoryPool& pool, const TrainerConfig& config, c
                      byte_count(plan.state) + ", data " + byte_count(plan.data) + "), " + byte_count(available) +
                      " are available";
   if (pool.limit() > 0) text += " under the limit of " + byte_count(pool.limit());
-  text += batch > 0 ? "; batch_size " + std::to_string(batch) + " would fit"
-                    : "; not even batch_size 1 would fit: use smaller networks or less data";
+  text += batch > 0
+              ? "; batch_size " + std::to_string(batch) + " would fit"
+              : "; not even batch_size 1 would fit: use smaller networks, or set data.device_bytes to stream the data";
   throw OutOfMemory(text, plan.reserved);
 }
 

@@ -96,11 +96,14 @@ void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number, Te
   draw_batch(ops, x, source, number, config.seed, counter);
   const Tensor z = arena.allocate(dtype, {n, generator.network.input_size()});
   ops.random_normal(z, {config.seed, RandomStream::energy_latent, 0}, counter);
-  // Running statistics move before the inference pass that J is taken from.
-  if (generator.network.has_batch_norm())
-    generator.network.forward(ops, arena, passes.generated, generator.raw, z, PassMode::training);
+  // Buffers move before the inference pass that J is taken from.
+  Tensor fake;
+  if (generator.network.has_training_state()) {
+    fake = arena.allocate(dtype, {n, generator.network.output_size()});
+    generator.network.evaluate(ops, arena, fake, generator.raw, z, PassMode::training);
+  }
   estimate_entropy(ops, arena, z, RandomStream::energy_start, counter);
-  const Tensor fake = generator.network.has_batch_norm() ? passes.generated.output() : passes.entropy.primal.output();
+  if (fake.absent()) fake = passes.entropy.primal.output();
   const std::int64_t mark = arena.mark();
   if (config.penalty.kind == PenaltyConfig::Kind::bidirectional)
     bidirectional_gradient(ops, arena, x, fake, z);
@@ -116,12 +119,13 @@ void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number, Te
   energy.update(ops, arena, state);
 }
 
-// Rows [data; G_train(z); G_eval(z); tangent of G_eval(z) along J v]; the two middle blocks coincide without BatchNorm.
+// Rows [data; G_train(z); G_eval(z); tangent of G_eval(z) along J v]; the two middle blocks coincide where a
+// training pass moves no buffers.
 void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fake, Tensor z) {
   const std::int64_t n = config.batch_size, D = energy.network.input_size();
   const DType dtype = config.dtype;
   const std::int64_t* counter = &state->updates[static_cast<int>(Player::energy)];
-  const bool split = generator.network.has_batch_norm();
+  const bool split = generator.network.has_training_state();
   const std::int64_t primal_rows = split ? 3 * n : 2 * n;
 
   const Tensor probe = arena.allocate(dtype, {n, z.cols()});
@@ -193,7 +197,7 @@ void TrainingStep::generator_update(Ops& ops, Arena& arena, Tensor volume) {
   const std::int64_t* counter = &state->updates[static_cast<int>(Player::generator)];
   const Tensor z = arena.allocate(dtype, {n, generator.network.input_size()});
   ops.random_normal(z, {config.seed, RandomStream::generator_latent, 0}, counter);
-  const bool split = generator.network.has_batch_norm();
+  const bool split = generator.network.has_training_state();
   const bool reuse = !volume.absent();
   if (split || reuse)
     generator.network.forward(ops, arena, passes.generated, generator.raw, z,

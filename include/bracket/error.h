@@ -69,6 +69,12 @@ class DataError : public Error {
   explicit DataError(const std::string& what) : Error(ExitCode::data, what) {}
 };
 
+/// Sound data that lacks the split asked for.
+class AbsentSplit : public DataError {
+ public:
+  using DataError::DataError;
+};
+
 /// A checkpoint file is damaged, incomplete or does not match the network.
 class CheckpointError : public Error {
  public:

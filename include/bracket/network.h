@@ -267,6 +267,8 @@ class Network {
   std::int64_t values_per_row() const;                                        ///< activations that a pass saves per row
   std::int64_t parameter_count() const;                                       ///< learnable scalars
   bool has_batch_norm() const noexcept;
+  /// Whether training passes move buffers: running statistics of BatchNorm, u and v of spectral normalisation.
+  bool has_training_state() const noexcept;
   /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
   /// invertible (the set where they are not has measure zero): a lower bound is then a bound.
   bool injective_by_construction() const;
@@ -283,6 +285,11 @@ class Network {
   /// Sends tangents [layout.rows(), input_size] through an existing primal pass.
   void push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
             const TangentLayout& layout) const;
+  /// The two for callers that want the output y alone ([rows or layout.rows(), output_size], no memory of x, tangents
+  /// or the pass) and no reverse pass: values share memory once no later layer reads them, and all of it is given back.
+  void evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& parameters, Tensor x, PassMode mode) const;
+  void push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& pass, Tensor tangents,
+                    const TangentLayout& layout) const;
   /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
   /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are.
   void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,

@@ -59,7 +59,7 @@ inline std::int64_t panel_rows(std::int64_t rows, std::int64_t cost_per_row_in_f
   const std::int64_t least = std::max<std::int64_t>((kPanelFlops + cost - 1) / cost, 1);
   const std::int64_t most = std::clamp<std::int64_t>(rows / least, 1, kMaxPanels);
   const auto panels = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(most)));
-  const std::int64_t wanted = (rows + panels - 1) / panels;
+  const std::int64_t wanted = std::max<std::int64_t>((rows + panels - 1) / panels, 1);
   return (wanted + multiple - 1) / multiple * multiple;
 }
 

@@ -4,7 +4,8 @@
 // data are some 50 rows by 50 to 100 columns a panel, which Eigen multiplies at 83 GFLOP/s where this reaches 91 (one
 // core of an EPYC 7003 at full clock, float), and one column costs no more than a pass over the other matrix.
 //
-// An element of C is one sum over the depth in order, of fused multiply-adds where the processor has them.
+// An element of C is one sum over the depth in order (multiply_by_few: of four packets of partial sums), of fused
+// multiply-adds where the processor has them; in an order that the shapes alone decide.
 #pragma once
 
 #include <algorithm>

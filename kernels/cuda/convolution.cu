@@ -12,9 +12,9 @@
 // One launch does all classes.
 //
 // Flops        2 r Ho Wo Co k k Ci per call and direction, counting taps that fall outside the image.
-// Bytes        each operand once at least: r (H W Ci + Ho Wo Co) + Co k k Ci elements. A tile asks 2 m n p / 64
-// elements
-//              of the caches, as in linear.cu; a pixel is asked k k / s^2 times, mostly from the first-level cache.
+// Bytes        each operand once at least: r (H W Ci + Ho Wo Co) + Co k k Ci elements. A tile asks the
+//              caches for 2 m n p / 64 elements, as in linear.cu; a pixel is asked k k / s^2 times, mostly from the
+//              first-level cache.
 // Bound        arithmetic, from some 16 channels on both sides on. Convolutions to or from 1 or 3 channels: forward to
 //              and reverse data to few channels run plain, bound by the first-level cache; they are 1 to 2 % of the
 //              flops of DCGAN-32.

@@ -1,6 +1,6 @@
 // The smallest singular value of every sample's Jacobian J [D, d] by locally optimal block preconditioned conjugate
-// gradients (Knyazev 2001; one vector, no preconditioner). n samples; v, r, p, w [n, d]; their images jv, jr, jp [n,
-// D].
+// gradients (Knyazev 2001; one vector, no preconditioner). n samples; v, r, p, w [n, d]; their images jv, jr,
+// jp [n, D].
 //
 //   residual  r = (w - mu^2 v) / |w - mu^2 v|, mu = |jv| / |v|    n (D + 5 d) elements moved    n (2 D + 8 d) flops
 //   update    (v, p) <- Rayleigh-Ritz in span {v, r, p}           n (8 D + 8 d) elements moved  n (24 (D + d)) flops
@@ -9,11 +9,10 @@
 // batch that fits there. All are bound by memory. Rows may be strided; no alignment beyond the element's.
 // Determinism: accumulation in f64 in an order fixed by the block size; the 3 x 3 problem is solved by one thread.
 //
-// | variant  | idea                                                  | sm_90, nvcc 13.0         | time | | residual |
-// block per sample                                      | 42 registers, no spills  | not yet measured on a GPU | |
-// update   | block per sample: 12 inner products, solve, recombine | 102 registers, no spills | not yet measured on a
-// GPU | | volume   | block per sample                                      | 40 registers, no spills  | not yet
-// measured on a GPU |
+// Variants (registers under sm_90, nvcc 13.0, none spills; no times measured on a GPU yet):
+//   residual  block per sample                                       42 registers
+//   update    block per sample: 12 inner products, solve, recombine  102 registers
+//   volume    block per sample                                       40 registers
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/reduce.cuh"
 #include "kernels/cuda/cuda_ops.h"

@@ -29,17 +29,18 @@ HeldOut held_out_images(const Model& model, const ModelOptions& options) {
     Dataset test = open_run_data(model.description, options.data, options.data_dir, Split::test);
     const bool same = std::ranges::equal(test.pixels(), model.data.pixels());
     return {std::move(test), same};
-  } catch (const DataError& error) {
+  } catch (const AbsentSplit& error) {
     warn(std::string(error.what()) + "; the training images stand in for held-out ones");
     return {model.data, true};
   }
 }
 
-// A set's test images, or those it has.
+// A set's test images, or its training images where it has no others.
 Dataset open_other(const std::string& name, const fs::path& folder) {
   try {
     return Dataset::open(name, {.data_dir = folder, .split = Split::test});
-  } catch (const DataError&) {
+  } catch (const AbsentSplit& error) {
+    warn(std::string(error.what()) + "; its training images are taken");
     return Dataset::open(name, {.data_dir = folder, .split = Split::train});
   }
 }

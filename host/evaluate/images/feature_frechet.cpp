@@ -59,9 +59,10 @@ double feature_frechet(const FeatureMoments& a, const FeatureMoments& b) {
   const VectorView mean_a(a.mean.data(), n), mean_b(b.mean.data(), n);
   const MatrixView s_a(a.covariance.data(), n, n), s_b(b.covariance.data(), n, n);
   // tr (S1 S2)^(1/2) is the sum of the singular values of S1^(1/2) S2^(1/2). The eigenvalues of S1^(1/2) S2 S1^(1/2)
-  // are their squares, where rounding of size 1e-16 in a null direction would return as 1e-8.
+  // are their squares, where rounding of size 1e-16 in a null direction would return as 1e-8. A square matrix needs no
+  // QR before its rotations.
   const Eigen::MatrixXd product = symmetric_root(s_a) * symmetric_root(s_b);
-  const double root_trace = cols == 0 ? 0 : Eigen::BDCSVD<Eigen::MatrixXd>(product).singularValues().sum();
+  const double root_trace = cols == 0 ? 0 : Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::NoQRPreconditioner>(product).singularValues().sum();
   return std::max(0.0, (mean_a - mean_b).squaredNorm() + s_a.trace() + s_b.trace() - 2 * root_trace);
 }
 

@@ -115,7 +115,7 @@ ImageClassifier ImageClassifier::train(Context& context, const Dataset& data, co
   if (!(options.lr > 0) || !std::isfinite(options.lr) || options.largest_shift < 0 || options.largest_shift > 1024)
     throw InvalidArgument("a classifier needs a positive learning rate and shifts of 0 to 1024 pixels, got " +
                           format_number(options.lr) + " and " + std::to_string(options.largest_shift));
-  const std::int64_t classes = 1 + *std::max_element(data.labels().begin(), data.labels().end());
+  const std::int64_t classes = std::int64_t{1} + *std::max_element(data.labels().begin(), data.labels().end());
   ImageClassifier classifier(context, classifier_network(data.image(), classes));
   train_classifier(context, classifier.network_.spec(), data, options, classifier.parameters_.values, progress);
   return classifier;

@@ -41,6 +41,9 @@ void check(const Trainer& trainer, const Dataset& test, const std::vector<Datase
             "the data set " + text_in_quotes(other.name()) + " has " +
                 (other.is_images() ? described(other.image()) : "no images") + ", the run has " +
                 described(test.image()) + "; only images of one shape have an energy");
+    require(
+        std::count_if(others.begin(), others.end(), [&](const Dataset& o) { return o.name() == other.name(); }) == 1,
+        "the data set " + text_in_quotes(other.name()) + " is named twice");
     require(other.rows() >= 1, "the data set " + text_in_quotes(other.name()) + " is empty");
   }
   require(options.samples >= 2 && test.rows() >= 2,

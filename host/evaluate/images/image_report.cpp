@@ -100,7 +100,9 @@ std::string summary(const ImageEvaluation& e) {
             std::to_string(e.latent_dimension) + "-dimensional image of G; not comparable with a likelihood in " +
             std::to_string(e.image.size()) + " dimensions\n";
   else
-    text += "Lower bound on manifold: unknown, the Jacobian is singular at some latents\n";
+    text += e.latent_dimension < e.image.size()
+                ? "Lower bound on manifold: unknown, the Jacobian is singular at some latents\n"
+                : "Lower bound on manifold: none, the latent space has as many dimensions as an image\n";
   return text + feature_lines(e);
 }
 

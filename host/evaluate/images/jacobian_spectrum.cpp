@@ -31,21 +31,21 @@ std::int64_t rows_of_a_push(const Network& generator) {
   return std::clamp<std::int64_t>(kPushValues / generator.values_per_row(), 1, kTangentRows);
 }
 
-// J^T J of every sample, f64[samples, d, d].
-Tensor gram_matrices(Ops& ops, Arena& arena, const Network& generator, const PrimalPass& pass, std::int64_t samples) {
+// J^T J of every sample, f64[samples, d, d], from pushes of `portion` directions a sample.
+Tensor gram_matrices(Ops& ops, Arena& arena, const Network& generator, const PrimalPass& pass, std::int64_t samples,
+                     std::int64_t portion) {
   const std::int64_t d = generator.input_size(), cols = generator.output_size();
   const Tensor gram = arena.allocate(DType::f64, {samples, d, d});
   const Tensor jacobian = arena.allocate(generator.dtype(), {samples * d, cols});
-  const std::int64_t portion = std::clamp<std::int64_t>(rows_of_a_push(generator) / samples, 1, d);
   for (std::int64_t first = 0; first < d; first += portion) {
     const std::int64_t mark = arena.mark();
     const std::int64_t count = std::min(portion, d - first);
     const Tensor tangents = arena.allocate(generator.dtype(), {samples * count, d});
     to_device(ops, tangents, directions(samples, d, first, count));
-    TangentPass pushed;
-    generator.push(ops, arena, pushed, pass, tangents, {0, samples, count});
+    const Tensor pushed = arena.allocate(generator.dtype(), {samples * count, cols});
+    generator.push_through(ops, arena, pushed, pass, tangents, {0, samples, count});
     for (std::int64_t i = 0; i < samples; ++i)
-      ops.copy(jacobian.slice_rows(i * d + first, count), pushed.output().slice_rows(i * count, count));
+      ops.copy(jacobian.slice_rows(i * d + first, count), pushed.slice_rows(i * count, count));
     arena.rewind(mark);
   }
   ops.gram(gram, jacobian);
@@ -79,13 +79,16 @@ JacobianSpectrum jacobian_spectrum(Context& context, const Network& generator, c
                           " exceeds its output size " + std::to_string(cols) + ", so J^T J is singular");
   JacobianSpectrum spectrum;
   const std::int64_t chunk = std::clamp<std::int64_t>(kJacobianValues / (d * cols), 1, rows_of_a_push(generator));
+  // Of a whole chunk: the memory is planned for the first one, and a smaller last one must not take more.
+  const std::int64_t samples = std::clamp<std::int64_t>(rows, 1, chunk);
+  const std::int64_t portion = std::clamp<std::int64_t>(rows_of_a_push(generator) / samples, 1, d);
   PrimalPass pass;
   for_row_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor latent = arena.allocate(generator.dtype(), {count, d});
     to_device(ops, latent, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
     generator.forward(ops, arena, pass, parameters, latent, PassMode::inference);
     std::vector<double> grams;
-    append_to_host(grams, ops, gram_matrices(ops, arena, generator, pass, count));
+    append_to_host(grams, ops, gram_matrices(ops, arena, generator, pass, count, portion));
     for (std::size_t i = 0; i < grams.size(); i += static_cast<std::size_t>(d * d))
       append_spectrum(spectrum, grams.data() + i, d);
   });
