@@ -293,7 +293,8 @@ NetworkSpec linear_map(std::int64_t latent, std::int64_t dimension) {
 }
 
 TEST(JacobianSpectrum, OfALinearMapIsThatOfItsMatrix) {
-  for (const auto& [d, cols, rows] : {std::tuple{1, 1, 3}, {1, 5, 1}, {3, 3, 300}, {17, 33, 5}, {128, 200, 5}}) {
+  for (const auto& [d, cols, rows] : {std::tuple{1, 1, 3}, {1, 5, 1}, {3, 3, 300}, {17, 33, 5}, {128, 200, 5},
+                                    {64, 4096, 70}}) {  // the last: a second chunk, smaller than the first
     Context context;
     NetworkOnDevice generator(context, linear_map(d, cols), DType::f64);
     const std::vector<double> values = generator.values_of("layers.0.weight");

@@ -46,11 +46,8 @@ NetworkJacobian::NetworkJacobian(Ops& ops, Arena& arena, const Network& network,
 void NetworkJacobian::do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const {
   for_portions(samples(), x.rows() / samples(), rows_at_once_,
                [&](const TangentLayout& layout, std::int64_t first, std::int64_t rows) {
-                 const std::int64_t mark = arena.mark();
-                 TangentPass pass;
-                 network_->push(ops, arena, pass, primal_, x.slice_rows(first, rows), layout);
-                 ops.copy(y.slice_rows(first, rows), pass.output());
-                 arena.rewind(mark);
+                 network_->push_through(ops, arena, y.slice_rows(first, rows), primal_, x.slice_rows(first, rows),
+                                        layout);
                });
 }
 

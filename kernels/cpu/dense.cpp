@@ -12,7 +12,9 @@
 
 #include "kernels/cpu/cpu_common.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/jacobi.h"
 #include "kernels/cpu/lane_sum.h"
+#include "kernels/formula/jacobi.h"
 
 namespace bracket {
 namespace {
@@ -97,33 +99,17 @@ void solve_panel(double* x, const double* l, std::int64_t k, std::int64_t width,
   }
 }
 
-/// Jacobi converges quadratically: 6 to 10 sweeps are usual, and a NaN must end somewhere.
-constexpr int kMaxSweeps = 40;
-
 /// Off-diagonal elements this small next to their diagonal ones do not move the eigenvalues of a positive definite
 /// matrix by more than rounding, relative to each eigenvalue (Demmel and Veselic, 1992).
 bool negligible(double diagonal_p, double diagonal_q, double off) {
   return std::abs(off) <= 0x1p-53 * std::sqrt(std::abs(diagonal_p)) * std::sqrt(std::abs(diagonal_q));
 }
 
-/// (x, y) <- (c x - s y, s x + c y)
-void rotate(double* x, double* y, std::int64_t count, double c, double s) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double first = x[i], second = y[i];
-    x[i] = c * first - s * second;
-    y[i] = s * first + c * second;
-  }
-}
-
 /// The rotation in the plane (p, q) that makes a[p, q] zero; rows of v collect the rotations.
 void annihilate(double* a, double* v, std::int64_t k, std::int64_t p, std::int64_t q) {
   const double off = a[p * k + q];
   const double diagonal_p = a[p * k + p], diagonal_q = a[q * k + q];
-  const double theta = (diagonal_q - diagonal_p) / (2 * off);
-  const double tangent = std::copysign(1.0, theta) / (std::abs(theta) + std::sqrt(theta * theta + 1));
-  const double c = 1 / std::sqrt(tangent * tangent + 1);
-  const double s = tangent * c;
+  const auto [c, s, tangent] = formula::jacobi_rotation(diagonal_p, diagonal_q, off);
   rotate(a + p * k, a + q * k, k, c, s);
   for (std::int64_t i = 0; i < k; ++i) {
     a[i * k + p] = a[p * k + i];
@@ -137,10 +123,9 @@ void annihilate(double* a, double* v, std::int64_t k, std::int64_t p, std::int64
 
 /// a becomes diagonal, row i of v the eigenvector of a[i, i].
 void diagonalize(double* a, double* v, std::int64_t k) {
-  std::fill(v, v + k * k, 0.0);
-  for (std::int64_t i = 0; i < k; ++i) v[i * k + i] = 1;
+  set_identity(v, k);
   bool rotated = true;
-  for (int sweep = 0; rotated && sweep < kMaxSweeps; ++sweep) {
+  for (int sweep = 0; rotated && sweep < kMaxJacobiSweeps; ++sweep) {
     rotated = false;
     for (std::int64_t p = 0; p < k; ++p) {
       for (std::int64_t q = p + 1; q < k; ++q) {
@@ -152,29 +137,12 @@ void diagonalize(double* a, double* v, std::int64_t k) {
   }
 }
 
-/// Writes the eigenpairs of one sample, ascending, each vector with its largest component positive.
+/// The eigenpairs of one sample, ascending, each vector with its largest component positive.
 void eigen_of_sample(double* values, double* vectors, double* a, std::int64_t k) {
+  if (not_finite(values, vectors, a, k)) return;
   double* const v = scratch(k * k);
-  const auto finite = [](double element) { return std::isfinite(element); };
-  if (!std::all_of(a, a + k * k, finite)) {
-    std::fill_n(values, k, std::numeric_limits<double>::quiet_NaN());
-    std::fill_n(vectors, k * k, std::numeric_limits<double>::quiet_NaN());
-    return;
-  }
   diagonalize(a, v, k);
-  thread_local std::vector<std::int64_t> order;
-  order.resize(static_cast<std::size_t>(k));
-  std::iota(order.begin(), order.end(), std::int64_t{0});
-  std::sort(order.begin(), order.end(),
-            [a, k](std::int64_t i, std::int64_t j) { return std::pair(a[i * k + i], i) < std::pair(a[j * k + j], j); });
-  for (std::int64_t i = 0; i < k; ++i) {
-    const std::int64_t source = order[static_cast<std::size_t>(i)];
-    const double* const row = v + source * k;
-    const auto largest = *std::max_element(row, row + k, [](double x, double y) { return std::abs(x) < std::abs(y); });
-    const double sign = largest < 0 ? -1 : 1;
-    values[i] = a[source * k + source];
-    for (std::int64_t j = 0; j < k; ++j) vectors[i * k + j] = sign * row[j];
-  }
+  write_ascending(values, vectors, v, k, [a, k](std::int64_t i) { return a[i * k + i]; });
 }
 
 }  // namespace

@@ -12,14 +12,12 @@
 
 #include "kernels/cpu/cpu_common.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/jacobi.h"
 #include "kernels/cpu/lane_sum.h"
+#include "kernels/formula/jacobi.h"
 
 namespace bracket {
 namespace {
-
-/// Convergence is quadratic: 6 to 10 sweeps are usual, and a NaN must end somewhere.
-constexpr int kMaxSweeps = 40;
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 /// T = L Q of one sample: row-major T is column-major J, whose QR factorisation Eigen computes.
 void factor_sample(double* l, const Matrix<double>& t, std::int64_t k) {
@@ -38,16 +36,6 @@ void factor_sample(double* l, const Matrix<double>& t, std::int64_t k) {
   }
 }
 
-/// (x, y) <- (c x - s y, s x + c y)
-void rotate(double* x, double* y, std::int64_t count, double c, double s) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double first = x[i], second = y[i];
-    x[i] = c * first - s * second;
-    y[i] = s * first + c * second;
-  }
-}
-
 /// Rotates rows p and q of a, and of v, until those of a are orthogonal; false when they are. Inner products of k terms
 /// are known to about sqrt(k) roundings.
 bool orthogonalize(double* a, double* v, std::int64_t k, std::int64_t p, std::int64_t q) {
@@ -55,44 +43,28 @@ bool orthogonalize(double* a, double* v, std::int64_t k, std::int64_t p, std::in
   double* const y = a + q * k;
   const double xx = inner_product(x, x, k), yy = inner_product(y, y, k), xy = inner_product(x, y, k);
   if (std::abs(xy) <= 0x1p-52 * std::sqrt(static_cast<double>(k)) * std::sqrt(xx) * std::sqrt(yy)) return false;
-  const double theta = (yy - xx) / (2 * xy);
-  const double tangent = std::copysign(1.0, theta) / (std::abs(theta) + std::sqrt(theta * theta + 1));
-  const double c = 1 / std::sqrt(tangent * tangent + 1);
-  rotate(x, y, k, c, tangent * c);
-  rotate(v + p * k, v + q * k, k, c, tangent * c);
+  const formula::JacobiRotation rotation = formula::jacobi_rotation(xx, yy, xy);
+  rotate(x, y, k, rotation.cosine, rotation.sine);
+  rotate(v + p * k, v + q * k, k, rotation.cosine, rotation.sine);
   return true;
 }
 
 /// One-sided Jacobi (Hestenes 1958; accuracy: Demmel and Veselic 1992).
-void singular_sample(double* values, double* vectors, double* a, std::int64_t k, std::vector<double>& rotations,
-                     std::vector<std::pair<double, std::int64_t>>& order) {
-  if (!std::all_of(a, a + k * k, [](double x) { return std::isfinite(x); })) {
-    std::fill_n(values, k, kNaN);
-    std::fill_n(vectors, k * k, kNaN);
-    return;
-  }
-  rotations.assign(static_cast<std::size_t>(k * k), 0.0);
+void singular_sample(double* values, double* vectors, double* a, std::int64_t k) {
+  if (not_finite(values, vectors, a, k)) return;
+  thread_local std::vector<double> rotations;
+  rotations.resize(static_cast<std::size_t>(k * k));
   double* const v = rotations.data();
-  for (std::int64_t i = 0; i < k; ++i) v[i * k + i] = 1;
+  set_identity(v, k);
   bool rotated = true;
-  for (int sweep = 0; rotated && sweep < kMaxSweeps; ++sweep) {
+  for (int sweep = 0; rotated && sweep < kMaxJacobiSweeps; ++sweep) {
     rotated = false;
     for (std::int64_t p = 0; p < k; ++p) {
       for (std::int64_t q = p + 1; q < k; ++q) rotated = orthogonalize(a, v, k, p, q) || rotated;
     }
   }
-  order.clear();
-  for (std::int64_t i = 0; i < k; ++i) order.emplace_back(std::sqrt(inner_product(a + i * k, a + i * k, k)), i);
-  std::sort(order.begin(), order.end());
-  for (std::int64_t i = 0; i < k; ++i) {
-    const auto& [value, source] = order[static_cast<std::size_t>(i)];
-    const double* const row = v + source * k;
-    const double largest =
-        *std::max_element(row, row + k, [](double x, double y) { return std::abs(x) < std::abs(y); });
-    const double sign = largest < 0 ? -1 : 1;
-    values[i] = value;
-    for (std::int64_t j = 0; j < k; ++j) vectors[i * k + j] = sign * row[j];
-  }
+  write_ascending(values, vectors, v, k,
+                  [a, k](std::int64_t i) { return std::sqrt(inner_product(a + i * k, a + i * k, k)); });
 }
 
 }  // namespace
@@ -116,10 +88,8 @@ void CpuOps::do_singular_values(Tensor values, Tensor vectors, Tensor a) {
   double* const v = vectors.as<double>();
   double* const matrices = a.as<double>();
   parallel_rows(a.rows(), 60 * k * k * k + 200, team_, [&](std::int64_t first, std::int64_t last) {
-    std::vector<double> rotations;
-    std::vector<std::pair<double, std::int64_t>> order;
     for (std::int64_t i = first; i < last; ++i)
-      singular_sample(singular.row(i), v + i * k * k, matrices + i * k * k, k, rotations, order);
+      singular_sample(singular.row(i), v + i * k * k, matrices + i * k * k, k);
   });
 }
 

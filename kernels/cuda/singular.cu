@@ -107,12 +107,10 @@ BRACKET_DEVICE bool orthogonalize(double* a, double* v, int k, int p, int q, int
   double* const y = a + q * k;
   const double xx = warp_dot(x, x, 0, k, lane), yy = warp_dot(y, y, 0, k, lane), xy = warp_dot(x, y, 0, k, lane);
   if (fabs(xy) <= 0x1p-52 * sqrt(static_cast<double>(k)) * sqrt(xx) * sqrt(yy)) return false;
-  const double theta = (yy - xx) / (2 * xy);
-  const double tangent = copysign(1.0, theta) / (fabs(theta) + sqrt(theta * theta + 1));
-  const double c = 1 / sqrt(tangent * tangent + 1), s = tangent * c;
+  const formula::JacobiRotation rotation = formula::jacobi_rotation(xx, yy, xy);
   for (int j = lane; j < k; j += kWarpThreads) {
-    rotate(x[j], y[j], c, s);
-    rotate(v[p * k + j], v[q * k + j], c, s);
+    rotate(x[j], y[j], rotation.cosine, rotation.sine);
+    rotate(v[p * k + j], v[q * k + j], rotation.cosine, rotation.sine);
   }
   return true;
 }

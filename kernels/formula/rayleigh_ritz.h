@@ -11,6 +11,7 @@
 
 #include "kernels/formula/elementary.h"
 #include "kernels/formula/host_device.h"
+#include "kernels/formula/jacobi.h"
 
 namespace bracket::formula {
 
@@ -89,10 +90,7 @@ BRACKET_HOST_DEVICE void diagonalize_small(double (*a)[kRitzVectors], double (*v
         const double off = a[p][q];
         if (::fabs(off) <= 0x1p-53 * square_root(::fabs(a[p][p])) * square_root(::fabs(a[q][q]))) continue;
         rotated = true;
-        const double theta = (a[q][q] - a[p][p]) / (2 * off);
-        const double tangent = (theta < 0 ? -1 : 1) / (::fabs(theta) + square_root(theta * theta + 1));
-        const double c = 1 / square_root(tangent * tangent + 1);
-        const double s = tangent * c;
+        const auto [c, s, tangent] = jacobi_rotation(a[p][p], a[q][q], off);
         for (int i = 0; i < count; ++i) {
           const double x = vectors[p][i], y = vectors[q][i];
           vectors[p][i] = c * x - s * y;

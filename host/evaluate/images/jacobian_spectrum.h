@@ -10,9 +10,8 @@
 
 namespace bracket {
 
-/// Of J(z) [D, d] for each latent. A value below about s_d 1e-8 (f64) or s_d 1e-7 sqrt(D) (f32) is rounding: the Gram
-/// matrix is summed in double precision, J has that of the network. A column of zeros makes s_1 zero and the
-/// log-volume -infinity.
+/// Of J(z) [D, d] for each latent, by exact_log_volume (bracket/singular_values.h): a sample of which rounding hides the
+/// rank has the log-volume -infinity.
 struct JacobianSpectrum {
   std::vector<double> smallest;    ///< s_1 [rows]
   std::vector<double> largest;     ///< s_d [rows]

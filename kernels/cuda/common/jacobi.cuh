@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/cuda/common/portable.cuh"
+#include "kernels/formula/jacobi.h"
 
 namespace bracket::BRACKET_TARGET {
 
@@ -43,11 +44,10 @@ BRACKET_DEVICE bool choose_rotation(JacobiPlane& plane, const double* a, int k) 
   const double diagonal_p = a[plane.p * k + plane.p], diagonal_q = a[plane.q * k + plane.q];
   const double off = a[plane.p * k + plane.q];
   if (negligible(diagonal_p, diagonal_q, off)) return false;
-  const double theta = (diagonal_q - diagonal_p) / (2 * off);
-  const double tangent = copysign(1.0, theta) / (fabs(theta) + sqrt(theta * theta + 1));
-  plane.c = 1 / sqrt(tangent * tangent + 1);
-  plane.s = tangent * plane.c;
-  plane.shift = tangent * off;
+  const formula::JacobiRotation rotation = formula::jacobi_rotation(diagonal_p, diagonal_q, off);
+  plane.c = rotation.cosine;
+  plane.s = rotation.sine;
+  plane.shift = rotation.tangent * off;
   return true;
 }
 
