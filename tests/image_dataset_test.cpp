@@ -105,6 +105,8 @@ TEST_F(ImageDataset, CifarFilesAndFolders) {
   expect_refused("set", {"split 'train' only"}, Split::test);
   put(at("set/test_batch.bin"), cifar_file(part(1, 1), {"\x01"}));
   EXPECT_EQ(pixels_of(open("set", Split::test)), part(1, 1));
+  put(at("BATCH.BIN"), cifar_file(part(1, 1), {"\x01"}));
+  EXPECT_EQ(pixels_of(open("BATCH.BIN")), part(1, 1));
   put(at("set/data_batch_3.bin"), cifar_file(part(1, 1), {"\x01\x02"}));  // of CIFAR-100
   expect_refused("set", {"data_batch_3.bin", "CIFAR-10 records of 3073"});
 }
@@ -133,6 +135,10 @@ TEST_F(ImageDataset, NpyAndNpz) {
   put_zip("images.npz", {{"labels.npy", labels}, {"images.npy", npy({4, 3, 2, 3})}});
   EXPECT_EQ(pixels_of(open("images.npz")), pixels);
   EXPECT_EQ(labels_of(open("images.npz")), (std::vector<std::int32_t>{1, 2, 3, 4}));
+  put_zip("UPPER.NPZ", {{"images.npy", npy({4, 3, 2, 3})}});
+  EXPECT_EQ(pixels_of(open("UPPER.NPZ")), pixels);
+  put(at("colour.npy.gz"), gzipped(npy({4, 3, 2, 3})));
+  EXPECT_EQ(pixels_of(open("colour.npy.gz")), pixels);
   put_zip("one.npz", {{"anything.npy", npy({4, 6, 3})}});
   EXPECT_EQ(open("one.npz").rows(), 4);
   expect_refused("one.npz", {"no split 'test'"}, Split::test);

@@ -90,6 +90,15 @@ TEST_F(ImageEvalCli, TrainingImagesStandInWhereThereAreNoOthers) {
             true);
 }
 
+// Damaged is not absent: nothing stands in for it.
+TEST_F(ImageEvalCli, DamagedTestImagesAreAnError) {
+  expect_success(train_run("mnist", "run"));
+  put(at("sets/fashion-mnist/t10k-images-idx3-ubyte"), std::string("\0\0\x08\x03\0\0", 6));
+  expect_failure(eval_run("run", "--ood fashion-mnist"), 3, {"t10k-images-idx3-ubyte"});
+  put(at("sets/mnist/t10k-images-idx3-ubyte"), std::string("\0\0\x08\x03\0\0", 6));
+  expect_failure(eval_run("run", ""), 3, {"t10k-images-idx3-ubyte"});
+}
+
 TEST_F(ImageEvalCli, RefinedSamples) {
   expect_success(train_run("mnist", "run"));
   const std::string sample = "sample " + path("run") + " --device cpu -n 20 --seed 4 -o ";

@@ -158,6 +158,23 @@ TEST(Trainer, ThreadsDoNotChangeBits) {
   EXPECT_EQ(results[0], results[2]);
 }
 
+// One power iteration a training pass, in a generator without BatchNorm, too; both players' weights are normalised.
+TEST(Trainer, SpectralNormMovesInBothNetworks) {
+  TrainerConfig config = normalised_config();
+  LinearSpec normalised{7};
+  normalised.spectral_norm = true;
+  config.generator.network = {2, {normalised, ActivationSpec{Activation::tanh}, LinearSpec{2}}};
+  TestDevice device("cpu");
+  Trainer trainer(device.context(), config, small_table());
+  const TrainerSnapshot before = trainer.snapshot();
+  trainer.run(3);
+  const TrainerSnapshot after = trainer.snapshot();
+  for (const auto member : {&TrainerSnapshot::energy, &TrainerSnapshot::generator}) {
+    const std::string name = "layers.0.parametrizations.weight.0._u";
+    EXPECT_NE((before.*member).at(name).bytes, (after.*member).at(name).bytes);
+  }
+}
+
 TEST(Trainer, TwoTrainersInOneProcessDoNotMeet) {
   Context a, b;
   Trainer alone(a, small_config(), small_table());
