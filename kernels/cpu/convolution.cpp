@@ -7,7 +7,7 @@
 // Patches are gathered a panel at a time (patches.h) and multiplied by Eigen (products.h). Where the result has few
 // channels the product is turned round: all taps of every source pixel at once, then the sum over taps (tap_fold.h).
 //
-// Measured on one core of an AMD EPYC (AVX2, float, batch 64, processor time), GFLOP/s; on the same core linear.cpp has
+// Measured on one core of an AMD EPYC (AVX2, float, batch 64, processor time), GFLOP/s; on the same core Eigen has
 // 81 at 800 x 100 x 100 and 69 at 16384 x 576 x 64:
 //   layer (input, kernel, stride)               forward   reverse data   reverse weights
 //   E1 32 x 32 x   3 ->  64, 3, 1                  42           42             34
