@@ -1,7 +1,7 @@
 // Products of small matrices, C (+)= A B, from register tiles: up to six rows by two packets of C stay in registers
 // while one column of A and one row of B pass by. Neither operand is packed: A is read element by element, in either
-// order, and rows of B are whole packets. That is where it gains on a general product: 48 x 64 x 64, a panel of a step on
-// 2-D data, takes 4.3 us where Eigen takes 4.7 (one core of an EPYC 7003 at full clock, float).
+// order, and rows of B are whole packets. That is where it gains on a general product: 48 x 64 x 64, a panel of a step
+// on 2-D data, takes 4.3 us where Eigen takes 4.7 (one core of an EPYC 7003 at full clock, float).
 //
 // An element of C is one sum over the depth in order (multiply_by_few: of four packets of partial sums), of fused
 // multiply-adds where the processor has them; in an order that the shapes alone decide.
