@@ -243,8 +243,7 @@ class Ops {
   void masked_activation_reverse(Stacked grad_x, Tensor grad_bias, Stacked grad_y, Tensor mask, std::int64_t channels,
                                  ActivationKind kind, const Rows& rows, Update update);
 
-  // ---- pooling.{cpp,cu}: x and y are rows of images, primal or tangent: these maps are linear
-  // ------------------------
+  // ---- pooling.{cpp,cu}: x and y are rows of images, primal or tangent: these maps are linear -----------------------
   /// Pixel of the small image: y (+)= scale * sum of x over its window (average pool: scale 1 / window^2).
   void window_sum(Tensor y, Tensor x, const Window& map, Update update);
   /// Pixel of the large image: y (+)= scale * x of the window it lies in (nearest upsample: scale 1). The adjoint of
@@ -256,8 +255,7 @@ class Ops {
   void max_pool_forward(Tensor y, Tensor choice, Tensor x, const Window& map);
   void max_pool_reverse(Tensor grad_x, Tensor grad_y, Tensor choice, const Window& map);  ///< grad_x is overwritten
 
-  // ---- batch_norm.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]; spectral_norm.{cpp,cu}
-  // -----------------------------------------------
+  // ---- batch_norm.{cpp,cu}: x [n, c]; gamma, beta, mean, variance [c]; spectral_norm.{cpp,cu} -----------------------
   /// y = gamma (x - mean) inv_std + beta with batch statistics (biased variance); running statistics move by
   /// `momentum` towards the batch's (unbiased variance for n > 1), as PyTorch does. running_* optional.
   void batch_norm_train_forward(Tensor y, Tensor mean, Tensor inv_std, Tensor running_mean, Tensor running_variance,
@@ -434,9 +432,9 @@ class Ops {
 
   // ---- images.{cpp,cu} ----------------------------------------------------------------------------------------------
   /// A batch of `table` u8[N, H W C] as numbers. Row i shows the image that gather_batch would copy, or image i of a
-  /// table that is in order. For batch b, words
-  /// of (seed, stream, step b), see kernels/formula/image_noise.h: the image of row i is mirrored when word 16 + i is
-  /// below 2^31, and every element has a noise word of its own, whether or not either is used.
+  /// table that is in order. For batch b, words of (seed, stream, step b), see kernels/formula/image_noise.h: the image
+  /// of row i is mirrored when word 16 + i is below 2^31, and every element has a noise word of its own, whether or not
+  /// either is used.
   void gather_images(Tensor y, Tensor table, const RandomKey& key, const std::int64_t* counter,
                      const ImageTransform& transform);
 

@@ -1,6 +1,9 @@
 // Runs on images, from outside: data, folders, sample formats.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdlib>
@@ -72,6 +75,7 @@ TEST_F(ImageCli, AColourRunAndItsSamples) {
 
   expect_failure("sample " + path("run") + " --format png-folder -o " + path("s"), 2, {"no empty folder"});
   expect_failure("sample " + path("run") + " --format npz -o " + path("t.npy"), 2, {"t.npy", ".npz"});
+  expect_failure("sample " + path("run") + " -n 99999999999 -o " + path("t.npz"), 2, {"99999999999", "4 GiB", ".npy"});
   expect_failure("sample " + path("run") + " --format gif -o " + path("t.gif"), 2, {"--format", "gif", "png-folder"});
   expect_failure("sample " + path("run") + " -o " + path("t.zip"), 2, {"t.zip", ".npy", ".npz"});
   const auto evaluation = nlohmann::json::parse(expect_success("eval " + path("run") + " --json --samples 20").out);
@@ -103,6 +107,57 @@ TEST_F(ImageCli, StreamedRunsEndWithTheSameBits) {
     EXPECT_EQ(content(at("resident/checkpoints/step_00000012") / file),
               content(at("streamed/checkpoints/step_00000012") / file));
   }
+}
+
+TEST_F(ImageCli, AFolderOfPicturesIsWrittenWholeOrNotAtAll) {
+  expect_success(train(path("colour.npy"), "run", "--stop-after 1"));
+  const std::string write = "sample " + path("run") + " -n 40 --format png-folder -o ";
+  expect_success(write + path("whole"));
+  std::uintmax_t largest = 0;
+  for (const fs::directory_entry& entry : fs::directory_iterator(at("whole")))
+    largest = std::max(largest, entry.file_size());
+  // Refuses the largest picture, and those of its size, as a full disk does.
+  const auto too_small = [largest] {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{largest - 1, largest - 1};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  };
+  expect_failure(write + path("part"), 3, {"cannot write", ".png"}, too_small);
+  EXPECT_FALSE(fs::exists(at("part")));
+  fs::create_directory(at("mine"));
+  expect_failure(write + path("mine"), 3, {"cannot write", ".png"}, too_small);
+  EXPECT_TRUE(fs::is_empty(at("mine")));
+  expect_success(write + path("mine"));
+  EXPECT_EQ(tree(at("mine")), tree(at("whole")));
+}
+
+// The pictures of faces-64 are a folder of PNG files of one size, with a class for each of its folders.
+TEST_F(ImageCli, Faces64OnAFolderOfPictures) {
+  constexpr ImageShape kFace{3, 64, 64};
+  const std::vector<std::uint8_t> pixels = random_pixels(6 * kFace.size(), 5);
+  for (std::int64_t i = 0; i < 6; ++i) {
+    const fs::path folder = at("faces") / (i < 3 ? "left" : "right");
+    fs::create_directories(folder);
+    const std::span face = std::span(pixels).subspan(static_cast<std::size_t>(i * kFace.size()),
+                                                     static_cast<std::size_t>(kFace.size()));
+    const std::vector<std::byte> png = serialize_png(face, kFace);
+    put(folder / (std::to_string(i) + ".png"), {reinterpret_cast<const char*>(png.data()), png.size()});
+  }
+  const std::string settings = " --width 0.03125 --device cpu --steps 2 --set batch_size=2 --data ";
+  for (const std::string preset : {"faces-64", "faces-64-zero-gp"}) {
+    const std::string run = path(preset);
+    expect_success("train --preset " + preset + settings + path("faces/") + " --out " + run + " --stop-after 1");
+    expect_success("train --resume " + run);
+    const auto record = nlohmann::json::parse(content(fs::path(run) / "config.json"));
+    EXPECT_EQ(record["data"]["images"]["height"], 64);
+    EXPECT_EQ(record["config"]["data"]["flip"], true);
+    expect_success("sample " + run + " -n 3 -o " + path("faces.npy"));
+    const std::string npy = content(at("faces.npy"));
+    EXPECT_EQ(parse_npy_bytes(bytes_of(npy), "f").shape, (std::vector<std::int64_t>{3, 64, 64, 3}));
+    const auto evaluation = nlohmann::json::parse(expect_success("eval " + run + " --json --samples 4").out);
+    EXPECT_TRUE(std::isfinite(evaluation["energy_data"].get<double>()));
+  }
+  expect_failure("train --preset faces-64" + settings + path("colour.npy") + " --out " + path("new"), 2, {"faces-64", "64 x 64"});
 }
 
 TEST_F(ImageCli, BadDataEndsWith3InOneLine) {

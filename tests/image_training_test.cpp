@@ -1,6 +1,9 @@
 // Training on images, and on data that is uploaded step by step.
+#include <cmath>
+
 #include "bracket/error.h"
 #include "bracket/trainer.h"
+#include "host/training/batch_table.h"
 #include "tests/image_samples.h"
 #include "tests/network_fixture.h"
 
@@ -111,6 +114,32 @@ TEST_P(ImageTrainingDevices, FlipsAndNoiseChangeTheTraining) {
   EXPECT_NE(results[0], results[1]);
   EXPECT_NE(results[0], results[2]);
   EXPECT_NE(results[1], results[2]);
+}
+
+// Noise spreads a pixel evenly over one level about the value that evaluation gives it. The mean of n uniform values of
+// width w has the standard deviation w / sqrt(12 n): 6 of them are exceeded once in 10^9 seeds.
+TEST_P(ImageTrainingDevices, NoiseIsCentredOnTheValuesOfEvaluation) {
+  if (IsSkipped() || HasFailure()) return;
+  constexpr std::int64_t kRows = 4096;
+  constexpr std::uint8_t kPixel = 200;
+  TrainerConfig config = small_config();
+  config.dtype = DType::f64;
+  config.data.dequantise = true;
+  auto context = fresh();
+  const std::vector<std::uint8_t> pixels(static_cast<std::size_t>(kImages * kShape.size()), kPixel);
+  const Dataset data = Dataset::from_images(pixels, kShape, kImages);
+  const BatchTable table(*context, config, data);
+  const Buffer memory = context->pool().allocate(kRows * kShape.size() * dtype_bytes(DType::f64));
+  const Tensor y(memory.data(), DType::f64, {kRows, kShape.size()});
+  context->ops().gather_images(y, table.source().table, {5, RandomStream::data, 0}, nullptr, *table.source().images);
+  double sum = 0;
+  for (const double value : to_host(context->ops(), y)) {
+    const double levels = (value - (kPixelScale * kPixel + kPixelShift)) / kPixelScale;
+    ASSERT_LE(std::abs(levels), 0.5 + 1e-12);
+    sum += levels;
+  }
+  const auto count = static_cast<double>(kRows * kShape.size());
+  EXPECT_LT(std::abs(sum / count), 6 / std::sqrt(12 * count));
 }
 
 TEST_P(ImageTrainingDevices, UploadsArriveInOrder) {

@@ -9,9 +9,6 @@
 namespace bracket {
 namespace {
 
-// With noise, a level of gray is an interval of 1/256 of the range instead of one of 256 points.
-constexpr double kNoisyPixelScale = 2.0 / 256;
-
 ImageTransform transform_of(const DataConfig& config, const ImageShape& shape) {
   ImageTransform transform;
   transform.height = shape.height;
@@ -19,8 +16,9 @@ ImageTransform transform_of(const DataConfig& config, const ImageShape& shape) {
   transform.channels = shape.channels;
   transform.flip = config.flip;
   transform.dequantise = config.dequantise;
-  transform.scale = config.dequantise ? kNoisyPixelScale : kPixelScale;
-  transform.shift = kPixelShift;
+  transform.scale = kPixelScale;
+  // Noise of one level about the value that evaluation gives a pixel.
+  transform.shift = kPixelShift - (config.dequantise ? kPixelScale / 2 : 0);
   return transform;
 }
 

@@ -48,9 +48,8 @@ class Dataset {
   ///   split, "images", "arr_0", or the only one of that kind; labels in "y_train" or "y_test", "labels"
   /// - an IDX file of images, with the labels of the like-named file beside it where there is one
   /// - a binary file of CIFAR-10 or CIFAR-100; each of these may be a .gz file
-  /// - a folder of IDX files (train-images-..., t10k-images-...), of CIFAR batches, or of PNG and JPEG pictures;
-  /// folders
-  ///   in it are classes, numbered in the order of their names, or the splits "train" and "test"
+  /// - a folder of IDX files (train-images-..., t10k-images-...), of CIFAR batches, or of PNG and JPEG pictures, where
+  ///   folders in it are classes, numbered in the order of their names, or the splits "train" and "test"
   /// Throws InvalidArgument for an unknown name (with the nearest) or no data folder, and DataError for a bad or absent
   /// file and for a split that is not there.
   static Dataset open(const std::string& name_or_path, const DatasetOptions& options = {});

@@ -66,7 +66,7 @@ struct ScheduleConfig {
 /// How batches are made of a data set.
 struct DataConfig {
   bool flip = false;        ///< images: mirrored left to right with probability 1/2
-  bool dequantise = false;  ///< images: pixel p becomes uniform in [p, p + 1) / 128 - 1
+  bool dequantise = false;  ///< images: pixel p becomes uniform within half a level of 2 p / 255 - 1
   /// A table that takes more than this on the device stays on the host, and the rows of each step are uploaded before
   /// it: the same bits for less memory. 0: no limit.
   std::int64_t device_bytes = 0;
@@ -79,7 +79,9 @@ struct TrainerConfig {
   ScheduleConfig schedule;
   DataConfig data;
   EntropyConfig entropy;
-  double entropy_weight = 1;  ///< lambda
+  /// lambda, of the generator update alone: it descends mean E - lambda mean h. Bounds and penalty are those of the
+  /// density exp(-E) whatever it is; below 1 the generator settles nearer the minima of E than that density does.
+  double entropy_weight = 1;
   /// The generator update takes z and log-volume of its entropy term from the last energy update of the step (fakes
   /// still come from a fresh z): one estimate per step less, correlated with what the energy just learnt.
   bool entropy_reuse = false;

@@ -3,9 +3,8 @@
 //   reverse   grad_x = f' grad_y,  grad_x' = f' grad_y',  grad_bias (+)= sums of grad_x per channel
 // f' is 1 where the bit is set, elsewhere the negative slope (relu: 0).
 //
-// Shapes       x, y [rows, pixels * c], any row strides; bit ch mod 8 of byte pixel ceil(c / 8) + ch / 8 of a row of
-// the
-//              mask belongs to channel ch of a pixel.
+// Shapes       x, y [rows, pixels * c], any row strides; bit ch mod 8 of byte pixel ceil(c / 8) + ch / 8 of a row
+//              of the mask belongs to channel ch of a pixel.
 // Bytes        per primal element with K tangents (b = 4 or 8): forward 2 b (1 + K) + 1/8, tangents alone
 //              2 b K + 1/8, reverse 2 b (1 + K) + 1/8 and b more for the bias, which the second-level cache mostly
 //              holds.

@@ -10,8 +10,8 @@
 // Aliasing     none. Determinism: a thread adds its window in the order (y, x).
 //
 // Variant      idea                                    measured
-// plain        one thread per element of the output    not yet measured on a GPU (sm_90: at most 40 registers, no
-// spills)
+// plain        one thread per element of the output    not yet measured on a GPU
+//              (sm_90: at most 40 registers, no spills)
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/cuda_ops.h"
 

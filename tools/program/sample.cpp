@@ -31,6 +31,7 @@ namespace fs = std::filesystem;
 constexpr std::int64_t kChunkRows = 8 * kChainsPerBlock;
 constexpr std::int64_t kMostValues = std::int64_t{1} << 40;
 constexpr std::size_t kNameDigits = 6;
+constexpr std::int64_t kLargestZip = std::int64_t{1} << 32;
 
 struct SampleOptions {
   ModelOptions model;
@@ -135,7 +136,8 @@ std::vector<std::byte> npy_of_images(Model& model, const SampleOptions& options)
   return serialize_npy(pixels, std::array{options.count, image.height, image.width, image.channels});
 }
 
-// Read by pytorch-fid and torch-fidelity. A folder with other files in it would spoil their figures.
+// Read by pytorch-fid and torch-fidelity. A folder with other files in it, or with a part of the samples, would spoil
+// their figures.
 void write_png_folder(Model& model, const SampleOptions& options) {
   const ImageShape& image = *model.description.image;
   if (image.channels != 1 && image.channels != 3) {
@@ -144,20 +146,28 @@ void write_png_folder(Model& model, const SampleOptions& options) {
   }
   const fs::path folder = options.output;
   std::error_code error;
-  if (fs::exists(folder, error) && !(fs::is_directory(folder, error) && fs::is_empty(folder, error))) {
+  const bool existed = fs::exists(folder, error);
+  if (existed && !(fs::is_directory(folder, error) && fs::is_empty(folder, error))) {
     throw InvalidArgument("output " + path_in_quotes(folder) +
                           " exists and is no empty folder; remove it or choose another name");
   }
   create_folders(folder);
   const std::size_t digits = std::max(kNameDigits, std::to_string(options.count - 1).size());
-  for_each_pixels(model, options, [&](std::int64_t first, std::span<const std::uint8_t> chunk) {
-    const auto size = static_cast<std::size_t>(image.size());
-    for (std::size_t i = 0; i < chunk.size() / size; ++i) {
-      const std::string number = std::to_string(first + static_cast<std::int64_t>(i));
-      write_file_atomically(folder / (std::string(digits - number.size(), '0') + number + ".png"),
-                            serialize_png(chunk.subspan(i * size, size), image));
-    }
-  });
+  std::vector<fs::path> written;
+  try {
+    for_each_pixels(model, options, [&](std::int64_t /*first*/, std::span<const std::uint8_t> chunk) {
+      const auto size = static_cast<std::size_t>(image.size());
+      for (std::size_t i = 0; i < chunk.size() / size; ++i) {
+        const std::string number = std::to_string(written.size());
+        written.push_back(folder / (std::string(digits - number.size(), '0') + number + ".png"));
+        write_file_atomically(written.back(), serialize_png(chunk.subspan(i * size, size), image));
+      }
+    });
+  } catch (...) {
+    for (const fs::path& file : written) fs::remove(file, error);
+    if (!existed) fs::remove(folder, error);
+    throw;
+  }
 }
 
 std::string format_of(const SampleOptions& options) {
@@ -176,6 +186,11 @@ int sample(const SampleOptions& options) {
   if (!is_images && (format == "npz" || format == "png-folder")) {
     throw InvalidArgument("format " + format + " is for runs on images, this one was trained on " +
                           text_in_quotes(model.description.data) + "; write a .npy file");
+  }
+  if (format == "npz" && options.count > kLargestZip / model.description.image->size()) {  // said before the work
+    throw InvalidArgument("--count " + std::to_string(options.count) + " images of " +
+                          std::to_string(model.description.image->size()) +
+                          " bytes exceed the 4 GiB of the ZIP format; write fewer, or a .npy file");
   }
   if (format == "png") {
     write_picture(model, options);
