@@ -1,5 +1,5 @@
-// Linear generator, Gaussian energy, D = d: every bound has a closed form, the upper one with rho = lambda_min(J^T A
-// J).
+// Linear generator, Gaussian energy, D = d: every bound has a closed form, the upper one with
+// rho = lambda_min(J^T A J).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,12 +8,10 @@
 #include <random>
 #include <string>
 
-#define EIGEN_DONT_PARALLELIZE
-#include <Eigen/Dense>
-
 #include "bracket/bounds.h"
 #include "host/evaluate/gaussian.h"
 #include "tests/network_fixture.h"
+#include "tests/reference_algebra.h"
 
 namespace bracket {
 namespace {
@@ -54,7 +52,7 @@ class Randomness {
   Eigen::MatrixXd orthogonal(std::int64_t n) {
     Eigen::MatrixXd m(n, n);
     for (std::int64_t i = 0; i < n; ++i) m.row(i) = vector(n);
-    return Eigen::HouseholderQR<Eigen::MatrixXd>(m).householderQ();
+    return test::orthonormal_factor(m);
   }
   // Singular values in [0.3, 3].
   Eigen::MatrixXd matrix(std::int64_t n) {
@@ -88,8 +86,8 @@ struct GaussianCase {
 GaussianCase random_case(Randomness& random, std::int64_t n, bool perfect) {
   GaussianCase g{random.matrix(n), {}, random.vector(n), random.vector(n), random.vector(n), random.normal()};
   if (perfect) {
-    g.j = g.w.inverse() * random.orthogonal(n) / std::sqrt(kQuadratic);
-    g.shift = g.w.partialPivLu().solve(-g.b - g.a / kQuadratic);
+    g.j = test::inverse_of(g.w) * random.orthogonal(n) / std::sqrt(kQuadratic);
+    g.shift = test::inverse_of(g.w) * (-g.b - g.a / kQuadratic);
   } else {
     g.j = random.matrix(n);
   }
@@ -131,19 +129,19 @@ TEST(GaussianPair, LowerExactAndUpperAreInOrderInTenThousandCases) {
       const Eigen::MatrixXd precision = kQuadratic * g.j.transpose() * g.w.transpose() * g.w * g.j;
       const Eigen::VectorXd slope =
           g.j.transpose() * g.w.transpose() * (kQuadratic * (g.w * g.shift + g.b) + g.a);  // grad E(G(z)) at z = 0
-      const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> spectrum(precision);
-      const double rho = spectrum.eigenvalues()(0);
+      const Eigen::VectorXd spectrum = test::eigenvalues_of(precision);
+      const double rho = spectrum(0);
       const Eigen::VectorXd u = g.w * random.vector(n) + g.b;
       const double energy_data = kQuadratic / 2 * u.squaredNorm() + g.a.dot(u) + g.c;
       const double log_z = 0.5 * dimension * std::log(2 * std::numbers::pi / kQuadratic) -
-                           std::log(std::abs(g.w.determinant())) + g.a.squaredNorm() / (2 * kQuadratic) - g.c;
+                           test::log_abs_determinant(g.w) + g.a.squaredNorm() / (2 * kQuadratic) - g.c;
       const double exact = energy_data + log_z;
       const double lower = energy_data - found->mean_phi;
       const double upper = upper_bound(lower, found->penalty, found->log_sobolev_constant);
 
       // KL(N(0, I) || N(m, B^-1)) with B m = -slope.
-      const double kl = 0.5 * (precision.trace() - dimension - spectrum.eigenvalues().array().log().sum() +
-                               slope.dot(precision.ldlt().solve(slope)));
+      const double kl = 0.5 * (precision.trace() - dimension - spectrum.array().log().sum() +
+                               slope.dot(test::solve(precision, slope)));
       const Eigen::MatrixXd residual = precision - Eigen::MatrixXd::Identity(n, n);
       const double penalty = 0.5 * (residual.squaredNorm() + slope.squaredNorm());
       // 1e-10 relative to the largest summand, 1e6 roundings: far more than the few hundred operations behind each.

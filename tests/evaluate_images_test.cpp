@@ -1,6 +1,7 @@
 // Figures on sets of images: each against a closed form or a count by brute force.
 #include <gtest/gtest.h>
 
+#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,9 +9,6 @@
 #include <random>
 #include <set>
 #include <vector>
-
-#define EIGEN_DONT_PARALLELIZE
-#include <Eigen/Dense>
 
 #include "bracket/error.h"
 #include "host/evaluate/generated_points.h"
@@ -293,8 +291,12 @@ NetworkSpec linear_map(std::int64_t latent, std::int64_t dimension) {
 }
 
 TEST(JacobianSpectrum, OfALinearMapIsThatOfItsMatrix) {
-  for (const auto& [d, cols, rows] : {std::tuple{1, 1, 3}, {1, 5, 1}, {3, 3, 300}, {17, 33, 5}, {128, 200, 5},
-                                    {64, 4096, 70}}) {  // the last: a second chunk, smaller than the first
+  for (const auto& [d, cols, rows] : {std::tuple{1, 1, 3},
+                                      {1, 5, 1},
+                                      {3, 3, 300},
+                                      {17, 33, 5},
+                                      {128, 200, 5},
+                                      {64, 4096, 70}}) {  // the last: a second chunk, smaller than the first
     Context context;
     NetworkOnDevice generator(context, linear_map(d, cols), DType::f64);
     const std::vector<double> values = generator.values_of("layers.0.weight");

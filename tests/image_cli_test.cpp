@@ -12,6 +12,7 @@
 #include "bracket/error.h"
 #include "host/data/image_files.h"
 #include "host/data/pixel_values.h"
+#include "host/files/pixel_file.h"
 #include "host/picture/image.h"
 #include "tests/image_samples.h"
 #include "tests/program_fixture.h"
@@ -110,7 +111,9 @@ TEST_F(ImageCli, StreamedRunsEndWithTheSameBits) {
 }
 
 TEST_F(ImageCli, AFolderOfPicturesIsWrittenWholeOrNotAtAll) {
-  expect_success(train(path("colour.npy"), "run", "--stop-after 1"));
+  const std::array<std::int64_t, 4> shape = {10, 16, 16, 3};  // files larger than an error message
+  put(at("large.npy"), text_of(serialize_npy(random_pixels(10 * 768, 2), shape)));
+  expect_success(train(path("large.npy"), "run", "--stop-after 1"));
   const std::string write = "sample " + path("run") + " -n 40 --format png-folder -o ";
   expect_success(write + path("whole"));
   std::uintmax_t largest = 0;
@@ -138,8 +141,8 @@ TEST_F(ImageCli, Faces64OnAFolderOfPictures) {
   for (std::int64_t i = 0; i < 6; ++i) {
     const fs::path folder = at("faces") / (i < 3 ? "left" : "right");
     fs::create_directories(folder);
-    const std::span face = std::span(pixels).subspan(static_cast<std::size_t>(i * kFace.size()),
-                                                     static_cast<std::size_t>(kFace.size()));
+    const std::span face =
+        std::span(pixels).subspan(static_cast<std::size_t>(i * kFace.size()), static_cast<std::size_t>(kFace.size()));
     const std::vector<std::byte> png = serialize_png(face, kFace);
     put(folder / (std::to_string(i) + ".png"), {reinterpret_cast<const char*>(png.data()), png.size()});
   }
@@ -154,10 +157,12 @@ TEST_F(ImageCli, Faces64OnAFolderOfPictures) {
     expect_success("sample " + run + " -n 3 -o " + path("faces.npy"));
     const std::string npy = content(at("faces.npy"));
     EXPECT_EQ(parse_npy_bytes(bytes_of(npy), "f").shape, (std::vector<std::int64_t>{3, 64, 64, 3}));
-    const auto evaluation = nlohmann::json::parse(expect_success("eval " + run + " --json --samples 4").out);
+    const auto evaluation =
+        nlohmann::json::parse(expect_success("eval " + run + " --json --samples 4 --jacobians 1").out);
     EXPECT_TRUE(std::isfinite(evaluation["energy_data"].get<double>()));
   }
-  expect_failure("train --preset faces-64" + settings + path("colour.npy") + " --out " + path("new"), 2, {"faces-64", "64 x 64"});
+  expect_failure("train --preset faces-64" + settings + path("colour.npy") + " --out " + path("new"), 2,
+                 {"faces-64", "64 x 64"});
 }
 
 TEST_F(ImageCli, BadDataEndsWith3InOneLine) {

@@ -3,12 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <Eigen/Dense>
 #include <cmath>
 #include <random>
 #include <vector>
-
-#define EIGEN_DONT_PARALLELIZE
-#include <Eigen/Dense>
 
 #include "bracket/error.h"
 #include "tests/network_fixture.h"

@@ -57,8 +57,11 @@ TEST_P(SingularValuesTest, ExactMatchesPrescribedSpectra) {
   struct Shape {
     std::int64_t d, D;
   };
+  // The executor runs what kernels do to more than a warp once, at condition 1e9.
+  const bool slow = GetParam().name() == "simt";
   for (const auto& [d, D] : {Shape{1, 1}, Shape{1, 5}, Shape{3, 3}, Shape{9, 30}, Shape{33, 33}}) {
     for (const double condition : {1.0, 1e2, 1e4, 1e6, 1e9}) {
+      if (slow && d > 32 && condition < 1e9) continue;
       auto engine = test_engine(static_cast<std::uint64_t>(d * D));
       std::vector<MatrixXd> matrices;
       const std::vector<double> s = geometric_spectrum(d, 2 / condition, condition);
@@ -84,7 +87,7 @@ TEST_P(SingularValuesTest, ExactMatchesPrescribedSpectra) {
             EXPECT_NEAR(got.spectrum(i, k) / s[static_cast<std::size_t>(k)], 1, limit) << "condition " << condition;
           // C = J (J^T J)^-1 = the transpose of the pseudo-inverse, relative to its norm 1 / s_1.
           const MatrixXd& j = matrices[static_cast<std::size_t>(i)];
-          const MatrixXd inverse = j.completeOrthogonalDecomposition().pseudoInverse();
+          const MatrixXd inverse = pseudo_inverse_of(j);
           EXPECT_LE((block_rows(got.cotangents, i * d, d) - inverse).norm(), 4 * limit * inverse.norm());
           EXPECT_EQ(block_rows(got.tangents, i * d, d), MatrixXd::Identity(d, d));
         }

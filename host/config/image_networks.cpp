@@ -14,8 +14,6 @@ constexpr double kDeviation = 0.02;      // of the digit networks' start
 constexpr double kResnetEpsilon = 1e-4;  // of BatchNorm in ResNet-64
 
 ActivationSpec leaky_relu() { return {.function = Activation::leaky_relu, .negative_slope = kLeak}; }
-ActivationSpec activation(Activation function) { return {.function = function}; }
-
 // Specifications of one network, with the options applied to every layer.
 class Builder {
  public:
@@ -80,11 +78,11 @@ LayerSpec generator_block(const Builder& build, std::int64_t channels) {
   const BatchNormSpec norm{.epsilon = kResnetEpsilon};
   ResidualSpec block;
   block.body = {norm,
-                activation(Activation::relu),
+                ActivationSpec{Activation::relu},
                 UpsampleSpec{2},
                 build.conv(channels, 3, 1, 1),
                 norm,
-                activation(Activation::relu),
+                ActivationSpec{Activation::relu},
                 build.conv(channels, 3, 1, 1)};
   // Nearest upsampling commutes with a 1 x 1 convolution; behind it, the convolution costs a quarter.
   block.skip = {build.conv(channels, 1, 1, 0), UpsampleSpec{2}};
@@ -112,10 +110,10 @@ ImageNetworks dcgan_32(std::int64_t channels, const ImageNetworkOptions& options
   for (const std::int64_t out : {256, 128, 64}) {
     generator.emplace_back(ConvTranspose2dSpec{.channels = plain.wide(out), .kernel = 4, .stride = 2, .padding = 1});
     generator.emplace_back(BatchNormSpec{});
-    generator.emplace_back(activation(Activation::relu));
+    generator.emplace_back(ActivationSpec{Activation::relu});
   }
   generator.emplace_back(plain.conv(channels, 3, 1, 1));
-  generator.emplace_back(activation(Activation::tanh));
+  generator.emplace_back(ActivationSpec{Activation::tanh});
   return networks;
 }
 
@@ -127,7 +125,7 @@ ImageNetworks digits_28(std::int64_t channels, const ImageNetworkOptions& option
     Conv2dSpec conv = build.conv(build.wide(out), 5, 2, 2);
     conv.deviation = kDeviation;
     energy.emplace_back(conv);
-    energy.emplace_back(activation(Activation::prelu));
+    energy.emplace_back(ActivationSpec{Activation::prelu});
   }
   build.add_energy_output(energy);
 
@@ -138,7 +136,7 @@ ImageNetworks digits_28(std::int64_t channels, const ImageNetworkOptions& option
   generator.emplace_back(UnflattenSpec{widest, 2, 2});
   for (const auto& [out, output_padding] : {std::pair{256, 1}, std::pair{128, 0}, std::pair{64, 1}, std::pair{0, 1}}) {
     generator.emplace_back(norm);
-    generator.emplace_back(activation(Activation::prelu));
+    generator.emplace_back(ActivationSpec{Activation::prelu});
     generator.emplace_back(ConvTranspose2dSpec{.channels = out > 0 ? plain.wide(out) : channels,
                                                .kernel = 5,
                                                .stride = 2,
@@ -146,7 +144,7 @@ ImageNetworks digits_28(std::int64_t channels, const ImageNetworkOptions& option
                                                .output_padding = output_padding,
                                                .deviation = kDeviation});
   }
-  generator.emplace_back(activation(Activation::tanh));
+  generator.emplace_back(ActivationSpec{Activation::tanh});
   return networks;
 }
 
@@ -166,9 +164,9 @@ ImageNetworks resnet_64(std::int64_t channels, const ImageNetworkOptions& option
   generator.emplace_back(UnflattenSpec{widest, 4, 4});
   for (const std::int64_t out : {512, 256, 128, 64}) generator.emplace_back(generator_block(plain, plain.wide(out)));
   generator.emplace_back(BatchNormSpec{.epsilon = kResnetEpsilon});
-  generator.emplace_back(activation(Activation::relu));
+  generator.emplace_back(ActivationSpec{Activation::relu});
   generator.emplace_back(plain.conv(channels, 3, 1, 1));
-  generator.emplace_back(activation(Activation::tanh));
+  generator.emplace_back(ActivationSpec{Activation::tanh});
   return networks;
 }
 

@@ -27,8 +27,6 @@ LinearSpec linear(std::int64_t features, double weight_gain, double bias_bound) 
   return spec;
 }
 
-ActivationSpec activation(Activation function) { return {.function = function}; }
-
 // u = (x - mean) / deviation.
 AffineSpec standardisation(const DataStatistics& data) {
   AffineSpec map;
@@ -66,7 +64,7 @@ TrainerConfig calibrated_2d(const DataStatistics& data) {
   energy.layers = {standardisation(data), FourierFeaturesSpec{.frequencies = 32, .deviation = 3}};
   for (int layer = 0; layer < 3; ++layer) {
     energy.layers.emplace_back(layer == 0 ? linear(64, 2, 1) : linear(64, 1.5, 0.1));
-    energy.layers.emplace_back(activation(Activation::silu));
+    energy.layers.emplace_back(ActivationSpec{Activation::silu});
   }
   energy.layers.emplace_back(linear(1, 1, 0));
   energy.layers.emplace_back(confinement(0, data));
@@ -115,7 +113,7 @@ TrainerConfig paper_toy(bool spectral_norm) {
   energy.input_size = 2;
   for (const std::int64_t features : {100, 100, 1}) {
     energy.layers.emplace_back(LinearSpec{.features = features, .spectral_norm = spectral_norm});
-    if (features > 1) energy.layers.emplace_back(activation(Activation::prelu));
+    if (features > 1) energy.layers.emplace_back(ActivationSpec{Activation::prelu});
   }
   energy.layers.emplace_back(LinearSpec{.features = 1, .bias = false});
 
@@ -123,7 +121,7 @@ TrainerConfig paper_toy(bool spectral_norm) {
   generator.input_size = 2;
   for (int layer = 0; layer < 2; ++layer) {
     generator.layers.emplace_back(LinearSpec{.features = 100});
-    generator.layers.emplace_back(activation(Activation::prelu));
+    generator.layers.emplace_back(ActivationSpec{Activation::prelu});
     generator.layers.emplace_back(BatchNormSpec{});
   }
   generator.layers.emplace_back(LinearSpec{.features = 2});
@@ -172,7 +170,7 @@ TrainerConfig toy_zero_gp() {
 // into its ceiling on 64 columns.
 TrainerConfig vectors(const DataStatistics& data) {
   constexpr std::int64_t kLargestLatent = 16;
-  constexpr std::int64_t kWidth = 128;
+  constexpr std::int64_t kVectorWidth = 128;
   constexpr double kNormalGain = 1.73, kSiluGain = 2.9;
   const auto cols = static_cast<std::int64_t>(data.mean.size());
   const std::int64_t latents = std::min(cols, kLargestLatent);
@@ -185,10 +183,10 @@ TrainerConfig vectors(const DataStatistics& data) {
   generator.input_size = latents;
   for (int layer = 0; layer < 3; ++layer) {
     const double gain = layer == 0 ? kNormalGain : kSiluGain;
-    energy.layers.emplace_back(linear(kWidth, gain, layer == 0 ? 1 : 0.1));
-    energy.layers.emplace_back(activation(Activation::silu));
-    generator.layers.emplace_back(linear(kWidth, gain, layer == 0 ? 1 : 0.1));
-    generator.layers.emplace_back(activation(Activation::silu));
+    energy.layers.emplace_back(linear(kVectorWidth, gain, layer == 0 ? 1 : 0.1));
+    energy.layers.emplace_back(ActivationSpec{Activation::silu});
+    generator.layers.emplace_back(linear(kVectorWidth, gain, layer == 0 ? 1 : 0.1));
+    generator.layers.emplace_back(ActivationSpec{Activation::silu});
   }
   energy.layers.emplace_back(linear(1, 1, 0));
   energy.layers.emplace_back(confinement(0, data));

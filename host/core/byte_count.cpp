@@ -1,7 +1,8 @@
 #include "host/core/byte_count.h"
 
 #include <array>
-#include <cstdio>
+
+#include "host/core/text.h"
 
 namespace bracket {
 
@@ -15,9 +16,7 @@ std::string byte_count(std::int64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.2f ", value);
-  return text.data() + std::string(kUnits[unit]) + " (" + exact + ")";
+  return formatted("%.2f ", value) + kUnits[unit] + " (" + exact + ")";
 }
 
 }  // namespace bracket

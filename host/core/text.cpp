@@ -4,7 +4,9 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdarg>
 #include <cstddef>
+#include <cstdio>
 #include <limits>
 
 namespace bracket {
@@ -64,12 +66,28 @@ std::string format_number(double value) {
   return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
 }
 
+std::string formatted(const char* format, ...) {
+  std::va_list values, again;
+  va_start(values, format);
+  va_copy(again, values);
+  const int length = std::vsnprintf(nullptr, 0, format, values);
+  std::string text(static_cast<std::size_t>(std::max(length, 0)), '\0');
+  std::vsnprintf(text.data(), text.size() + 1, format, again);
+  va_end(again);
+  va_end(values);
+  return text;
+}
+
 std::string fixed_number(double value, int digits) {
   if (std::isnan(value)) return "NaN";
   std::array<char, 512> text;  // the longest has 309 digits before the point
   const auto [end, error] =
       std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, digits);
   return std::string(text.data(), end);
+}
+
+std::string rounded_number(double value, int digits) {
+  return std::isnan(value) ? "NaN" : formatted("%.*g", digits, value);
 }
 
 }  // namespace bracket

@@ -2,28 +2,18 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "host/core/text.h"
 #include "host/evaluate/jacobian_comparison.h"
+#include "host/evaluate/json_value.h"
 #include "host/picture/plots.h"
 
 namespace bracket {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 /// Nats: errors below this are rounding, and would leave the others no room in a picture.
 constexpr double kLeastShown = 1e-4;
-
-std::string compact(double value) {
-  if (std::isnan(value)) return "NaN";
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.3g", value);
-  return text.data();
-}
 
 /// Null where JSON has no number.
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
@@ -39,8 +29,8 @@ std::string padded_right(const std::string& text, std::size_t width) {
 
 std::string summary(const JacobianComparison& c) {
   std::string text = "J [" + std::to_string(c.outputs) + ", " + std::to_string(c.inputs) + "] at " +
-                     std::to_string(c.samples) + " latents, median condition number " + compact(c.median_condition) +
-                     ", by QR " + std::to_string(c.by_qr) + "\n";
+                     std::to_string(c.samples) + " latents, median condition number " +
+                     rounded_number(c.median_condition, 3) + ", by QR " + std::to_string(c.by_qr) + "\n";
   if (c.deficient + c.not_finite > 0)
     text += "left out: " + std::to_string(c.deficient) + " rank-deficient, " + std::to_string(c.not_finite) +
             " not finite\n";
@@ -48,8 +38,8 @@ std::string summary(const JacobianComparison& c) {
                                              "deviation", "reported", "J + J^T", "ms",    "certificate"};
   std::vector<std::array<std::string, 10>> rows = {heads};
   for (const JacobianMethod& m : c.methods) {
-    rows.push_back({m.family, m.setting, m.quantity, fixed_number(m.value, 3), compact(m.bias), compact(m.deviation),
-                    compact(m.standard_error),
+    rows.push_back({m.family, m.setting, m.quantity, fixed_number(m.value, 3), rounded_number(m.bias, 3),
+                    rounded_number(m.deviation, 3), rounded_number(m.standard_error, 3),
                     std::to_string(m.passes.apply) + " + " + std::to_string(m.passes.transpose),
                     fixed_number(m.milliseconds, 1), certificate_name(m.certificate)});
   }

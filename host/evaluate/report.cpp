@@ -1,39 +1,19 @@
 // How an evaluation is written down: as JSON for programs, as lines for people.
-#include <array>
 #include <cmath>
-#include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "host/core/text.h"
 #include "host/evaluate/evaluate.h"
+#include "host/evaluate/json_value.h"
 
 namespace bracket {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-template <class T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
-std::string compact(double value) {
-  if (std::isnan(value)) return "NaN";
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.2g", value);
-  return text.data();
-}
 
 std::string percent(double share) { return fixed_number(100 * share, 1) + " %"; }
 
 // One line "name  value  remark", aligned with its neighbours.
 std::string line(const std::string& name, const std::optional<double>& value, const std::string& remark) {
-  std::array<char, 64> text{};
-  if (value)
-    std::snprintf(text.data(), text.size(), "  %-24s %12s", name.c_str(), fixed_number(*value, 4).c_str());
-  else
-    std::snprintf(text.data(), text.size(), "  %-24s %12s", name.c_str(), "unknown");
-  return text.data() + (remark.empty() ? "" : "   " + remark) + "\n";
+  const std::string number = value ? fixed_number(*value, 4) : "unknown";
+  return formatted("  %-24s %12s", name.c_str(), number.c_str()) + (remark.empty() ? "" : "   " + remark) + "\n";
 }
 
 std::string bounds_lines(const Evaluation& e) {
@@ -50,9 +30,9 @@ std::string bounds_lines(const Evaluation& e) {
                                              : "a bound only if G is injective, which its layers do not ensure");
   }
   if (e.nll_exact)
-    text += line(
-        "exact", e.nll_exact,
-        "+- " + compact(e.energy_data_standard_error) + " (test points), quadrature error " + compact(*e.log_z_error));
+    text += line("exact", e.nll_exact,
+                 "+- " + rounded_number(e.energy_data_standard_error, 2) + " (test points), quadrature error " +
+                     rounded_number(*e.log_z_error, 2));
   else
     text += line("exact", std::nullopt, "needs data of 1 or 2 dimensions");
   if (e.upper_bound) text += line("upper bound", e.upper_bound, "proved up to rounding: linear G, Gaussian energy");

@@ -1,11 +1,10 @@
 #include "host/picture/axes.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 
 #include "bracket/error.h"
+#include "host/core/text.h"
 #include "host/picture/font.h"
 
 namespace bracket {
@@ -19,17 +18,7 @@ constexpr double kSmallestRelativeWidth = 1e-9;
 constexpr std::int64_t kRowsPerVerticalTick = 14;
 constexpr std::int64_t kMostTicks = 9;
 
-std::string number_text(double value) {
-  std::array<char, 40> buffer{};
-  std::snprintf(buffer.data(), buffer.size(), "%.12g", value);
-  return buffer.data();
-}
-
-std::string print(const char* format, int digits, double value) {
-  std::array<char, 64> buffer{};
-  std::snprintf(buffer.data(), buffer.size(), format, digits, value);
-  return buffer.data();
-}
+std::string number_text(double value) { return formatted("%.12g", value); }
 
 int decimal_exponent(double value) { return static_cast<int>(std::floor(std::log10(std::abs(value)))); }
 
@@ -62,13 +51,13 @@ std::string tick_label(double value, const Step& step, double largest) {
   constexpr int kMostDecimals = 5;
   if (value == 0)
     return step.exponent < 0 && largest < kPlainBelow && -step.exponent <= kMostDecimals
-               ? print("%.*f", -step.exponent, 0.0)
+               ? formatted("%.*f", -step.exponent, 0.0)
                : "0";
   if (largest < kPlainBelow && -step.exponent <= kMostDecimals) {
-    return print("%.*f", std::max(0, -step.exponent), value);
+    return formatted("%.*f", std::max(0, -step.exponent), value);
   }
   const int digits = std::max(0, decimal_exponent(value) - step.exponent);
-  const std::string full = print("%.*e", digits, value);
+  const std::string full = formatted("%.*e", digits, value);
   const std::size_t exponent_at = full.find('e');
   std::string mantissa = full.substr(0, exponent_at);
   if (mantissa.find('.') != std::string::npos) {

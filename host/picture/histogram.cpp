@@ -1,12 +1,11 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <iterator>
 #include <limits>
 #include <string>
 
 #include "bracket/error.h"
+#include "host/core/text.h"
 #include "host/picture/plots.h"
 
 namespace bracket {
@@ -28,10 +27,7 @@ double quantile(const std::vector<double>& sorted, double share) {
 
 std::string name_with_outside(const std::string& name, std::int64_t outside, std::size_t total) {
   if (outside == 0) return name;
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), " (%.2g %% outside)",
-                100 * static_cast<double>(outside) / static_cast<double>(total));
-  return name + text.data();
+  return name + formatted(" (%.2g %% outside)", 100 * static_cast<double>(outside) / static_cast<double>(total));
 }
 
 }  // namespace

@@ -1,9 +1,7 @@
 #include "host/run/run_pictures.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <sstream>
 #include <utility>
@@ -12,6 +10,7 @@
 #include "bracket/checkpoint.h"
 #include "bracket/error.h"
 #include "host/config/json_text.h"
+#include "host/core/text.h"
 #include "host/evaluate/evaluate.h"
 #include "host/files/in_quotes.h"
 #include "host/files/posix_file.h"
@@ -32,12 +31,6 @@ std::vector<Point> points_of(std::span<const double> values) {
   std::vector<Point> points(values.size() / 2);
   for (std::size_t i = 0; i < points.size(); ++i) points[i] = {values[2 * i], values[2 * i + 1]};
   return points;
-}
-
-std::string two_decimals(double value) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.2f", value);
-  return text.data();
 }
 
 double mean(const std::vector<double>& values) {
@@ -63,7 +56,8 @@ Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictur
   const double nll = mean(trainer.energies(rows, num_rows, options.weights)) + log_z;
 
   DensityFigure figure;
-  figure.caption = data.name() + "   step " + std::to_string(trainer.step()) + "   NLL " + two_decimals(nll) + " nats";
+  figure.caption =
+      data.name() + "   step " + std::to_string(trainer.step()) + "   NLL " + fixed_number(nll, 2) + " nats";
   figure.box = picture_box(statistics);
   figure.data = points_of(rows);
   figure.samples = points_of(trainer.samples(options.points, seed, options.weights));

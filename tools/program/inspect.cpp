@@ -1,7 +1,5 @@
 // bracket inspect: what is in a run, a checkpoint or a file of tensors, without building anything from it.
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -10,6 +8,7 @@
 #include "bracket/checkpoint.h"
 #include "bracket/error.h"
 #include "bracket/run.h"
+#include "host/core/text.h"
 #include "host/files/in_quotes.h"
 #include "host/files/safetensors.h"
 #include "host/run/manifest.h"
@@ -20,13 +19,6 @@ namespace bracket {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <class... T>
-std::string formatted(const char* format, T... values) {
-  std::array<char, 512> text{};
-  std::snprintf(text.data(), text.size(), format, values...);
-  return text.data();
-}
 
 struct Extent {
   double low = 0, high = 0;

@@ -3,10 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 
+#include "host/core/text.h"
 #include "tools/program/output.h"
 
 namespace bracket {
@@ -22,13 +21,6 @@ std::string bar(double share) {
   const int filled = static_cast<int>(share * kBarWidth);
   return "[" + std::string(static_cast<std::size_t>(filled), '#') +
          std::string(static_cast<std::size_t>(kBarWidth - filled), '.') + "] ";
-}
-
-template <class... T>
-std::string formatted(const char* format, T... values) {
-  std::array<char, 160> text{};
-  std::snprintf(text.data(), text.size(), format, values...);
-  return text.data();
 }
 
 }  // namespace

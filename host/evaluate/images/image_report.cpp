@@ -1,42 +1,26 @@
 // How an evaluation on images is written down: as JSON for programs, as lines for people.
-#include <array>
 #include <cmath>
-#include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "host/core/text.h"
 #include "host/evaluate/images/image_evaluation.h"
+#include "host/evaluate/json_value.h"
 #include "host/network/layer.h"
 
 namespace bracket {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-template <class T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
 Json json_of(const ValueRange& range) {  // infinities, which JSON does not know, become null
   return {{"minimum", range.minimum}, {"mean", range.mean}, {"maximum", range.maximum}};
 }
 
-std::string number(double value) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.4g", value);
-  return text.data();
-}
-
 std::string range_text(const ValueRange& range) {
-  return number(range.minimum) + " to " + number(range.maximum) + ", mean " + number(range.mean);
+  return rounded_number(range.minimum, 4) + " to " + rounded_number(range.maximum, 4) + ", mean " +
+         rounded_number(range.mean, 4);
 }
 
 std::string energy_line(const EnergySet& set) {
-  std::array<char, 160> text{};
-  std::snprintf(text.data(), text.size(), "  %-20.20s %12s +- %-10s", set.name.c_str(),
-                fixed_number(set.mean, 3).c_str(), number(set.deviation).c_str());
-  std::string line = text.data();
+  std::string line = formatted("  %-20.20s %12s +- %-10s", set.name.c_str(), fixed_number(set.mean, 3).c_str(),
+                               rounded_number(set.deviation, 4).c_str());
   if (set.auroc) line += " AUROC " + fixed_number(*set.auroc, 4);
   return line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
 }
@@ -44,8 +28,8 @@ std::string energy_line(const EnergySet& set) {
 std::string feature_lines(const ImageEvaluation& e) {
   if (!e.feature_frechet) return "Sample quality: unknown, needs --classifier\n";
   return "In the classifier's features, " + std::to_string(*e.feature_samples) + " images each: feature_frechet " +
-         number(*e.feature_frechet) + ", F8 " + fixed_number(*e.f8, 4) + ", F1/8 " + fixed_number(*e.f1_8, 4) +
-         "\nModes: " + std::to_string(*e.modes) + " of " + std::to_string(*e.classes) +
+         rounded_number(*e.feature_frechet, 4) + ", F8 " + fixed_number(*e.f8, 4) + ", F1/8 " +
+         fixed_number(*e.f1_8, 4) + "\nModes: " + std::to_string(*e.modes) + " of " + std::to_string(*e.classes) +
          " classes, KL from even shares " + fixed_number(*e.kl, 4) + " nats\n";
 }
 
