@@ -158,7 +158,7 @@ TEST_F(ImageCli, Faces64OnAFolderOfPictures) {
     const std::string npy = content(at("faces.npy"));
     EXPECT_EQ(parse_npy_bytes(bytes_of(npy), "f").shape, (std::vector<std::int64_t>{3, 64, 64, 3}));
     const auto evaluation =
-        nlohmann::json::parse(expect_success("eval " + run + " --json --samples 4 --jacobians 1").out);
+        nlohmann::json::parse(expect_success("eval " + run + " --json --samples 4 --jacobians 2").out);
     EXPECT_TRUE(std::isfinite(evaluation["energy_data"].get<double>()));
   }
   expect_failure("train --preset faces-64" + settings + path("colour.npy") + " --out " + path("new"), 2,
