@@ -74,6 +74,24 @@ TEST_F(ImageCli, AColourRunAndItsSamples) {
   const NpyBytes first = parse_npy_bytes(bytes_of(stored), "f");
   EXPECT_TRUE(std::equal(first.values.begin(), first.values.end(), npy.values.begin()));
 
+  // Energies of images from an array, a folder of pictures, and as numbers.
+  const auto energies = [&](const std::string& points) {
+    expect_success("energy " + path("run") + " --points " + points + " -o " + path("e.npy"));
+    const std::string file = content(at("e.npy"));
+    return parse_npy(bytes_of(file), "e.npy").values;
+  };
+  const std::vector<double> of_array = energies(path("s.npy"));
+  EXPECT_EQ(of_array.size(), 70U);
+  EXPECT_EQ(energies(path("s/")), of_array);
+  const std::array<std::int64_t, 2> flat = {70, 60};
+  std::vector<double> numbers;
+  for (const std::byte b : npy.values) numbers.push_back(kPixelScale * std::to_integer<int>(b) + kPixelShift);
+  put(at("numbers.npy"), text_of(serialize_npy(numbers, flat)));
+  EXPECT_EQ(energies(path("numbers.npy")), of_array);
+  const std::array<std::int64_t, 4> turned = {2, 5, 4, 3};
+  put(at("turned.npy"), text_of(serialize_npy(random_pixels(120, 2), turned)));
+  expect_failure("energy " + path("run") + " --points " + path("turned.npy") + " -o " + path("e.npy"), 3,
+                 {"turned.npy", "5 x 4 pixels of 3 channels", "4 x 5"});
   expect_failure("sample " + path("run") + " --format png-folder -o " + path("s"), 2, {"no empty folder"});
   expect_failure("sample " + path("run") + " --format npz -o " + path("t.npy"), 2, {"t.npy", ".npz"});
   expect_failure("sample " + path("run") + " -n 99999999999 -o " + path("t.npz"), 2, {"99999999999", "4 GiB", ".npy"});

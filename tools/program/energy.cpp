@@ -1,12 +1,16 @@
 // bracket energy: energies of points from a file.
+#include <algorithm>
 #include <array>
 #include <memory>
 
 #include "bracket/error.h"
+#include "host/data/data_file.h"
+#include "host/evaluate/images/image_classifier.h"
 #include "host/files/atomic_file.h"
 #include "host/files/in_quotes.h"
 #include "host/files/npy.h"
 #include "host/files/table.h"
+#include "host/network/layer.h"
 #include "tools/program/command_line.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
@@ -20,19 +24,51 @@ struct EnergyOptions {
   std::string output;
 };
 
-int energy(const EnergyOptions& options) {
-  static constexpr const char* kEndings[] = {".npy"};
-  require_ending(options.output, kEndings);
-  Model model = load_model(options.model, DataUse::none);
+/// Pixels take a byte each, the numbers that a network sees eight.
+constexpr std::int64_t kImagesAtOnce = 4096;
+
+std::vector<double> energies_of_table(Model& model, const EnergyOptions& options) {
   const Table points = read_table(options.points);
   if (points.cols != model.description.data_cols) {
     throw DataError(path_in_quotes(options.points) + " has " + std::to_string(points.cols) +
                     " columns, the model takes " + std::to_string(model.description.data_cols));
   }
-  const std::vector<double> energies =
-      model.trainer->energies(points.values, points.rows, options.model.chosen_weights());
-  write_file_atomically(options.output, serialize_npy(energies, std::array{points.rows}));
-  print("wrote " + options.output + ": energies of " + std::to_string(points.rows) + " points in nats\n");
+  return model.trainer->energies(points.values, points.rows, options.model.chosen_weights());
+}
+
+std::vector<double> energies_of_images(Model& model, const EnergyOptions& options, const Dataset& images) {
+  const ImageShape& found = images.image();
+  const ImageShape& wanted = *model.description.image;
+  if (found != wanted)
+    throw DataError(path_in_quotes(options.points) + " holds images of " + described(found) + ", the model takes " +
+                    described(wanted));
+  std::vector<double> energies;
+  for (std::int64_t first = 0; first < images.rows(); first += kImagesAtOnce) {
+    const std::int64_t count = std::min(kImagesAtOnce, images.rows() - first);
+    const std::vector<double> part =
+        model.trainer->energies(image_values(images, first, count), count, options.model.chosen_weights());
+    energies.insert(energies.end(), part.begin(), part.end());
+  }
+  return energies;
+}
+
+std::vector<double> energies_of(Model& model, const EnergyOptions& options) {
+  // A file of any name is a table where a model takes no images.
+  if (!model.description.image || has_ending(options.points, ".csv")) return energies_of_table(model, options);
+  const Dataset data = Dataset::open(options.points);
+  if (data.is_images()) return energies_of_images(model, options, data);
+  return energies_of_table(model, options);
+}
+
+int energy(const EnergyOptions& options) {
+  static constexpr const char* kEndings[] = {".npy"};
+  require_ending(options.output, kEndings);
+  Model model = load_model(options.model, DataUse::none);
+  const std::vector<double> energies = energies_of(model, options);
+  const auto count = static_cast<std::int64_t>(energies.size());
+  write_file_atomically(options.output, serialize_npy(energies, std::array{count}));
+  print("wrote " + options.output + ": energies of " + std::to_string(count) +
+        (model.description.image ? " images" : " points") + " in nats\n");
   return 0;
 }
 
@@ -42,7 +78,11 @@ void add_energy(CLI::App& program, Action& action) {
   auto options = std::make_shared<EnergyOptions>();
   CLI::App* command = program.add_subcommand("energy", "Energies of given points, in raw data coordinates");
   add_model_options(*command, options->model, DataUse::none);
-  command->add_option("--points", options->points, "Points, a .npy or .csv file of shape (N, D)")->required();
+  command
+      ->add_option("--points", options->points,
+                   "Points, a .npy or .csv file of shape (N, D); for a run on images also a "
+                   "file or folder of images as for train --data")
+      ->required();
   command->add_option("-o,--output", options->output, "Energies in nats, a .npy file of shape (N)")->required();
   command->callback([options, &action] { action = [options] { return energy(*options); }; });
 }
