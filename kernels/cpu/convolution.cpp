@@ -118,7 +118,7 @@ void forward(const Matrix<T>& y, const Matrix<T>& x, const Matrix<T>& w, const C
     TapFold<T>(m, true).run(y, x, weights_by_tap(w, m), Update::overwrite, team);
     return;
   }
-  const PatchGrid grid = input_patches(m);
+  const PatchGrid grid = formula::input_patches(Sizes(m));
   const PixelRows<T> result(y, m.out_channels);
   const View<T> weights = rows_of(w, 0, w.rows);
   const auto weights_of = [&](std::int64_t tap, std::int64_t taps) {
@@ -137,16 +137,17 @@ struct PixelClass {
   std::int64_t first_tap;  ///< in the weights of all classes
 
   PixelClass(const Convolution& m, std::int64_t y, std::int64_t x)
-      : class_y(y), class_x(x), grid(output_patches(m, y, x)) {
+      : class_y(y), class_x(x), grid(formula::output_patches(Sizes(m), y, x)) {
     first_tap = first_tap_of(m, (y + m.padding) % m.stride, (x + m.padding) % m.stride);
   }
   /// Taps are sorted by the residues of (ky, kx).
   static std::int64_t first_tap_of(const Convolution& m, std::int64_t residue_y, std::int64_t residue_x) {
-    return taps_before(m, residue_y) * m.kernel + residue_taps(m, residue_y) * taps_before(m, residue_x);
+    return taps_before(m, residue_y) * m.kernel +
+           formula::residue_taps(Sizes(m), residue_y) * taps_before(m, residue_x);
   }
   static std::int64_t taps_before(const Convolution& m, std::int64_t residue) {
     std::int64_t taps = 0;
-    for (std::int64_t r = 0; r < std::min(residue, m.kernel); ++r) taps += residue_taps(m, r);
+    for (std::int64_t r = 0; r < std::min(residue, m.kernel); ++r) taps += formula::residue_taps(Sizes(m), r);
     return taps;
   }
 };
@@ -159,9 +160,11 @@ T* class_weights(const Matrix<T>& w, const Convolution& m, ThreadTeam& team) {
   parallel_tasks(m.kernel * m.kernel, w.rows * w.cols * kWriteCost, team, [&](std::int64_t tap) {
     const std::int64_t ky = tap / m.kernel;
     const std::int64_t kx = tap % m.kernel;
-    const auto reversed = [&](std::int64_t k) { return residue_taps(m, k % m.stride) - 1 - k / m.stride; };
+    const auto reversed = [&](std::int64_t k) {
+      return formula::residue_taps(Sizes(m), k % m.stride) - 1 - k / m.stride;
+    };
     const std::int64_t position = PixelClass::first_tap_of(m, ky % m.stride, kx % m.stride) +
-                                  reversed(ky) * residue_taps(m, kx % m.stride) + reversed(kx);
+                                  reversed(ky) * formula::residue_taps(Sizes(m), kx % m.stride) + reversed(kx);
     for (std::int64_t o = 0; o < m.out_channels; ++o) {
       std::copy_n(w.row(o) + tap * m.in_channels, m.in_channels, result + position * tap_size + o * m.in_channels);
     }
@@ -296,8 +299,8 @@ void add_chunks(const Matrix<T>& grad_w, const T* sums, std::int64_t chunks, Upd
 template <class T>
 void reverse_weights_turned(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Matrix<T>& x, const Convolution& m,
                             Update update, T* sums, ThreadTeam& team) {
-  const WeightProduct<T> product(grad_y, output_patches(m, 0, 0), PixelRows<T>(x, m.in_channels),
-                                 m.weight_chunks(x.rows));
+  const WeightProduct<T> product(grad_y, formula::output_patches<std::int64_t>(Sizes(m), 0, 0),
+                                 PixelRows<T>(x, m.in_channels), m.weight_chunks(x.rows));
   const std::int64_t size = grad_w.rows * grad_w.cols;
   const std::int64_t columns = m.kernel * m.kernel * m.out_channels;
   product.run(Update::overwrite, team, [&](std::int64_t chunk) {
@@ -317,7 +320,8 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
     reverse_weights_turned(grad_w, grad_y, x, m, update, sums, team);
     return;
   }
-  const WeightProduct<T> product(x, input_patches(m), PixelRows<T>(grad_y, m.out_channels), m.weight_chunks(x.rows));
+  const WeightProduct<T> product(x, formula::input_patches(Sizes(m)), PixelRows<T>(grad_y, m.out_channels),
+                                 m.weight_chunks(x.rows));
   if (product.chunks == 1) {
     product.run(update, team, [&](std::int64_t) { return grad_w; });
     return;

@@ -6,53 +6,12 @@
 #include <cstdint>
 
 #include "kernels/cpu/cpu_common.h"
-#include "kernels/ops.h"
+#include "kernels/formula/patches.h"
 
 namespace bracket {
 
-/// One patch of taps_y x taps_x pixels for every (y, x) of a grid; it starts at pixel (y step + origin_y, x step +
-/// origin_x) of the image. Pixels outside the image are 0.
-struct PatchGrid {
-  std::int64_t height, width, channels;  ///< of the image
-  std::int64_t grid_height, grid_width;
-  std::int64_t step;
-  std::int64_t origin_y, origin_x;
-  std::int64_t taps_y, taps_x;
-
-  std::int64_t per_image() const { return grid_height * grid_width; }
-  std::int64_t taps() const { return taps_y * taps_x; }
-};
-
-/// What every pixel of y reads of x.
-inline PatchGrid input_patches(const Convolution& m) {
-  return {m.in_height, m.in_width, m.in_channels, m.out_height(), m.out_width(),
-          m.stride,    -m.padding, -m.padding,    m.kernel,       m.kernel};
-}
-
-/// The kernel rows (columns) ky with ky % stride == residue, which meet every stride-th row of the input only.
-inline std::int64_t residue_taps(const Convolution& m, std::int64_t residue) {
-  return residue < m.kernel ? (m.kernel - residue + m.stride - 1) / m.stride : 0;
-}
-
-/// What the pixels (class_y + j stride, class_x + i stride) of x read of grad_y in the reverse pass: they meet the
-/// kernel rows of one residue, the last first.
-inline PatchGrid output_patches(const Convolution& m, std::int64_t class_y, std::int64_t class_x) {
-  const auto residue = [&](std::int64_t start) { return (start + m.padding) % m.stride; };
-  const auto taps = [&](std::int64_t start) { return residue_taps(m, residue(start)); };
-  const auto origin = [&](std::int64_t start) {
-    return (start + m.padding - residue(start)) / m.stride - (taps(start) - 1);
-  };
-  return {m.out_height(),
-          m.out_width(),
-          m.out_channels,
-          (m.in_height - class_y + m.stride - 1) / m.stride,
-          (m.in_width - class_x + m.stride - 1) / m.stride,
-          1,
-          origin(class_y),
-          origin(class_x),
-          taps(class_y),
-          taps(class_x)};
-}
+using PatchGrid = formula::PatchGrid<std::int64_t>;
+using Sizes = formula::ConvolutionSizes<std::int64_t>;
 
 /// Runs below this many elements are copied in a loop: a call of memmove costs as much as copying 16.
 inline constexpr std::int64_t kShortRun = 32;

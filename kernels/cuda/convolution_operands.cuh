@@ -4,76 +4,26 @@
 #pragma once
 
 #include "kernels/cuda/common/tiled_product.cuh"
-#include "kernels/ops.h"
+#include "kernels/formula/patches.h"
 
 namespace bracket::BRACKET_TARGET {
 
-/// A Convolution as kernels receive it. The op list keeps the elements of an image and of the weights below 2^31.
-struct Geometry {
-  int in_height, in_width, in_channels;
-  int out_height, out_width, out_channels;
-  int kernel, stride, padding;
+/// A Convolution as kernels receive it.
+using Geometry = formula::ConvolutionSizes<int>;
+using PatchGrid = formula::PatchGrid<int>;
+using formula::input_patches;
 
-  explicit Geometry(const Convolution& map)
-      : in_height(static_cast<int>(map.in_height)),
-        in_width(static_cast<int>(map.in_width)),
-        in_channels(static_cast<int>(map.in_channels)),
-        out_height(static_cast<int>(map.out_height())),
-        out_width(static_cast<int>(map.out_width())),
-        out_channels(static_cast<int>(map.out_channels)),
-        kernel(static_cast<int>(map.kernel)),
-        stride(static_cast<int>(map.stride)),
-        padding(static_cast<int>(map.padding)) {}
-
-  BRACKET_HOST_DEVICE int out_pixels() const { return out_height * out_width; }
-};
-
-/// One patch of taps_y x taps_x pixels for every (y, x) of a grid; it starts at pixel (y step + origin_y, x step +
-/// origin_x) of the image. Pixels outside the image are 0. Patch elements are ordered (tap_y, tap_x, channel).
-struct PatchGrid {
-  int height, width, channels;  // of the image
-  int grid_height, grid_width;
-  int step;
-  int origin_y, origin_x;
-  int taps_y, taps_x;
-
-  BRACKET_HOST_DEVICE int per_image() const { return grid_height * grid_width; }
-  BRACKET_HOST_DEVICE std::int64_t depth() const { return static_cast<std::int64_t>(taps_y) * taps_x * channels; }
-};
-
-/// What every pixel of y reads of x.
-BRACKET_HOST_DEVICE PatchGrid input_patches(const Geometry& g) {
-  return {g.in_height, g.in_width, g.in_channels, g.out_height, g.out_width,
-          g.stride,    -g.padding, -g.padding,    g.kernel,     g.kernel};
-}
-
-/// The pixels (y + j stride, x + i stride) of grad_x: the kernel rows (columns) that reach them are those of one
-/// residue modulo the stride, and their patches of grad_y meet the last of them first.
+/// The pixels (y + j stride, x + i stride) of grad_x, and what they read of grad_y.
 struct PixelClass {
   int y, x;
   PatchGrid patches;
   int first_weight_tap;  // of w, for tap (0, 0) of the patches
 
-  BRACKET_HOST_DEVICE PixelClass(const Geometry& g, int class_y, int class_x) : y(class_y), x(class_x) {
-    const int residue_y = (y + g.padding) % g.stride;
-    const int residue_x = (x + g.padding) % g.stride;
-    const int last_y = taps(g, residue_y) - 1;
-    const int last_x = taps(g, residue_x) - 1;
-    patches = {g.out_height,
-               g.out_width,
-               g.out_channels,
-               (g.in_height - y + g.stride - 1) / g.stride,
-               (g.in_width - x + g.stride - 1) / g.stride,
-               1,
-               (y + g.padding) / g.stride - last_y,
-               (x + g.padding) / g.stride - last_x,
-               last_y + 1,
-               last_x + 1};
-    first_weight_tap = (residue_y + last_y * g.stride) * g.kernel + residue_x + last_x * g.stride;
-  }
-
-  static BRACKET_HOST_DEVICE int taps(const Geometry& g, int residue) {
-    return residue < g.kernel ? (g.kernel - residue + g.stride - 1) / g.stride : 0;
+  BRACKET_HOST_DEVICE PixelClass(const Geometry& g, int class_y, int class_x)
+      : y(class_y), x(class_x), patches(formula::output_patches(g, class_y, class_x)) {
+    const int last_y = (y + g.padding) % g.stride + (patches.taps_y - 1) * g.stride;
+    const int last_x = (x + g.padding) % g.stride + (patches.taps_x - 1) * g.stride;
+    first_weight_tap = last_y * g.kernel + last_x;
   }
 };
 
