@@ -186,6 +186,22 @@ TEST_F(CliTest, AFullDiskEndsWith3AndLeavesTheLastCheckpoint) {
   EXPECT_EQ(::umount(at("disk").c_str()), 0);
 }
 
+TEST_F(CliTest, EntropyEstimatorsAreNamedOrChosen) {
+  const auto estimator = [&](const std::string& run) {
+    return nlohmann::json::parse(content(at(run) / "config.json"))["config"]["entropy"]["estimator"];
+  };
+  expect_success(small_run("named", "--stop-after 1 --entropy min_singular"));
+  EXPECT_EQ(estimator("named"), "min_singular");
+  const ProgramResult chosen = expect_success(small_run("chosen", "--stop-after 1 --entropy auto"));
+  EXPECT_NE(chosen.out.find("entropy: exact in f32, the cheapest within the target; J [3, 3]"), std::string::npos)
+      << chosen.out;
+  EXPECT_EQ(estimator("chosen"), "exact");
+  expect_failure(small_run("new", "--entropy exat"), 2, {"exat", "exact"});
+  expect_failure(small_run("new", "--entropy-error 0.1"), 2, {"--entropy-error", "auto"});
+  expect_failure(small_run("new", "--entropy auto --entropy-error 0"), 2, {"target 0"});
+  expect_failure("train --resume " + path("named") + " --entropy auto", 2, {"--entropy", "--resume"});
+}
+
 TEST_F(CliTest, ExistingRunsAreKeptWithoutForce) {
   expect_success(small_run("run", "--stop-after 5"));
   const auto before = tree(at("run"));

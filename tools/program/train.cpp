@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "bracket/entropy_choice.h"
 #include "bracket/error.h"
 #include "bracket/preset.h"
 #include "bracket/run.h"
@@ -38,6 +39,8 @@ struct TrainOptions {
   std::string out;
   std::vector<std::string> settings;
   std::string config;
+  std::string entropy;
+  std::optional<double> entropy_error;
   bool force = false;
   std::string resume;
   std::vector<std::string> command;
@@ -65,6 +68,8 @@ RunSettings settings_for(const TrainOptions& options, const Dataset& data, std::
   settings = run_settings_from_json(json);
   if (options.steps) settings.trainer.total_steps = *options.steps;
   if (options.seed) settings.trainer.seed = *options.seed;
+  if (!options.entropy.empty() && options.entropy != "auto")
+    settings.trainer.entropy.estimator = entropy_estimator_from_name(options.entropy);
   return settings;
 }
 
@@ -147,7 +152,19 @@ int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const Trai
   return 0;
 }
 
+void choose_estimator(Context& context, TrainerConfig& config, const TrainOptions& options) {
+  EntropyRequest request{.least = config.dtype, .seed = config.seed};
+  if (options.entropy_error) request.target = *options.entropy_error;
+  const EntropyChoice choice = choose_entropy(context, config.generator.network, request);
+  announce(summary(choice));
+  config.entropy.estimator = choice.chosen.config.estimator;
+  config.entropy.iterations = choice.chosen.config.iterations;
+  config.dtype = choice.chosen.dtype;
+}
+
 int train_new(const TrainOptions& options) {
+  if (options.entropy_error && options.entropy != "auto")
+    throw InvalidArgument("--entropy-error is for --entropy auto");
   if (options.data.empty()) throw InvalidArgument("a new run needs data; give --data NAME or --data FILE");
   const Run::Existing existing = options.force ? Run::Existing::replace : Run::Existing::refuse;
   Run::require_creatable(options.out, existing);
@@ -155,9 +172,10 @@ int train_new(const TrainOptions& options) {
   data_options.data_dir = data_folder(options.data_dir);
   data_options.seed = options.seed.value_or(0);
   const Dataset data = Dataset::open(file_named_absolutely(options.data), data_options);
-  const RunSettings settings = settings_for(options, data);
+  RunSettings settings = settings_for(options, data);
   const Device device = chosen_device(options.device.empty() ? "auto" : options.device);
   Context context = make_context(device, options.threads);
+  if (options.entropy == "auto") choose_estimator(context, settings.trainer, options);
   Trainer trainer(context, settings.trainer, data);
   Run run = Run::create(options.out, options.preset, settings, data, session_on(device, options.command), existing);
   announce("training " + options.preset + " on " + options.data + " (" + device.name() + ", seed " +
@@ -225,6 +243,11 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
                                "One setting, e.g. energy.lr=1e-3 or log_every=10; may be repeated"))
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  only_new(command->add_option("--entropy", options->entropy,
+                               "Estimator of the generator's log-volume: exact, min_singular, lobpcg, or auto: the "
+                               "cheapest one, and precision, that keeps --entropy-error where training starts"));
+  only_new(command->add_option("--entropy-error", options->entropy_error,
+                               "Nats by which --entropy auto may miss the exact log-volume; default 0.01"));
   only_new(command->add_option("--seed", options->seed, "Seed of everything random; default 0"))
       ->check(whole_number(0, kLargestSeed));
   only_new(command->add_flag("--force", options->force, "Replace a run that exists in --out"));
