@@ -70,6 +70,7 @@ void register_case(const OpCase& op, std::vector<BenchDevice>& devices);
 
 void register_linear_cases(std::vector<BenchDevice>& devices);
 void register_convolution_cases(std::vector<BenchDevice>& devices);
+void register_entropy_cases(std::vector<BenchDevice>& devices);
 void register_jacobian_cases(std::vector<BenchDevice>& devices);
 void register_layer_cases(std::vector<BenchDevice>& devices);
 void register_step_cases(std::vector<BenchDevice>& devices);

@@ -202,7 +202,7 @@ def log_volume(network, z, estimator, direction):
     """h(z) per sample, differentiable; the LOBPCG direction is a constant."""
     if estimator == "lobpcg":
         return LATENTS * push(network, z, direction)[1].flatten(1).norm(dim=1).log()
-    identity = torch.eye(LATENTS)
+    identity = torch.eye(LATENTS, device=z.device)
     columns = vmap(lambda e: push(network, z, e.expand_as(z))[1].flatten(1))(identity).transpose(0, 1)
     return torch.linalg.slogdet(columns @ columns.transpose(1, 2))[1] / 2
 

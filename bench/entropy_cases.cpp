@@ -1,0 +1,184 @@
+// The log-volume of the DCGAN-32 generator (128 latents, 3,072 outputs) and its gradient in parameters and latents, as a
+// training step needs them: every estimator the trainer has, beside the exact one. 64 samples on a GPU, 4 on a CPU.
+//
+// A product with J or J^T is one pass of a sample through the generator: 102 million multiplications and additions each.
+// Counters: passes per sample, flops of them (the vector algebra of the estimator, the Gram matrix above all, is extra).
+#include <benchmark/benchmark.h>
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "bench/op_case.h"
+#include "bracket/entropy.h"
+#include "bracket/jacobian.h"
+#include "host/config/image_networks.h"
+#include "host/training/inference.h"
+
+namespace bracket::bench {
+namespace {
+
+constexpr std::int64_t kGpuBatch = 64, kCpuBatch = 4;
+constexpr std::int64_t kGateSamples = 2;
+/// Allowed |f32 - f64| of h. J rounds by about 20 contractions' sqrt(K) u <= 5e-6 of its size, which moves log s_k by
+/// that times s_d / s_k; 128 of them of random sign, condition up to 100.
+constexpr double kGate = 128 * 5e-6 * 100;
+
+struct EntropyCase {
+  const char* name;
+  EntropyConfig config;
+  std::int64_t passes(std::int64_t d) const {
+    switch (config.estimator) {
+      case EntropyEstimator::exact:
+        return 2 * d;
+      case EntropyEstimator::min_singular:
+        return d + 2;
+      case EntropyEstimator::lobpcg:
+        return 2 * config.iterations + 3;
+    }
+    return 0;
+  }
+};
+
+constexpr std::array kCases = {EntropyCase{"exact", {.estimator = EntropyEstimator::exact}},
+                               EntropyCase{"min_singular", {.estimator = EntropyEstimator::min_singular}},
+                               EntropyCase{"lobpcg_2", {.estimator = EntropyEstimator::lobpcg, .iterations = 2}},
+                               EntropyCase{"lobpcg_10", {.estimator = EntropyEstimator::lobpcg, .iterations = 10}}};
+
+NetworkSpec generator_spec() { return dcgan_32(3, {}).generator; }
+
+/// Multiplications and additions of a pass: every weight of a (transposed) convolution once per pixel of its smaller
+/// (its only) image, every weight of a linear layer once.
+double pass_flops(const Network& generator) {
+  constexpr std::array<double, 5> kPixels = {1, 16, 64, 256, 1024};  // in the order of the layers
+  double flops = 0;
+  std::size_t layer = 0;
+  for (const ParameterInfo& info : generator.parameters())
+    if (info.shape.size() >= 2) flops += 2 * static_cast<double>(info.size()) * kPixels.at(layer++);
+  return flops;
+}
+
+class Generator {
+ public:
+  Generator(Context& context, DType dtype, std::int64_t batch)
+      : context_(context),
+        network_(generator_spec(), dtype),
+        values_(context.pool().allocate(2 * network_.value_elements() * dtype_bytes(dtype))),
+        buffers_(context.pool().allocate(network_.buffer_elements() * dtype_bytes(dtype))),
+        parameters_{Tensor(values_.data(), dtype, {network_.value_elements()}),
+                    Tensor(buffers_.data(), dtype, {network_.buffer_elements()})},
+        gradient_(static_cast<std::byte*>(values_.data()) + network_.value_elements() * dtype_bytes(dtype), dtype,
+                  {network_.value_elements()}),
+        batch_(batch),
+        latents_(normal_values({1, RandomStream::evaluation, 0}, batch * network_.input_size())) {
+    network_.initialize(context.ops(), parameters_, 1, RandomStream::generator_init);
+  }
+
+  const Network& network() const { return network_; }
+
+  /// Calls `repeat` with what does the work once; in a dry run too.
+  void run(const EntropyConfig& config,
+           const std::function<void(Ops&, Arena&, const std::function<Tensor()>&)>& repeat) {
+    with_planned_arena(context_, [&](Ops& ops, Arena& arena) {
+      const DType dtype = network_.dtype();
+      const std::int64_t d = network_.input_size();
+      const Tensor z = arena.allocate(dtype, {batch_, d}), direction = arena.allocate(dtype, {batch_, d});
+      const Tensor grad_z = arena.allocate(dtype, {batch_, d});
+      write_values(ops, z, latents_);
+      const std::int64_t mark = arena.mark();
+      EntropyPass pass;
+      repeat(ops, arena, [&]() -> Tensor {
+        arena.rewind(mark);
+        ops.random_normal(direction, {1, RandomStream::energy_start, 0}, nullptr);
+        entropy_forward(ops, arena, pass, network_, parameters_, z, config, direction);
+        ReverseRequest request;
+        request.grad_parameters = gradient_;
+        request.grad_input = grad_z;
+        entropy_reverse(ops, arena, pass, network_, {}, 1.0 / static_cast<double>(batch_), request);
+        return pass.value;
+      });
+    });
+  }
+
+  std::vector<double> values(const EntropyConfig& config) {
+    std::vector<double> values;
+    run(config, [&](Ops& ops, Arena&, const std::function<Tensor()>& once) { values = read_values(ops, once()); });
+    return values;
+  }
+
+ private:
+  Context& context_;
+  Network network_;
+  Buffer values_, buffers_;
+  ParameterSet parameters_;
+  Tensor gradient_;
+  std::int64_t batch_;
+  std::vector<double> latents_;
+};
+
+double gate_error(Context& context, const EntropyConfig& config) {
+  Context reference_context;
+  const std::vector<double> got = Generator(context, DType::f32, kGateSamples).values(config);
+  const std::vector<double> expected = Generator(reference_context, DType::f64, kGateSamples).values(config);
+  double worst = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) worst = std::fmax(worst, std::abs(got[i] - expected[i]));
+  return std::isfinite(got[0] + got[1]) ? worst : HUGE_VAL;
+}
+
+void run_case(benchmark::State& state, const EntropyCase& entropy, BenchDevice& device, std::int64_t batch) {
+  const double error = gate_error(*device.context, entropy.config);
+  if (!(error <= kGate)) {
+    std::array<char, 128> text{};
+    std::snprintf(text.data(), text.size(), "wrong log-volume: error %.3g nats, allowed %.3g", error, kGate);
+    report_failure(std::string(entropy.name) + " on " + device.name + ": " + text.data());
+    state.SkipWithError(text.data());
+    return;
+  }
+  Generator generator(*device.context, DType::f32, batch);
+  generator.run(entropy.config, [&](Ops& ops, Arena& arena, const std::function<Tensor()>& once) {
+    once();  // plans, or warms up
+    if (arena.planning()) return;
+    ops.synchronize();
+    for ([[maybe_unused]] auto _ : state) {
+      if (device.stopwatch)
+        state.SetIterationTime(device.stopwatch->seconds([&] { once(); }));
+      else
+        once();
+    }
+  });
+  const auto passes = static_cast<double>(entropy.passes(generator.network().input_size()));
+  state.counters["error"] = error;
+  state.counters["passes"] = passes;
+  state.counters["flops"] = passes * static_cast<double>(batch) * pass_flops(generator.network());
+}
+
+}  // namespace
+
+void register_entropy_cases(std::vector<BenchDevice>& devices) {
+  for (const EntropyCase& entropy : kCases) {
+    for (BenchDevice& device : devices) {
+      const std::int64_t batch = device.stopwatch ? kGpuBatch : kCpuBatch;
+      const std::string name =
+          std::string("entropy/dcgan32/") + entropy.name + "/batch" + std::to_string(batch) + "/f32/" + device.name;
+      auto* const bench =
+          benchmark::RegisterBenchmark(name.c_str(), [&entropy, &device, batch](benchmark::State& state) {
+            try {
+              run_case(state, entropy, device, batch);
+            } catch (const std::exception& error) {
+              report_failure(std::string(entropy.name) + " on " + device.name + ": " + error.what());
+              state.SkipWithError(error.what());
+            }
+          });
+      bench->Unit(benchmark::kMillisecond);
+      if (device.stopwatch)
+        bench->UseManualTime();
+      else
+        bench->MeasureProcessCPUTime()->UseRealTime();
+    }
+  }
+}
+
+}  // namespace bracket::bench
