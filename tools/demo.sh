@@ -3,7 +3,9 @@
 # exact likelihood, and leaves a picture. A run that is complete is not trained again.
 # Usage: tools/demo.sh [FOLDER]      FOLDER: where run and picture go (default: build/demo in the project)
 set -euo pipefail
-case ${1:-} in -*) echo "usage: tools/demo.sh [FOLDER]" >&2; exit 2 ;; esac
+usage="usage: tools/demo.sh [FOLDER]"
+case ${1:-} in -h | --help) echo "$usage"; exit 0 ;; -*) echo "$usage" >&2; exit 2 ;; esac
+[ $# -le 1 ] || { echo "$usage" >&2; exit 2; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=${1:-$root/build/demo}
 mkdir -p "$out"
@@ -26,3 +28,4 @@ fi
 "$bracket" eval "$out/run"
 "$bracket" density "$out/run" -o "$out/density.png"
 echo "picture: $out/density.png"
+echo "the program: $bracket; to call it by name: export PATH=\"$(dirname "$bracket"):\$PATH\""

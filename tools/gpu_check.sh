@@ -5,7 +5,7 @@
 # Usage: tools/gpu_check.sh RESULTS [BUILD]
 #   RESULTS: folder for the JSON. BUILD: an existing build folder (default: build/cuda, built here first).
 set -uo pipefail
-case ${1:-} in -*) echo "usage: tools/gpu_check.sh RESULTS [BUILD]" >&2; exit 2 ;; esac
+case ${1:-} in -h | --help) echo "usage: tools/gpu_check.sh RESULTS [BUILD]"; exit 0 ;; -*) echo "usage: tools/gpu_check.sh RESULTS [BUILD]" >&2; exit 2 ;; esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 results=${1:?usage: tools/gpu_check.sh RESULTS [BUILD]}
 build=${2:-}

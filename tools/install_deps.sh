@@ -2,7 +2,7 @@
 # Installs the Debian 12 packages Bracket needs and that are missing. A CUDA toolkit is used if present, never installed.
 # Usage: tools/install_deps.sh [--run-only]     --run-only: what building and running the program needs, no test tools
 set -euo pipefail
-case ${1:-} in "" | --run-only) ;; *) echo "usage: tools/install_deps.sh [--run-only]" >&2; exit 2 ;; esac
+case ${1:-} in "" | --run-only) ;; -h | --help) echo "usage: tools/install_deps.sh [--run-only]"; exit 0 ;; *) echo "usage: tools/install_deps.sh [--run-only]" >&2; exit 2 ;; esac
 
 packages=(g++ cmake ninja-build libcli11-dev nlohmann-json3-dev libpng-dev zlib1g-dev libeigen3-dev)
 [ "${1:-}" = "--run-only" ] || packages+=(libgtest-dev libbenchmark-dev python3)

@@ -4,6 +4,7 @@
 #include "host/core/text.h"
 #include "host/evaluate/evaluate.h"
 #include "host/evaluate/json_value.h"
+#include "host/evaluate/warnings.h"
 
 namespace bracket {
 namespace {
@@ -36,9 +37,15 @@ std::string bounds_lines(const Evaluation& e) {
   else
     text += line("exact", std::nullopt, "needs data of 1 or 2 dimensions");
   if (e.upper_bound) text += line("upper bound", e.upper_bound, "proved up to rounding: linear G, Gaussian energy");
-  if (!manifold) text += line("upper estimate", e.upper_estimate, "L_low + Var(phi) / 2: no bound");
+  if (!manifold) {
+    const bool below = e.upper_estimate && e.nll_exact && *e.upper_estimate < *e.nll_exact;
+    text += line("estimate from above", e.upper_estimate,
+                 std::string("lower bound + Var(phi) / 2, phi = E + log p of G's samples: no bound") +
+                     (below ? ", here below the exact value" : ""));
+  }
   if (e.nll_importance)
-    text += line("importance sampling", e.nll_importance, "effective share of the samples " + fixed_number(*e.ess, 2));
+    text += line("importance sampling", e.nll_importance,
+                 "by samples of G, of which a share of " + fixed_number(*e.ess, 2) + " counts");
   text += line("data entropy", e.data_entropy, e.data_entropy ? "the least any model can reach" : "");
   return text;
 }
@@ -46,15 +53,15 @@ std::string bounds_lines(const Evaluation& e) {
 std::string order_lines(const Evaluation& e) {
   if (!e.gap) return "";
   const std::string gap = fixed_number(*e.gap, 4) + " +- " + fixed_number(*e.gap_standard_error, 4) + " nats";
-  if (*e.bracket_ok) return "Gap between exact and lower bound: " + gap + ", order kept.\n";
+  if (*e.bracket_ok) return "Gap between exact and lower bound: " + gap + ": the bound holds.\n";
   return "ORDER VIOLATED: the lower bound lies above the exact value, gap " + gap + ".\n";
 }
 
 std::string mode_lines(const Evaluation& e) {
   if (!e.modes_found) return "";
   return "Modes found: " + std::to_string(*e.modes_found) + " of " + std::to_string(*e.modes) +
-         "; samples within 4 deviations of one: " + percent(*e.high_quality_fraction) + "; histogram KL " +
-         fixed_number(*e.mode_histogram_kl, 4) + "\n";
+         "; samples within 4 deviations of one: " + percent(*e.high_quality_fraction) +
+         "; KL of the modes' shares from even ones " + fixed_number(*e.mode_histogram_kl, 4) + "\n";
 }
 
 }  // namespace
@@ -114,7 +121,9 @@ std::string summary(const Evaluation& e) {
   if (e.kl_data_to_model) text += "KL from data to model: " + fixed_number(*e.kl_data_to_model, 4) + " nats\n";
   text += mode_lines(e);
   for (const std::string& warning : e.warnings) text += "Warning: " + warning + "\n";
-  if (e.calibrated) text += "Calibrated: the exact value, the bounds and importance sampling agree.\n";
+  if (e.calibrated)
+    text += "Calibrated: the lower bound keeps its order, importance sampling agrees within " +
+            rounded_number(kLargestImportanceDifference, 2) + " nats, and no warning.\n";
   return text;
 }
 

@@ -8,7 +8,6 @@ namespace bracket {
 namespace {
 
 constexpr double kLeastEffectiveShare = 0.5;
-constexpr double kLargestImportanceDifference = 0.05;  // nats
 constexpr double kLargestMassOutside = 1e-3;
 constexpr double kLargestEdgeMass = 1e-6;
 constexpr double kLargestQuadratureError = 0.01;  // nats

@@ -8,6 +8,9 @@
 
 namespace bracket {
 
+/// Nats by which the exact value and importance sampling may differ.
+inline constexpr double kLargestImportanceDifference = 0.05;
+
 /// One sentence each, from the figures alone; `variance_share` is the largest share of the variance of phi that one
 /// latent contributes.
 std::vector<std::string> evaluation_warnings(const Evaluation& evaluation, double variance_share);

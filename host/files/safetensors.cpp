@@ -114,7 +114,8 @@ FileParts split_file(std::span<const std::byte> bytes, const std::string& file_n
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < kLengthBytes; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
   if (length > kSafetensorsMaxHeaderBytes) {
-    throw_bad_safetensors(file_name, "the header claims " + std::to_string(length) + " bytes, the format allows " +
+    throw_bad_safetensors(file_name, "it is no safetensors file, or damaged: the header claims " +
+                                         std::to_string(length) + " bytes, the format allows " +
                                          std::to_string(kSafetensorsMaxHeaderBytes) +
                                          "; the file is damaged or of another format");
   }

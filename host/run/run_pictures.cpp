@@ -11,6 +11,7 @@
 #include "bracket/error.h"
 #include "host/config/json_text.h"
 #include "host/core/text.h"
+#include "host/data/data_file.h"
 #include "host/evaluate/evaluate.h"
 #include "host/files/in_quotes.h"
 #include "host/files/posix_file.h"
@@ -48,7 +49,8 @@ Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictur
   }
   const std::uint64_t seed = trainer.config().seed;
   const DataStatistics statistics = data.statistics(seed);
-  const std::vector<double> rows = data.sample(options.points, seed);
+  const std::int64_t points = data.is_density() ? options.points : std::min(options.points, data.rows());
+  const std::vector<double> rows = data.sample(points, seed);
   const auto num_rows = static_cast<std::int64_t>(rows.size()) / 2;
   QuadratureOptions quadrature;
   quadrature.tolerance = options.log_z_tolerance;
@@ -56,8 +58,10 @@ Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictur
   const double nll = mean(trainer.energies(rows, num_rows, options.weights)) + log_z;
 
   DensityFigure figure;
-  figure.caption =
-      data.name() + "   step " + std::to_string(trainer.step()) + "   NLL " + fixed_number(nll, 2) + " nats";
+  const std::string name =
+      is_data_file(data.name()) ? std::filesystem::path(data.name()).filename().string() : data.name();
+  figure.caption = name + "   step " + std::to_string(trainer.step()) + "   NLL " + fixed_number(nll, 2) + " nats at " +
+                   std::to_string(num_rows) + " points";
   figure.box = picture_box(statistics);
   figure.data = points_of(rows);
   figure.samples = points_of(trainer.samples(options.points, seed, options.weights));

@@ -44,8 +44,7 @@ std::int64_t first_non_finite(const std::vector<std::byte>& bytes) {
 
 [[noreturn]] void throw_non_finite(const std::string& name, std::int64_t step) {
   throw Diverged("non-finite " + name + " after step " + std::to_string(step) +
-                     "; no checkpoint was written. Resume from the last checkpoint with a lower learning rate or "
-                     "another seed",
+                     "; no checkpoint was written. Train anew with a lower learning rate or another seed",
                  name, step);
 }
 

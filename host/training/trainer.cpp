@@ -143,7 +143,8 @@ struct Trainer::Impl {
   }
 
   void step(Ops& ops, Arena& memory) {
-    TrainingStep{config, energy, generator, table->source(), state, ring, kRingSize, passes, direction}.run(ops, memory);
+    TrainingStep{config, energy, generator, table->source(), state, ring, kRingSize, passes, direction}.run(ops,
+                                                                                                            memory);
   }
 
   void drain() {
@@ -177,8 +178,7 @@ struct Trainer::Impl {
         break;
     }
     throw Diverged("non-finite " + name + " in step " + std::to_string(now.step + 1) +
-                       "; this update was not applied. Go on from an earlier state with a lower learning rate or "
-                       "another seed",
+                       "; this update was not applied. Train anew with a lower learning rate or another seed",
                    name, now.step + 1);
   }
 

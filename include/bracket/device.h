@@ -34,13 +34,13 @@ int cuda_device_count(std::string* reason = nullptr);
 std::string device_description(const Device& device);
 
 struct ContextOptions {
-  Device device;
+  Device device = {};
   /// A cudaStream_t of the caller on `device`, or null: the context makes a non-blocking stream of its own. Work is
   /// ordered on this stream only; the library never touches the default stream and synchronises the device only where
   /// CUDA itself does (freeing memory: `trim` and destruction).
   void* stream = nullptr;
   /// Where memory comes from; the default takes it from the device itself.
-  AllocatorCallbacks allocator;
+  AllocatorCallbacks allocator = {};
   /// Upper limit for the pool in bytes; 0: none.
   std::int64_t memory_limit = 0;
   /// Surround every buffer with canaries and fill fresh memory with NaN; checked when a buffer is released.

@@ -135,7 +135,8 @@ struct JacobianEstimate {
 };
 
 /// Runs `work` twice: on a dry run that computes nothing, then on the context with an arena of the size that took.
-/// Results must be read inside `work`, by read_values. Do not keep operators or tensors made in one run for the other.
+/// Results must be read inside `work`, by read_values, which gives zeros in the dry run: what `work` allocates must not
+/// depend on them, or OutOfMemory is thrown. Do not keep operators or tensors made in one run for the other.
 void with_planned_arena(Context& context, const std::function<void(Ops&, Arena&)>& work);
 /// The elements of a contiguous tensor of either dtype. Waits. Zeros in a dry run.
 std::vector<double> read_values(Ops& ops, const Tensor& tensor);

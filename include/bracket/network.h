@@ -166,7 +166,9 @@ struct NetworkSpec {
 };
 
 /// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}, for images with "image": {"channels":
-/// 3, "height": 32, "width": 32}. Keys are the field names above.
+/// 3, "height": 32, "width": 32}. Keys are the field names above. Types, in the order of LayerSpec's alternatives:
+/// linear, activation, batch_norm, affine, fourier_features, monotone_coupling, confinement, conv2d, conv_transpose2d,
+/// average_pool, sum_pool, max_pool, upsample, flatten, unflatten, residual.
 std::string to_json(const NetworkSpec& spec);
 /// Throws InvalidArgument for malformed JSON, a missing or unknown key or type (with the nearest name) or a bad value.
 NetworkSpec network_spec_from_json(const std::string& text);

@@ -3,9 +3,11 @@
 // RUN/config.json                 settings, preset, data, version, revision, seed, device, command, later sessions
 //     metrics.jsonl               one line per logged step
 //     events.out.tfevents.*       the same for TensorBoard, one file per session
+//     bounds/step_XXXXXXXX.png    the lower bound over the steps
 //     density/step_XXXXXXXX.png   two-dimensional data only
 //     samples/step_XXXXXXXX.npy   and .png where a row is an image, or a square gray one of 4 x 4 pixels or more
 //     checkpoints/step_XXXXXXXX/  bracket/checkpoint.h
+//     .lock                       held while a process trains the run
 //
 // Nothing here prints, installs signal handlers or reads the environment.
 #pragma once

@@ -136,7 +136,7 @@ class Trainer {
   /// of 1,024 of them is full. The first non-finite energy or gradient freezes parameters, averages, optimizer state
   /// and the step count of this and all later steps (an energy update that came before it in the same step stands;
   /// running statistics and power iterations go on moving); from then on `reports` and `snapshot` throw Diverged, and
-  /// `restore` of an earlier snapshot starts afresh.
+  /// `restore` of an earlier snapshot starts afresh. Steps beyond total_steps keep the schedule's last rates.
   void run(std::int64_t steps);
   /// Waits and returns the reports of the steps since the last call. Throws Diverged naming tensor and step.
   std::vector<StepRecord> reports();

@@ -223,7 +223,7 @@ void add_sample(CLI::App& program, Action& action) {
       ->add_option(
           "-o,--output", options->output,
           "A .npy file of shape (N, D), of images (N, H, W, C) in unsigned bytes; a .png: points in the plane, "
-          "or a grid of images; a .npz with such an array 'images'; or a folder")
+          "or a grid of images; a .npz with such an array 'images'; with --format png-folder a folder")
       ->required();
   command
       ->add_option("--format", options->format,

@@ -39,6 +39,7 @@ struct TrainOptions {
   std::string out;
   std::vector<std::string> settings;
   std::string config;
+  bool print_config = false;
   std::string entropy;
   std::optional<double> entropy_error;
   bool force = false;
@@ -94,8 +95,8 @@ Device chosen_device(const std::string& text) {
 // Before the first step: what the run will take, and what its bounds are worth.
 void announce_plan(const Trainer& trainer) {
   const MemoryPlan& plan = trainer.memory_plan();
-  announce("memory planned: " + byte_count(plan.reserved) + ": step " + byte_count(plan.step) + ", state " +
-           byte_count(plan.state) + ", data " + byte_count(plan.data) + "\n");
+  announce("memory planned, in whole blocks: " + byte_count(plan.reserved) + ": step " + byte_count(plan.step) +
+           ", state " + byte_count(plan.state) + (plan.data > 0 ? ", data " + byte_count(plan.data) : "") + "\n");
   const EntropyEstimator estimator = trainer.config().entropy.estimator;
   if (entropy_certificate(estimator) == std::string("optimistic"))
     warn(std::string("entropy estimator ") + entropy_estimator_name(estimator) +
@@ -162,16 +163,24 @@ void choose_estimator(Context& context, TrainerConfig& config, const TrainOption
   config.dtype = choice.chosen.dtype;
 }
 
+Dataset open_data(const TrainOptions& options) {
+  DatasetOptions data_options;
+  data_options.data_dir = data_folder(options.data_dir);
+  data_options.seed = options.seed.value_or(0);
+  return Dataset::open(file_named_absolutely(options.data), data_options);
+}
+
 int train_new(const TrainOptions& options) {
   if (options.entropy_error && options.entropy != "auto")
     throw InvalidArgument("--entropy-error is for --entropy auto");
   if (options.data.empty()) throw InvalidArgument("a new run needs data; give --data NAME or --data FILE");
+  if (options.print_config) {
+    print(to_json(settings_for(options, open_data(options))) + "\n");
+    return 0;
+  }
   const Run::Existing existing = options.force ? Run::Existing::replace : Run::Existing::refuse;
   Run::require_creatable(options.out, existing);
-  DatasetOptions data_options;
-  data_options.data_dir = data_folder(options.data_dir);
-  data_options.seed = options.seed.value_or(0);
-  const Dataset data = Dataset::open(file_named_absolutely(options.data), data_options);
+  const Dataset data = open_data(options);
   RunSettings settings = settings_for(options, data);
   const Device device = chosen_device(options.device.empty() ? "auto" : options.device);
   Context context = make_context(device, options.threads);
@@ -201,7 +210,7 @@ int resume(const TrainOptions& options) {
 
 int train(const TrainOptions& options) {
   install_stop_signals();
-  if (options.resume.empty() && options.out.empty()) {
+  if (options.resume.empty() && options.out.empty() && !options.print_config) {
     throw InvalidArgument("train needs --out RUN for a new run, or --resume RUN");
   }
   return options.resume.empty() ? train_new(options) : resume(options);
@@ -243,6 +252,8 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
                                "One setting, e.g. energy.lr=1e-3 or log_every=10; may be repeated"))
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  only_new(command->add_flag("--print-config", options->print_config,
+                             "Print every setting as JSON, with the names that --set and --config take, and stop"));
   only_new(command->add_option("--entropy", options->entropy,
                                "Estimator of the generator's log-volume: exact, min_singular, lobpcg, or auto: the "
                                "cheapest one, and precision, that keeps --entropy-error where training starts"));

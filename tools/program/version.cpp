@@ -4,7 +4,6 @@
 
 namespace bracket {
 
-const char* version() noexcept { return BRACKET_VERSION; }
 const char* revision() noexcept { return BRACKET_REVISION; }
 
 }  // namespace bracket

@@ -19,7 +19,7 @@ std::string range_text(const ValueRange& range) {
 }
 
 std::string energy_line(const EnergySet& set) {
-  std::string line = formatted("  %-20.20s %12s +- %-10s", set.name.c_str(), fixed_number(set.mean, 3).c_str(),
+  std::string line = formatted("  %-20.20s %12s  sd %-10s", set.name.c_str(), fixed_number(set.mean, 3).c_str(),
                                rounded_number(set.deviation, 4).c_str());
   if (set.auroc) line += " AUROC " + fixed_number(*set.auroc, 4);
   return line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
@@ -73,7 +73,7 @@ std::string summary(const ImageEvaluation& e) {
   std::string text = "Evaluation on " + e.data + " (" + described(e.image) + ") at step " + std::to_string(e.step) +
                      ", " + (e.weights == Weights::average ? "averaged" : "raw") + " weights\nEnergies of " +
                      (e.test_images_are_training_rows ? "training images" : "held-out images") +
-                     " and others, nats; AUROC of -E between data and each:\n";
+                     " and others, nats: mean, standard deviation; AUROC of -E between data and each:\n";
   for (const EnergySet& set : e.energies) text += energy_line(set);
   text += "Jacobian of G at " + std::to_string(e.jacobians) + " latents: smallest singular value " +
           range_text(e.smallest_singular_value) + "; largest " + range_text(e.largest_singular_value) + "; condition " +
