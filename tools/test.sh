@@ -41,16 +41,17 @@ stage "arithmetic, memory and files, without CUDA, under address and undefined-b
 build asan --target simt_selftest simt_errors_selftest simt_runtime_selftest memory_test tensor_test device_test \
   image_ops_check_test ops_check_test training_ops_check_test context_test thread_team_test activation_test \
   classification_test convolution_test dense_test eigen_test density_test elementwise_test images_test \
-  jacobian_ops_test linear_test lobpcg_test losses_test masked_activation_test network_test normalization_test \
-  optimizer_test pooling_test random_test reduction_test singular_values_test spectral_norm_test \
-  stochastic_volume_test toy_test trace_estimators_test trainer_test files_atomic_file_test files_compressed_test \
-  files_event_file_test files_images_test files_json_lines_test files_safetensors_test files_sha256_test \
-  files_table_test dataset_test image_dataset_test checkpoint_test config_test
+  jacobian_ops_test linear_test lobpcg_block_test lobpcg_test losses_test masked_activation_test network_test \
+  normalization_test optimizer_test pooling_test random_test reduction_test singular_blocks_test \
+  singular_values_test spectral_norm_test stochastic_volume_test toy_test trace_estimators_test trainer_test \
+  files_atomic_file_test files_compressed_test files_event_file_test files_images_test files_json_lines_test \
+  files_safetensors_test files_sha256_test files_table_test dataset_test image_dataset_test checkpoint_test config_test
 run asan asan -L 'cpu|simt' -LE slow -E 'parity|gpu_check|readme|bench_compare'
 
 stage "the executor, some kernels with shared memory, and CPU threads under the thread sanitizer"
 build tsan --target simt_selftest simt_errors_selftest simt_runtime_selftest activation_test convolution_test \
-  dense_test density_test eigen_test linear_test lobpcg_test masked_activation_test reduction_test thread_team_test
+  dense_test density_test eigen_test linear_test lobpcg_block_test lobpcg_test masked_activation_test reduction_test \
+  thread_team_test
 run tsan tsan -L simt
 run tsan tsan-threads -R ThreadTeam
 
