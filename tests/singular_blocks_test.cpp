@@ -80,12 +80,12 @@ TEST_P(SingularBlocksTest, FindTheSmallestValues) {
       for (const std::int64_t d : {1, 2, 3, 5, 16, 64}) {
         if (block > d) continue;
         // Seconds on the executor.
-        if (!on_cpu() && d > 5 && (dtype == DType::f64 || (d == 64) != (block == 2))) continue;
+        if (!on_cpu() && d > 3 && (dtype == DType::f64 || block == 1 || (d == 64) != (block == 2))) continue;
         SCOPED_TRACE("block " + std::to_string(block) + ", d " + std::to_string(d) + ", " + dtype_name(dtype));
         auto engine = test_engine(static_cast<std::uint64_t>(d));
         std::vector<MatrixXd> matrices;
         const std::vector<double> spectrum = gapped_spectrum(d);
-        const std::int64_t n = d == 5 ? 3 : 1;
+        const std::int64_t n = d == 5 && on_cpu() ? 3 : 1;
         for (std::int64_t i = 0; i < n; ++i)
           matrices.push_back(rounded(with_singular_values(d + 2, spectrum, engine), dtype));
         const CallbackJacobian jacobian = matrix_jacobian(matrices, dtype);

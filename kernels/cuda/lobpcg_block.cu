@@ -159,8 +159,8 @@ __global__ void lobpcg_block_update_kernel(RitzGroups<T> basis, RitzGroups<T> im
     __syncthreads();
     formula::block_ritz_step<B>(team, solution[0], formula::kRoundoff<T>);
     recombine<B>(basis, i, solution[0]);
+    // The sums of the next sample have barriers of their own before anything of this one's solution is overwritten.
     recombine<B>(image, i, solution[0]);
-    __syncthreads();  // the next sample's problem goes where slower threads may still read this one
   }
 }
 
