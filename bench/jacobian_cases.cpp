@@ -57,6 +57,26 @@ void register_jacobian_cases(std::vector<BenchDevice>& devices) {
             },
             {{w, {}}}};
   });
+  // Per direction: V and P copied (4 moved), then three read and two written, of vectors and of images alike.
+  for (const std::int64_t block : {1, 2, 4}) {
+    add(devices, "lobpcg_block_update_and_copies_of_" + std::to_string(block), 9 * block, 9 * block,
+        [block](Operands& operands) -> Work {
+          const std::int64_t rows = kSamples * block;
+          const Tensor v = operands.normal({rows, kInputs}), p = operands.normal({rows, kInputs});
+          const Tensor jv = operands.normal({rows, kOutputs}), jp = operands.normal({rows, kOutputs});
+          const Tensor r = operands.normal({rows, kInputs}), jr = operands.normal({rows, kOutputs});
+          const Tensor new_v = operands.result({rows, kInputs}), new_p = operands.result({rows, kInputs});
+          const Tensor new_jv = operands.result({rows, kOutputs}), new_jp = operands.result({rows, kOutputs});
+          return {[=](Ops& ops) {
+                    ops.copy(new_v, v);
+                    ops.copy(new_p, p);
+                    ops.copy(new_jv, jv);
+                    ops.copy(new_jp, jp);
+                    ops.lobpcg_block_update(new_v, new_p, new_jv, new_jp, r, jr, block);
+                  },
+                  {{new_v, {}}, {new_p, {}}, {new_jv, {}}, {new_jp, {}}}};
+        });
+  }
   add(devices, "conjugate_gradient_step_and_copies", 13, 1, [](Operands& operands) -> Work {
     const Tensor old[3] = {operands.normal({kSamples, kInputs}), operands.normal({kSamples, kInputs}),
                            operands.normal({kSamples, kInputs})};

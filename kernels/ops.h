@@ -153,6 +153,9 @@ struct Convolution {
   std::int64_t weights_workspace(std::int64_t rows) const noexcept;
 };
 
+/// Directions per sample of the ops of a LOBPCG block: the projected problem is three times as large.
+inline constexpr std::int64_t kMaxLobpcgBlock = 4;
+
 /// Workspace of the whole-tensor reductions: this many f64 elements.
 inline constexpr std::int64_t kReductionWorkspace = 1024;
 
@@ -313,6 +316,16 @@ class Ops {
   /// h = d log mu and scale = d / |J v|^2: the derivative of h with v held constant is <scale J v, d(J v)>. NaN where
   /// mu is zero. h, scale [n].
   void lobpcg_volume(Tensor h, Tensor scale, Tensor v, Tensor jv);
+
+  // ---- lobpcg_block.{cpp,cu}: the `block` smallest singular values, 1 to kMaxLobpcgBlock and d at most. Row i block + k
+  // ---- of v, p, r [n block, d] and of the images is direction k of sample i; see kernels/formula/block_ritz.h
+  /// As lobpcg_update: the v of a sample become the orthonormal Ritz vectors of its smallest |J v| in the span of its v,
+  /// p and r, |J v| ascending. A sample with an element that is not finite, or without `block` independent vectors,
+  /// becomes NaN.
+  void lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block);
+  /// Orders the rows of every sample by mu f64[n block], ascending, with what singular_certificate said of them: scale
+  /// [n block], h and distance f64[n block]. Rounding puts equal values in any order.
+  void lobpcg_block_order(Tensor v, Tensor jv, Tensor scale, Tensor h, Tensor mu, Tensor distance, std::int64_t block);
 
   // ---- singular.{cpp,cu}: factors that never square a condition number, f64 whatever the dtype of J ------------------
   /// T = L Q per sample by Householder reflections: t f64[n K, D], K <= D, becomes Q with orthonormal rows, l f64[n, K,

@@ -267,7 +267,7 @@ TEST(Report, EachDefectHasItsWarning) {
   only([](Evaluation& e) { e.lower_bound.reset(); }, "singular");
   only([](Evaluation& e) { e.ess = 0.49; }, "effective share of 0.49");
   only([](Evaluation& e) { e.nll_importance = 0.95; }, "differ by -0.06");
-  only([](Evaluation& e) { e.nll_importance = std::nan(""); }, "differ by nan");
+  only([](Evaluation& e) { e.nll_importance = std::nan(""); }, "differ by NaN");
   only([](Evaluation& e) { e.mass_outside = 2e-3; }, "0.002");
   only([](Evaluation& e) { e.edge_mass = 1e-4; }, "normalisable");
   only([](Evaluation& e) { e.log_z_error = 0.02; }, "quadrature");
@@ -283,7 +283,7 @@ TEST(Report, EachDefectHasItsWarning) {
 
 TEST(Report, ABrokenOrderIsSaidPlainly) {
   Evaluation e = sound();
-  EXPECT_NE(summary(e).find("order kept"), std::string::npos) << summary(e);
+  EXPECT_NE(summary(e).find("the bound is kept"), std::string::npos) << summary(e);
   e.bracket_ok = false;
   e.gap = -0.5;
   EXPECT_NE(summary(e).find("ORDER VIOLATED"), std::string::npos) << summary(e);

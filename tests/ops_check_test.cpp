@@ -49,6 +49,8 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.lobpcg_residual(m(4, 3), m(4, 3), m(4, 3), m(4, 5));
   ops.lobpcg_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5));
   ops.lobpcg_volume(v(4), v(4), m(4, 3), m(4, 5));
+  ops.lobpcg_block_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5), 2);
+  ops.lobpcg_block_order(m(4, 3), m(4, 5), v(4), at.f64({4}), at.f64({4}), at.f64({4}), 2);
   ops.lq_factor(squares, at.f64({12, 7}));
   ops.singular_values(at.f64({4, 3}), at.f64({4, 3, 3}), squares);
   ops.log_volume(at.f64({4}), at.f64({4}), at.f64({4, 3}), 1e-12);
@@ -290,6 +292,32 @@ TEST_F(OpsCheckTest, ReductionsAndDenseAlgebra) {
   expect_refused([&] { ops.tile_identity(m(12, 3), 5); }, "tile_identity", "t is f32[12, 3], too small");
   expect_refused([&] { ops.tile_identity(m(12, 3), 3); }, "tile_identity", "its shape must be [9, 3]");
   expect_refused([&] { ops.tile_identity(m(12, 3), -1); }, "tile_identity", "samples is -1");
+}
+
+TEST_F(OpsCheckTest, LobpcgBlocks) {
+  const Tensor x = m(4, 3), y = m(4, 5), numbers = at.f64({4});
+  const auto update = [&](const Tensor& v, const Tensor& p, const Tensor& r, const Tensor& jr, std::int64_t block) {
+    expect_refused([&] { ops.lobpcg_block_update(v, p, m(4, 5), m(4, 5), r, jr, block); }, "lobpcg_block_update",
+                   block < 1 || block > 3 ? "block is " + std::to_string(block) : "");
+  };
+  update(x, m(4, 3), m(4, 3), m(4, 5), 0);
+  update(x, m(4, 3), m(4, 3), m(4, 5), 4);  // of directions of 3 elements
+  update(x, m(4, 3), m(4, 3), m(4, 5), 3);  // of 4 rows
+  update(x, x, m(4, 3), m(4, 5), 2);
+  update(x, m(4, 2), m(4, 3), m(4, 5), 2);
+  update(x, m(4, 3), m(3, 3), m(4, 5), 2);
+  update(x, m(4, 3), m(4, 3), at.f64({4, 5}), 2);
+  expect_refused([&] { ops.lobpcg_block_update(m(10, 8), m(10, 8), m(10, 9), m(10, 9), m(10, 8), m(10, 9), 5); },
+                 "lobpcg_block_update", "block is 5 for directions of 8 elements; must lie in 1 .. 4");
+  const auto order = [&](const Tensor& jv, const Tensor& scale, const Tensor& h, const Tensor& mu, std::int64_t block) {
+    expect_refused([&] { ops.lobpcg_block_order(x, jv, scale, h, mu, at.f64({4}), block); }, "lobpcg_block_order", "");
+  };
+  order(y, v(4), at.f64({4}), at.f64({4}), 3);
+  order(y, v(4), numbers, numbers, 2);
+  order(y, v(4), v(4), at.f64({4}), 2);
+  order(y, v(3), at.f64({4}), at.f64({4}), 2);
+  order(m(3, 5), v(4), at.f64({4}), at.f64({4}), 2);
+  order({}, v(4), at.f64({4}), at.f64({4}), 2);
 }
 
 TEST_F(OpsCheckTest, Jacobians) {

@@ -34,6 +34,8 @@ class Comparison {
   JacobianComparison run() {
     exact();
     for (const std::int64_t steps : {2, 5, 20}) iterations(steps);
+    for (const std::int64_t block : {2, 4}) blocks(block, 5);
+    preconditioned(5);
     for (const auto& [probes, steps] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {4, 16}, {10, 20}, {16, 32}})
       quadrature(probes, steps);
     for (const std::int64_t certain : {4, 16}) roulette(4, certain);
@@ -142,13 +144,15 @@ class Comparison {
         });
   }
 
+  /// Normals for `block` directions per sample.
+  Tensor start(Ops& ops, Arena& arena, const JacobianOperator& jacobian, std::int64_t block = 1) const {
+    const Tensor v = arena.allocate(jacobian.dtype(), {jacobian.samples() * block, jacobian.inputs()});
+    write_values(ops, v, normal_values({seed_, RandomStream::jacobian_probe, 1}, v.size()));
+    return v;
+  }
+
   /// Equal products: the Krylov space of k + 1 Golub-Kahan steps is what k steps of LOBPCG search.
   void iterations(std::int64_t steps) {
-    const auto start = [this](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
-      const Tensor v = arena.allocate(jacobian.dtype(), {jacobian.samples(), jacobian.inputs()});
-      write_values(ops, v, normal_values({seed_, RandomStream::jacobian_probe, 1}, v.size()));
-      return v;
-    };
     add("LOBPCG", std::to_string(steps) + " steps", "d log s_1", reference_.smallest,
         [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
           return lobpcg_smallest(ops, arena, jacobian, start(ops, arena, jacobian), {steps, 0});
@@ -156,6 +160,32 @@ class Comparison {
     add("Golub-Kahan", std::to_string(std::min(steps + 1, result_.inputs)) + " steps", "d log s_1", reference_.smallest,
         [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
           return golub_kahan_extremes(ops, arena, jacobian, start(ops, arena, jacobian), {steps + 1, 0});
+        });
+  }
+
+  void blocks(std::int64_t block, std::int64_t steps) {
+    if (block > result_.inputs) return;
+    add("LOBPCG block", "block of " + std::to_string(block) + ", " + std::to_string(steps) + " steps", "d log s_1",
+        reference_.smallest, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+          return lobpcg_smallest(ops, arena, jacobian, start(ops, arena, jacobian, block), {steps, 0, block});
+        });
+  }
+
+  /// With the preconditioner of this batch, its ridge the mean of s_1^2; the products and the time that it costs count.
+  void preconditioned(std::int64_t steps) {
+    double squares = 0, count = 0;
+    for (std::size_t i = 0; i < reference_.smallest.size(); ++i) {
+      if (!reference_.counts[i]) continue;
+      squares += std::exp(2 * reference_.smallest[i] / static_cast<double>(result_.inputs));
+      ++count;
+    }
+    add("LOBPCG preconditioned", std::to_string(steps) + " steps", "d log s_1", reference_.smallest,
+        [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+          LobpcgOptions options{steps};
+          options.preconditioner = shared_preconditioner(ops, arena, jacobian, squares / count);
+          JacobianEstimate e = lobpcg_smallest(ops, arena, jacobian, start(ops, arena, jacobian), options);
+          e.passes.apply += jacobian.inputs();
+          return e;
         });
   }
 

@@ -53,7 +53,7 @@ std::string bounds_lines(const Evaluation& e) {
 std::string order_lines(const Evaluation& e) {
   if (!e.gap) return "";
   const std::string gap = fixed_number(*e.gap, 4) + " +- " + fixed_number(*e.gap_standard_error, 4) + " nats";
-  if (*e.bracket_ok) return "Gap between exact and lower bound: " + gap + ": the bound holds.\n";
+  if (*e.bracket_ok) return "Gap between exact and lower bound: " + gap + ", the bound is kept.\n";
   return "ORDER VIOLATED: the lower bound lies above the exact value, gap " + gap + ".\n";
 }
 

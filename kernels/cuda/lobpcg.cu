@@ -11,7 +11,7 @@
 //
 // Variants (registers under sm_90, nvcc 13.0, none spills; no times measured on a GPU yet):
 //   residual  block per sample                                       42 registers
-//   update    block per sample: 12 inner products, solve, recombine  102 registers
+//   update    block per sample: 12 inner products, solve, recombine  124 registers, 216 bytes of stack
 //   volume    block per sample                                       40 registers
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/reduce.cuh"

@@ -77,7 +77,8 @@ BRACKET_HOST_DEVICE int orthonormal_rows(double (*rows)[kRitzVectors], const dou
 }
 
 /// Jacobi's method: a [count, count] becomes diagonal, row i of `vectors` the eigenvector of a[i][i].
-BRACKET_HOST_DEVICE void diagonalize_small(double (*a)[kRitzVectors], double (*vectors)[kRitzVectors], int count) {
+template <int kSize>
+BRACKET_HOST_DEVICE void diagonalize_small(double (*a)[kSize], double (*vectors)[kSize], int count) {
   constexpr int kMaxSweeps = 30;  // 4 to 6 are usual
   for (int i = 0; i < count; ++i) {
     for (int j = 0; j < count; ++j) vectors[i][j] = i == j ? 1 : 0;

@@ -2,6 +2,7 @@
 //
 //   jacobian_iterates lobpcg|golub_kahan MATRIX.npy START.npy STEPS...
 //
+// START holds as many rows as LOBPCG gets directions, one for Golub-Kahan.
 // One line per number of steps: steps, mu of the smallest, its distance bound, the largest, products with J, with J^T.
 // The last product of each kind only certifies the value.
 #include <cstdint>
@@ -26,18 +27,22 @@ CallbackJacobian jacobian_of(const Table& matrix) {
     return static_cast<double>(matrix.values[static_cast<std::size_t>(i * cols + j)]);
   };
   JacobianCallbacks callbacks;
-  callbacks.apply = [=](std::int64_t, std::span<const double> x, std::span<double> y) {
-    for (std::int64_t i = 0; i < rows; ++i) {
-      double sum = 0;
-      for (std::int64_t j = 0; j < cols; ++j) sum += element(i, j) * x[static_cast<std::size_t>(j)];
-      y[static_cast<std::size_t>(i)] = sum;
+  callbacks.apply = [=](std::int64_t columns, std::span<const double> x, std::span<double> y) {
+    for (std::int64_t k = 0; k < columns; ++k) {
+      for (std::int64_t i = 0; i < rows; ++i) {
+        double sum = 0;
+        for (std::int64_t j = 0; j < cols; ++j) sum += element(i, j) * x[static_cast<std::size_t>(k * cols + j)];
+        y[static_cast<std::size_t>(k * rows + i)] = sum;
+      }
     }
   };
-  callbacks.apply_transpose = [=](std::int64_t, std::span<const double> y, std::span<double> x) {
-    for (std::int64_t j = 0; j < cols; ++j) {
-      double sum = 0;
-      for (std::int64_t i = 0; i < rows; ++i) sum += element(i, j) * y[static_cast<std::size_t>(i)];
-      x[static_cast<std::size_t>(j)] = sum;
+  callbacks.apply_transpose = [=](std::int64_t columns, std::span<const double> y, std::span<double> x) {
+    for (std::int64_t k = 0; k < columns; ++k) {
+      for (std::int64_t j = 0; j < cols; ++j) {
+        double sum = 0;
+        for (std::int64_t i = 0; i < rows; ++i) sum += element(i, j) * y[static_cast<std::size_t>(k * rows + i)];
+        x[static_cast<std::size_t>(k * cols + j)] = sum;
+      }
     }
   };
   return {1, cols, rows, DType::f64, std::move(callbacks)};
@@ -47,7 +52,7 @@ void run(std::string_view method, const Table& matrix, const Table& start, std::
   const CallbackJacobian jacobian = jacobian_of(matrix);
   Context context;
   with_planned_arena(context, [&](Ops& ops, Arena& arena) {
-    const Tensor v = arena.allocate(DType::f64, {1, matrix.cols});
+    const Tensor v = arena.allocate(DType::f64, {start.rows, matrix.cols});
     write_values(ops, v, std::vector<double>(start.values.begin(), start.values.end()));
     GolubKahanEstimate e;
     double largest = 0;
@@ -55,7 +60,7 @@ void run(std::string_view method, const Table& matrix, const Table& start, std::
       e = golub_kahan_extremes(ops, arena, jacobian, v, {steps, 0});
       largest = read_values(ops, e.largest)[0];
     } else {
-      static_cast<SingularEstimate&>(e) = lobpcg_smallest(ops, arena, jacobian, v, {steps, 0});
+      static_cast<SingularEstimate&>(e) = lobpcg_smallest(ops, arena, jacobian, v, {steps, 0, start.rows});
     }
     const double mu = read_values(ops, e.singular_value)[0], distance = read_values(ops, e.distance)[0];
     if (largest == 0 && mu == 0) return;  // the dry run

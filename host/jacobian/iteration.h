@@ -1,0 +1,51 @@
+// What the iterations for the smallest singular values share: what they may be asked for, when they end, and how the
+// direction they found becomes an estimate.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bracket/error.h"
+#include "bracket/singular_values.h"
+#include "host/core/text.h"
+#include "host/jacobian/certificate.h"
+
+namespace bracket {
+
+/// direction [n block, d].
+inline void check_iteration(const std::string& what, const JacobianOperator& jacobian, const Tensor& direction,
+                            std::int64_t block, std::int64_t steps, double tolerance) {
+  const std::int64_t rows = jacobian.samples() * block, d = jacobian.inputs();
+  if (direction.rank() != 2 || direction.rows() != rows || direction.cols() != d ||
+      direction.dtype() != jacobian.dtype())
+    throw InvalidArgument(what + ": direction is " + (direction.absent() ? "absent" : direction.describe()) +
+                          "; must be " + dtype_name(jacobian.dtype()) + "[" + std::to_string(rows) + ", " +
+                          std::to_string(d) + "]");
+  if (steps < 1) throw InvalidArgument(what + ": steps is " + std::to_string(steps) + ", must be at least 1");
+  if (!(tolerance >= 0 && tolerance < 1))
+    throw InvalidArgument(what + ": tolerance is " + format_number(tolerance) + ", must lie in [0, 1)");
+}
+
+/// Whether nothing is further than `tolerance` mu from a singular value; what is not finite never will be nearer.
+inline bool all_near(const std::vector<double>& distance, const std::vector<double>& value, double tolerance) {
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    if (distance[i] > tolerance * value[i]) return false;
+  }
+  return true;
+}
+
+/// The estimate of one direction per sample.
+inline void finish_estimate(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Tensor& direction,
+                            SingularEstimate& estimate) {
+  const SingularPair pair =
+      certify(ops, arena, estimate.passes, jacobian, direction, static_cast<double>(jacobian.inputs()));
+  estimate.certificate = Certificate::optimistic;
+  estimate.value = pair.volume;
+  estimate.singular_value = pair.value;
+  estimate.distance = pair.distance;
+  estimate.tangents = direction;
+  estimate.cotangents = pair.cotangents;
+}
+
+}  // namespace bracket
