@@ -24,8 +24,8 @@ namespace {
 constexpr std::int64_t kGpuBatch = 64, kCpuBatch = 4;
 constexpr std::int64_t kGateSamples = 2;
 /// Allowed |f32 - f64| of h. J rounds by about 20 contractions' sqrt(K) u <= 5e-6 of its size, which moves log s_k by
-/// that times s_d / s_k; 128 of them of random sign, condition up to 100.
-constexpr double kGate = 128 * 5e-6 * 100;
+/// that times s_d / s_k, 2 at the start: 128 of random sign.
+constexpr double kGate = 11.3 * 5e-6 * 2;
 
 struct EntropyCase {
   const char* name;

@@ -374,7 +374,8 @@ class Ops {
   /// divisor P - 1; 0 where correction is, infinite for P = 1 otherwise.
   void probe_mean(Tensor value, Tensor error, Tensor samples, double correction);
   /// weights f64[M, m]: c_j = 1[N >= j] / P_j - 1[N >= j + 1] / P_{j+1} with P_j = survival^max(j - certain, 0) the
-  /// probability of N >= j; sum_j c_j h_j is then unbiased for h_{M-1}. N of row i from element i of the key.
+  /// probability of N >= j; sum_j c_j h_j is then unbiased for h_{M-1}. N of row i from elements 2 i and 2 i + 1 of the
+  /// key: 64 bits, so that P_j down to 2^-60 are drawn as often as they say.
   void roulette_weights(Tensor weights, std::int64_t certain, double survival, const RandomKey& key,
                         const std::int64_t* counter);
   /// Leave-one-out traces: gram_image, gram_basis f64[n, 2 R, 2 R] are the Gram matrices of J [X; Q] and of [X; Q], X

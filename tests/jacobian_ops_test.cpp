@@ -347,7 +347,8 @@ TEST_P(JacobianOpsTest, RouletteWeightsSumToTheLastTerm) {
   const HostMatrix got = download(context(), weights);
   const double probability[] = {1, 1, 0.6, 0.36};
   for (std::int64_t i = 0; i < rows; ++i) {
-    const double u = random_uniform(key, static_cast<std::uint64_t>(i));
+    const auto element = static_cast<std::uint64_t>(2 * i);
+    const double u = (std::ldexp(random_word(key, element), 32) + random_word(key, element + 1) + 0.5) * 0x1p-64;
     double total = 0;
     for (std::int64_t j = 0; j < terms; ++j) {
       total += got(j, i);

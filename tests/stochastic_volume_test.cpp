@@ -34,6 +34,7 @@ TEST_P(StochasticVolumeTest, DerivativeVectorsSolveTheNormalEquations) {
     const Estimate loose = volume(jacobian, {ProbeKind::rademacher, 3, 8}, options);
     EXPECT_EQ(loose.iterations, 60);
     EXPECT_EQ(loose.passes.apply, 3 * (6 + 60 + 1));
+    EXPECT_EQ(loose.passes.transpose, 3 * (5 + 60 + 1));
     double largest = 0;
     for (const double residual : loose.residual.values) largest = std::max(largest, residual / std::sqrt(6.0));
     EXPECT_LE(largest, 0.3);
@@ -87,6 +88,21 @@ TEST_P(StochasticVolumeTest, RouletteRunsWhatIsDrawn) {
   options.survival = 1;
   const Estimate gauss = function(jacobian, kLogarithm, probes, 4), certain = roulette(jacobian, probes, options);
   for (std::int64_t i = 0; i < 2; ++i) EXPECT_NEAR(certain.value(i, 0), gauss.value(i, 0) / 2, 1e-12);
+}
+
+// Steps too improbable for 64 random bits are left out, and the certificate says so.
+TEST_P(StochasticVolumeTest, RouletteIsUnbiasedWhereEveryStepCanBeDrawn) {
+  const std::int64_t d = 70;
+  const CallbackJacobian jacobian = matrix_jacobian({MatrixXd::Identity(d, d)});
+  const ProbeOptions probes{ProbeKind::rademacher, 1, 3};
+  for (const auto& [certain, survival, expected] : {std::tuple{1, 0.5, Certificate::optimistic},
+                                                    {10, 0.5, Certificate::unbiased},
+                                                    {9, 0.5, Certificate::optimistic},
+                                                    {1, 0.9, Certificate::unbiased}}) {
+    const Estimate got = roulette(jacobian, probes, {certain, 100, survival, false, 3});
+    EXPECT_EQ(got.certificate, expected) << certain << " certain, survival " << survival;
+    EXPECT_NEAR(got.value(0, 0), 0, 1e-12);
+  }
 }
 
 // Zero, rank-deficient, NaN and no samples at all.

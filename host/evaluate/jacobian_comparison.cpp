@@ -33,12 +33,14 @@ class Comparison {
 
   JacobianComparison run() {
     exact();
-    for (const std::int64_t steps : {2, 5, 20}) iterations(steps);
+    for (const std::int64_t steps : {2, 5, 20})
+      if (steps <= std::max<std::int64_t>(2, 2 * result_.inputs)) iterations(steps);
     for (const std::int64_t block : {2, 4}) blocks(block, 5);
     preconditioned(5);
     for (const auto& [probes, steps] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {4, 16}, {10, 20}, {16, 32}})
       quadrature(probes, steps);
-    for (const std::int64_t certain : {4, 16}) roulette(4, certain);
+    for (const std::int64_t certain : {4, 16})
+      if (certain == 4 || certain < result_.inputs) roulette(4, certain);
     traces(10);
     return std::move(result_);
   }

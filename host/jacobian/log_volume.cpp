@@ -60,10 +60,32 @@ void solve(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probe
 std::int64_t last_term(std::int64_t rows, std::int64_t terms, double survival, const RandomKey& key) {
   std::int64_t last = 0;
   for (std::int64_t i = 0; i < rows && last + 1 < terms; ++i) {
-    const double uniform = random_uniform(key, static_cast<std::uint64_t>(i));
+    const auto element = static_cast<std::uint64_t>(2 * i);
+    const double uniform = formula::roulette_uniform(random_word(key, element), random_word(key, element + 1));
     while (last + 1 < terms && uniform < formula::roulette_probability(last + 1, 0, survival)) ++last;
   }
   return last;
+}
+
+/// Steps beyond the certain ones that are still drawn.
+std::int64_t drawn_steps(double survival, std::int64_t most) {
+  std::int64_t steps = 0;
+  while (steps < most && formula::roulette_probability(steps + 1, 0, survival) >= formula::kLeastRoulette) ++steps;
+  return steps;
+}
+
+/// |v - J^T image|, not what the recurrence of conjugate gradients says of it, which falls on where rounding has stopped
+/// the true one.
+void measure_residual(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
+                      const Tensor& image, StochasticVolumeEstimate& estimate) {
+  const std::int64_t mark = arena.mark(), m = image.rows(), d = jacobian.inputs();
+  const Tensor w = arena.allocate(image.dtype(), {m, d}), r = arena.allocate(image.dtype(), {m, d});
+  jacobian.apply_transpose(ops, arena, w, image);
+  estimate.passes.transpose += probes.count;
+  ops.copy(r, probes.directions);
+  ops.axpy(r, -1, w);
+  ops.normalize_rows(w, estimate.residual, r);
+  arena.rewind(mark);
 }
 
 }  // namespace
@@ -94,6 +116,7 @@ StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const Jac
   const Tensor image = arena.allocate(jacobian.dtype(), {m, jacobian.outputs()});
   jacobian.apply(ops, arena, image, x);
   estimate.passes.apply += probes.count;
+  measure_residual(ops, arena, jacobian, probes, image, estimate);
   scale_into(ops, estimate.cotangents, 1 / static_cast<double>(probes.count), image);
   arena.rewind(mark);
   return estimate;
@@ -109,8 +132,8 @@ JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOpera
   if (!(options.survival >= 0x1p-20 && options.survival <= 1))
     throw InvalidArgument("roulette_log_volume: survival is " + format_number(options.survival) +
                           ", must lie in [2^-20, 1]");
-  const std::int64_t maximum = std::min(options.maximum, d), certain = std::min(options.certain, maximum);
-  const std::int64_t terms = maximum - certain + 1;
+  const std::int64_t wanted = std::min(options.maximum, d), certain = std::min(options.certain, wanted);
+  const std::int64_t terms = 1 + drawn_steps(options.survival, wanted - certain), maximum = certain + terms - 1;
   const RandomKey key{options.seed, RandomStream::jacobian_roulette, options.step};
   const std::int64_t last = options.all_steps ? terms - 1 : last_term(m, terms, options.survival, key);
   JacobianEstimate estimate;
@@ -132,7 +155,7 @@ JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOpera
     arena.rewind(small);
   }
   // The numbers of terms are independent, so no set of probes makes the estimate exact.
-  average(ops, arena, estimate, samples, terms == 1 ? variance_correction(probes, d) : 1, 0.5);
+  average(ops, arena, estimate, samples, certain == d ? variance_correction(probes, d) : 1, 0.5);
   arena.rewind(mark);
   return estimate;
 }

@@ -131,8 +131,9 @@ JacobianEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperato
   const SmallFactors factors =
       factor_bidiagonal(ops, arena, b, radau ? steps + 1 : steps, radau ? options.lower_end : Tensor());
   ops.quadrature(samples, factors.values, factors.vectors, b.norm, {}, f, Update::overwrite);
+  // Of fewer steps the sum over a complete set of probes still depends on the set.
   const double correction = variance_correction(probes, d);
-  average(ops, arena, estimate, samples, correction, 1);
+  average(ops, arena, estimate, samples, steps == d ? correction : 1, 1);
   estimate.certificate = certificate(f, steps, radau, correction == 0, steps == d);
   arena.rewind(mark);
   return estimate;

@@ -107,6 +107,17 @@ double root_mean_square(const std::vector<double>& values, const std::vector<dou
   return std::sqrt(sum / static_cast<double>(count));
 }
 
+double error_of(const std::vector<double>& values, const Start::Exact& exact, EntropyEstimator estimator,
+                std::int64_t d) {
+  const double error = root_mean_square(values, exact.volume);
+  if (estimator != EntropyEstimator::lobpcg) return error;
+  std::vector<double> limit = exact.volume;
+  for (std::size_t i = 0; i < limit.size(); ++i)
+    if (std::isfinite(limit[i]))
+      limit[i] = static_cast<double>(d) * std::log(exact.spectrum[i * static_cast<std::size_t>(d)]);
+  return std::max(error, root_mean_square(values, limit));
+}
+
 double median_condition(const Start::Exact& exact, std::int64_t d) {
   std::vector<double> conditions;
   const auto size = static_cast<std::size_t>(d);
@@ -120,7 +131,8 @@ double median_condition(const Start::Exact& exact, std::int64_t d) {
 
 std::string name_of(const EntropyCandidate& c) {
   std::string name = entropy_estimator_name(c.config.estimator);
-  if (c.config.estimator == EntropyEstimator::lobpcg) name += ", " + std::to_string(c.config.iterations) + (c.config.iterations == 1 ? " step," : " steps,");
+  if (c.config.estimator == EntropyEstimator::lobpcg)
+    name += ", " + std::to_string(c.config.iterations) + (c.config.iterations == 1 ? " step," : " steps,");
   return name + " in " + dtype_name(c.dtype);
 }
 
@@ -146,7 +158,8 @@ EntropyChoice choose_entropy(Context& context, const NetworkSpec& generator, con
     if (dtype == DType::f32 && request.least == DType::f64) continue;
     const Start start(context, generator, dtype, request);
     for (EntropyCandidate& candidate : choice.candidates)
-      if (candidate.dtype == dtype) candidate.error = root_mean_square(start.estimates(candidate.config), exact.volume);
+      if (candidate.dtype == dtype)
+        candidate.error = error_of(start.estimates(candidate.config), exact, candidate.config.estimator, d);
   }
   const auto good = std::find_if(choice.candidates.begin(), choice.candidates.end(),
                                  [&](const EntropyCandidate& c) { return c.error <= request.target; });

@@ -12,7 +12,7 @@ namespace bracket {
 
 struct EntropyRequest {
   double target = 0.01;      ///< nats: what the root mean square of value - h may be
-  DType least = DType::f32;  ///< the precision to prefer
+  DType least = DType::f32;  ///< the lowest precision allowed
   std::int64_t samples = 8;  ///< latents
   std::uint64_t seed = 0;    ///< of the generator's start and of the latents
 };
@@ -23,7 +23,9 @@ struct EntropyCandidate {
   EntropyConfig config;
   DType dtype = DType::f32;
   std::int64_t passes = 0;
-  double error = 0;  ///< nats: root mean square of value - h; infinity where a value is not finite
+  /// nats: root mean square of value - h; infinity where a value is not finite. Of lobpcg, where more, of its value
+  /// minus d log s_1: on the way from h down to that it passes near h without meaning it.
+  double error = 0;
   double cost() const noexcept { return static_cast<double>(passes) * (dtype == DType::f64 ? 2 : 1); }
 };
 

@@ -105,7 +105,8 @@ void jacobian_columns(Ops& ops, Arena& arena, Tensor t, const JacobianOperator& 
 /// gram f64[n, d, d] = J^T J per sample, summed in double; holds the n d D elements of J meanwhile.
 void jacobian_gram(Ops& ops, Arena& arena, Tensor gram, const JacobianOperator& jacobian);
 
-/// What an estimate is worth as a statement about the quantity it is named after.
+/// What an estimate is worth as a statement about the log-volume, or the trace, it stands for: d log mu of an iteration
+/// is never below d log s_1, which makes it no bound of h.
 enum class Certificate : std::uint8_t {
   exact,            ///< the quantity itself, up to the rounding that the estimator documents
   certified_lower,  ///< never above it, but for that rounding

@@ -41,7 +41,8 @@ Probes make_probes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, con
 
 /// tr(J^T J) = mean |J v|^2: P products with J. Unbiased; exact for d orthogonal probes. The standard error is s /
 /// sqrt(P), s^2 the variance of the probes' values with divisor P - 1, infinite for P = 1; orthogonal probes: times
-/// sqrt(1 - P / d), exchangeable as they are with a sum that is no longer random at P = d. So for every estimator here.
+/// sqrt(1 - P / d), exchangeable as they are with a sum that is no longer random at P = d. So below too, but that the
+/// factor is 1 where fewer than d steps leave the sum random.
 JacobianEstimate hutchinson_trace(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes);
 
 struct QuadratureOptions {
@@ -53,7 +54,9 @@ struct QuadratureOptions {
 
 /// tr f(J^T J) by k products with J and k - 1 (Gauss-Radau: k) with J^T per probe, 2 launches of vector algebra per
 /// step. Certificate: exact for k >= d with d orthogonal probes; unbiased for k >= d; with d orthogonal probes the
-/// certified side of the rule; else optimistic or pessimistic, biased to the side of the rule. Rank-deficient J: f(0).
+/// certified side of the rule; else optimistic or pessimistic, biased to the side of the rule. A node below 2^-60 of the
+/// largest counts as 0. Rounding usually leaves a null direction above that, at some u s_d: log is then finite, far below
+/// what it is elsewhere, and exact_log_volume is what tells that the rank is short.
 JacobianEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const SpectralFunction& f,
                                    const Probes& probes, const QuadratureOptions& options = {});
 
@@ -67,20 +70,21 @@ struct StochasticVolumeOptions {
 };
 
 struct StochasticVolumeEstimate : JacobianEstimate {
-  Tensor residual;              ///< |v - A x| f64[n P] by the recurrence of conjugate gradients, |v| = sqrt(d) or so
+  Tensor residual;              ///< |v - A x| f64[n P], computed from x; |v| = sqrt(d) or so
   std::int64_t iterations = 0;  ///< that ran
 };
 
 /// h = 1/2 log det(J^T J) = 1/2 tr log(J^T J) by trace_of_function, and its derivative with the same probes: V = v_p, C
 /// = J x_p / P, x_p = (J^T J)^-1 v_p by conjugate gradients (Hestenes and Stiefel 1952; curvature |J p|^2), one launch
 /// per iteration behind one product with J and one with J^T. <C, d(J V)> is an unbiased estimate of dh where x_p has
-/// converged, whatever the bias of the value; in f32 the residual stalls near cond^2 2^-24.
+/// converged, whatever the bias of the value. The tolerance is asked of the recurrence's residual, which falls on where
+/// rounding stalls the true one (in f32 near cond^2 2^-24): read `residual`, for which one more product with J^T is made.
 StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
                                                const Probes& probes, const StochasticVolumeOptions& options = {});
 
 struct RouletteOptions {
   std::int64_t certain = 4;        ///< steps that every probe takes
-  std::int64_t maximum = 1 << 20;  ///< steps at most; never more than d
+  std::int64_t maximum = 1 << 20;  ///< steps at most; never more than d, nor any of probability below 2^-60
   double survival = 0.5;           ///< probability of every further step, in [2^-20, 1]
   /// Runs min(maximum, d) steps whatever is drawn, so that the work is the same for every seed. Otherwise the largest
   /// number drawn for any probe of the batch; values differ by nothing.
@@ -92,7 +96,7 @@ struct RouletteOptions {
 /// h without the bias of few steps: with h_k the Gauss estimate of k steps and N = certain + a geometric number,
 ///   h_certain + sum_{k = certain + 1}^{min(N, maximum)} (h_k - h_{k-1}) / P(N >= k)
 /// has the expectation of h_maximum (Russian roulette: Forsythe and Leibler 1950; Lyne et al. 2015), which is v^T
-/// log(A) v / 2 for maximum >= d: unbiased. The variance grows with the bias that is left at `certain` steps, and what
+/// log(A) v / 2 for maximum >= d: unbiased (where d steps can be drawn: survival^(d - certain) >= 2^-60). The variance grows with the bias that is left at `certain` steps, and what
 /// corrects a large one comes in few, large draws: the mean of few stays near h_certain, outside its standard error. All
 /// probes take the same number of steps, those that need fewer without effect; 3 launches per number of steps at the
 /// end, whose work grows like its cube. No derivative: take that of stochastic_log_volume.

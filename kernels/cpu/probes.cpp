@@ -98,8 +98,8 @@ void CpuOps::do_roulette_weights(Tensor weights, std::int64_t certain, double su
   const Matrix<double> out = matrix<double>(weights);
   parallel_rows(out.cols, 60 * out.rows, team_, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      const double uniform =
-          formula::unit_uniform(formula::philox_block(philox, static_cast<std::uint64_t>(i / 4)).word[i % 4]);
+      const formula::PhiloxBlock block = formula::philox_block(philox, static_cast<std::uint64_t>(i / 2));
+      const double uniform = formula::roulette_uniform(block.word[i % 2 * 2], block.word[i % 2 * 2 + 1]);
       for (std::int64_t j = 0; j < out.rows; ++j)
         out.row(j)[i] = formula::roulette_weight(j, out.rows, certain, survival, uniform);
     }

@@ -102,9 +102,9 @@ __global__ void roulette_weights_kernel(DeviceMatrix<double> weights, std::int64
   const formula::PhiloxKey philox = formula::philox_key(key, formula::counted_step(key, counter));
   for (std::int64_t e = first_item(); e < weights.size(); e += item_stride()) {
     const std::int64_t j = e / weights.cols, i = e - j * weights.cols;
-    const formula::PhiloxBlock block = formula::philox_block(philox, static_cast<std::uint64_t>(i / 4));
-    weights.row(j)[i] =
-        formula::roulette_weight(j, weights.rows, certain, survival, formula::unit_uniform(block.word[i % 4]));
+    const formula::PhiloxBlock block = formula::philox_block(philox, static_cast<std::uint64_t>(i / 2));
+    const double uniform = formula::roulette_uniform(block.word[i % 2 * 2], block.word[i % 2 * 2 + 1]);
+    weights.row(j)[i] = formula::roulette_weight(j, weights.rows, certain, survival, uniform);
   }
 }
 

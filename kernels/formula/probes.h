@@ -26,6 +26,14 @@ BRACKET_HOST_DEVICE MeanAndError mean_and_error(const double* samples, std::int6
   return {mean, square_root(correction * squares / static_cast<double>(count - 1) / static_cast<double>(count))};
 }
 
+/// Steps of a smaller probability than this are not drawn.
+inline constexpr double kLeastRoulette = 0x1p-60;
+
+/// Uniform in (0, 1), to 53 bits wherever it lies above 2^-64: what decides on probabilities down to kLeastRoulette.
+BRACKET_HOST_DEVICE double roulette_uniform(std::uint32_t high, std::uint32_t low) {
+  return (static_cast<double>(high) * 0x1p32 + static_cast<double>(low) + 0.5) * 0x1p-64;
+}
+
 /// survival^max(j - certain, 0).
 BRACKET_HOST_DEVICE double roulette_probability(std::int64_t j, std::int64_t certain, double survival) {
   return j <= certain ? 1 : ::pow(survival, static_cast<double>(j - certain));
