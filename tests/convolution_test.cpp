@@ -34,7 +34,8 @@ std::vector<Shape> small_shapes() {
 }
 
 /// No rows; a kernel as large as the padded image; one far outside it; single pixels and rows of pixels; pixels that
-/// no kernel reaches; around the sizes of tiles, panels and chunks; few channels on one side.
+/// no kernel reaches; around the sizes of tiles, panels and chunks; few channels on one side; more taps of x, then of
+/// grad_y, than are gathered at a time.
 const std::vector<Shape>& special_shapes() {
   static const std::vector<Shape> shapes = {
       {0, {5, 6, 3, 4, 3, 2, 1}},    {2, {3, 4, 2, 3, 5, 1, 1}},    {2, {3, 2, 4, 3, 2, 3, 4}},
@@ -44,7 +45,7 @@ const std::vector<Shape>& special_shapes() {
       {2, {17, 19, 3, 64, 3, 1, 1}}, {2, {17, 19, 64, 3, 3, 1, 1}}, {2, {14, 14, 40, 36, 5, 2, 2}},
       {3, {28, 28, 1, 32, 5, 2, 2}}, {70, {5, 3, 35, 34, 3, 1, 1}}, {33, {2, 2, 33, 40, 4, 2, 1}},
       {2, {7, 6, 33, 20, 1, 2, 0}},  {3, {8, 7, 40, 17, 2, 3, 1}},  {9, {11, 9, 40, 5, 3, 1, 1}},
-      {2, {19, 17, 2, 9, 3, 2, 0}}};
+      {2, {19, 17, 2, 9, 3, 2, 0}},  {2, {4, 4, 230, 20, 3, 1, 1}}, {2, {4, 4, 20, 230, 3, 1, 1}}};
   return shapes;
 }
 

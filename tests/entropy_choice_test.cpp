@@ -36,6 +36,7 @@ TEST(EntropyChoice, EqualSingularValuesNeedOneStep) {
   EXPECT_EQ(choice.chosen.config.iterations, 1);
   EXPECT_EQ(choice.chosen.dtype, DType::f32);
   EXPECT_EQ(choice.chosen.passes, 5);
+  EXPECT_EQ(choice.candidates.size(), 12);  // exact, min_singular and 1, 2, 4, 8 steps, which cost less than exact does
   EXPECT_DOUBLE_EQ(choice.median_condition, 1);
   for (std::size_t i = 1; i < choice.candidates.size(); ++i)
     EXPECT_LE(choice.candidates[i - 1].cost(), choice.candidates[i].cost());
@@ -78,6 +79,20 @@ TEST(EntropyChoice, TheNearestWhereNoneKeepsTheTarget) {
   EXPECT_EQ(choice.chosen.config.estimator, EntropyEstimator::exact);
   EXPECT_EQ(choice.chosen.dtype, DType::f64);
   EXPECT_NE(summary(choice).find("no estimator keeps the target"), std::string::npos);
+}
+
+// Signs of z decide: all three singular values are equal at a quarter of the latents.
+TEST(EntropyChoice, TheConditionIsThatOfTheMedianLatent) {
+  Context context;
+  const NetworkSpec spec{3, {ActivationSpec{Activation::leaky_relu, 0.125}}};
+  EXPECT_EQ(choose_entropy(context, spec, {.samples = 64}).median_condition, 8);
+}
+
+// 1e39 is a number in double only.
+TEST(EntropyChoice, AnEstimateThatIsNotFiniteIsInfinitelyWrong) {
+  const EntropyChoice choice = choose({1e39, 1e39, 1e39}, 1e-3);
+  EXPECT_EQ(choice.chosen.dtype, DType::f64);
+  EXPECT_TRUE(std::isinf(candidate(choice, EntropyEstimator::exact, DType::f32).error));
 }
 
 TEST(EntropyChoice, DoubleIsNotLeftForSingle) {

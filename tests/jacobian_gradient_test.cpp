@@ -56,6 +56,10 @@ class JacobianGradientTest : public ::testing::Test {
       jacobian.reverse(context().ops(), network_.arena(), e.tangents, e.cotangents, kFactor, request);
       const std::vector<double> in_parameters = to_host(context().ops(), network_.gradient());
       const HostMatrix in_latents = download(context(), grad_z), held = download(context(), e.tangents);
+      request.accumulate_parameters = true;
+      jacobian.reverse(context().ops(), network_.arena(), e.tangents, e.cotangents, kFactor, request);
+      const std::vector<double> twice = to_host(context().ops(), network_.gradient());
+      for (std::size_t i = 0; i < twice.size(); ++i) EXPECT_NEAR(twice[i], 2 * in_parameters[i], 1e-9);
       double total = 0;
       for (const double v : download(context(), e.value).values) total += v;
       EXPECT_NEAR(value_at(value, held), total, 1e-10);

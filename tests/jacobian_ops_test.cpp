@@ -166,6 +166,29 @@ TEST_P(JacobianOpsTest, GolubKahanRelationsHold) {
   }
 }
 
+// What little of w a long span leaves is orthogonal to all of it.
+TEST_P(JacobianOpsTest, GolubKahanRightRemovesALongSpan) {
+  const std::int64_t m = 2, d = 520, given = 515, K = given + 1;
+  VectorXd h = block_rows(random_matrix(1, d, 1), 0, 1).transpose();
+  h.normalize();
+  const MatrixXd q = MatrixXd::Identity(d, d) - 2 * h * h.transpose();
+  MatrixXd v = MatrixXd::Zero(m * K, d), w(m, d);
+  for (std::int64_t i = 0; i < m; ++i) {
+    v.middleRows(i * K, given) = q.topRows(given);
+    w.row(i) = block_rows(random_matrix(m, given, 2), i, 1) * q.topRows(given) + 1e-7 * q.row(given + i);
+  }
+  const DeviceTensor basis = upload(context(), host_matrix(v)), rest = upload(context(), host_matrix(w));
+  const DeviceTensor alpha = upload(context(), HostMatrix(m, K)), beta = upload(context(), HostMatrix(m, K));
+  ops().golub_kahan_right(basis, beta, rest, alpha, given - 1);
+  const HostMatrix got = download(context(), basis), norm = download(context(), beta);
+  for (std::int64_t i = 0; i < m; ++i) {
+    const VectorXd next = block_rows(got, i * K + given, 1).transpose();
+    EXPECT_LE((q.topRows(given) * next).norm(), 1e-13);
+    EXPECT_LE((next.transpose() - q.row(given + i)).norm(), 1e-6);
+    EXPECT_NEAR(norm(i, given - 1), 1e-7, 1e-13);
+  }
+}
+
 // The rule integrates polynomials: v^T (J^T J)^p v for p <= 2 k - 1 (Gauss), <= 2 k (Gauss-Radau); its node is there.
 TEST_P(JacobianOpsTest, QuadratureIntegratesPolynomials) {
   const std::int64_t m = 4, k = 3;
@@ -260,13 +283,44 @@ TEST_P(JacobianOpsTest, CertificateBoundsTheDistance) {
   }
 }
 
+// Each of the three bounds where it is the least: v = (cos t, sin t), J = diag(1, 10).
+TEST_P(JacobianOpsTest, CertificateTakesTheLeastBound) {
+  MatrixXd j = MatrixXd::Zero(2, 2);
+  j.diagonal() << 1, 10;
+  const std::vector<double> angles = {0.005, 0.75, 0.1};
+  HostMatrix v(3, 2);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    v(i, 0) = std::cos(angles[static_cast<std::size_t>(i)]);
+    v(i, 1) = std::sin(angles[static_cast<std::size_t>(i)]);
+  }
+  const DeviceTensor jacobian = upload(context(), host_matrix(j)), direction = upload(context(), v);
+  const DeviceTensor jv = empty_matrix(context(), DType::f64, 3, 2), w = empty_matrix(context(), DType::f64, 3, 2);
+  ops().linear_forward(jv, direction, jacobian);
+  ops().linear_reverse_data(w, jv, jacobian, Update::overwrite);
+  const DeviceTensor h = empty(context(), DType::f64, {3}), mu = empty(context(), DType::f64, {3});
+  const DeviceTensor scale = empty(context(), DType::f64, {3}), distance = empty(context(), DType::f64, {3});
+  ops().singular_certificate(h, scale, mu, distance, w, direction, jv, 2);
+  const HostMatrix bound = download(context(), distance);
+  std::vector<double> m, r;
+  for (std::int64_t i = 0; i < 3; ++i) {
+    m.push_back(std::hypot(v(i, 0), 10 * v(i, 1)));
+    r.push_back(99 * v(i, 0) * v(i, 1) / m.back());
+  }
+  EXPECT_NEAR(bound(0, 0), m[0] - std::sqrt(m[0] * m[0] - m[0] * r[0]), 1e-14);
+  EXPECT_NEAR(bound(1, 0), r[1] / std::sqrt(2.0), 1e-14);
+  EXPECT_NEAR(bound(2, 0), m[2], 1e-14);
+}
+
 // d steps of conjugate gradients solve a d x d system; rows that are done stay as they are.
 TEST_P(JacobianOpsTest, ConjugateGradientsSolve) {
   auto engine = test_engine(7);
   const std::int64_t m = 3, d = 6, D = 9;
   const MatrixXd j = with_singular_values(D, geometric_spectrum(d, 1, 4), engine);
   HostMatrix b = random_matrix(m, d, 8);
-  for (std::int64_t c = 0; c < d; ++c) b(2, c) = 0;
+  for (std::int64_t c = 0; c < d; ++c) {
+    b(1, c) *= 1e-13;
+    b(2, c) = 0;
+  }
   const DeviceTensor jacobian = upload(context(), host_matrix(j)), x = upload(context(), HostMatrix(m, d)),
                      r = upload(context(), b, DType::f64, 1), p = upload(context(), b),
                      w = empty_matrix(context(), DType::f64, m, d), jp = empty_matrix(context(), DType::f64, m, D);
@@ -311,7 +365,12 @@ TEST_P(JacobianOpsTest, ProjectRowsLeavesTheComplement) {
     for (std::int64_t i = 0; i < n; ++i)
       q.middleRows(i * vectors, vectors) = orthonormal_columns(d, vectors, engine).transpose();
     q = rounded(q, dtype);
-    const HostMatrix given = random_matrix(n * rows, d, 10).rounded(dtype);
+    MatrixXd start = block_rows(random_matrix(n * rows, d, 10), 0, n * rows);
+    for (std::int64_t i = 0; i < n; ++i) {  // the first of a sample lies nearly in the span
+      start.row(i * rows) *= std::sqrt(unit_roundoff(dtype));
+      start.row(i * rows) += q.middleRows(i * vectors, vectors).colwise().sum();
+    }
+    const HostMatrix given = host_matrix(start).rounded(dtype);
     const DeviceTensor x = upload(context(), given, dtype, 2);
     ops().project_rows(x, upload(context(), host_matrix(q), dtype, 1), n);
     const HostMatrix got = download(context(), x);
@@ -320,6 +379,7 @@ TEST_P(JacobianOpsTest, ProjectRowsLeavesTheComplement) {
                      after = block_rows(got, i * rows, rows);
       // Q is orthonormal to one rounding per element only.
       EXPECT_LE((after * basis.transpose()).norm(), 60 * unit_roundoff(dtype));
+      EXPECT_LE((after.row(0) * basis.transpose()).norm(), 60 * unit_roundoff(dtype) * after.row(0).norm());
       EXPECT_LE((after - before + before * basis.transpose() * basis).norm(), 200 * unit_roundoff(dtype));
     }
   }

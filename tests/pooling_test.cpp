@@ -20,12 +20,14 @@ struct PoolCase {
   }
 };
 
-/// Whole-image windows, single pixels, one and many channels, no rows, no pixels, no channels.
-const std::array<PoolCase, 12> kCases{{{3, {4, 6, 3, 2, 0.25}},
+/// Whole-image windows, single pixels, one and many channels (more than are compared at once), no rows, no pixels, no
+/// channels.
+const std::array<PoolCase, 13> kCases{{{3, {4, 6, 3, 2, 0.25}},
                                        {2, {8, 8, 17, 8, 1}},
                                        {5, {1, 1, 1, 1, 2}},
                                        {1, {28, 28, 1, 2, 0.25}, 3},
                                        {33, {2, 2, 64, 2, 1}},
+                                       {2, {2, 4, 300, 2, 1}},
                                        {17, {3, 9, 33, 3, 1.0 / 9}, 1},
                                        {4, {15, 5, 2, 5, 1}},
                                        {130, {4, 4, 8, 1, -0.5}},

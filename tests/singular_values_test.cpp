@@ -140,6 +140,27 @@ TEST_P(SingularValuesTest, SpecialSamplesAreReportedAlone) {
   }
 }
 
+// What rounding of J to its storage left of a singular value 0 is none.
+TEST_P(SingularValuesTest, RankHiddenByStorageIsMissing) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    auto engine = test_engine(12);
+    const CallbackJacobian jacobian =
+        matrix_jacobian({rounded(with_singular_values(6, {0, 1, 2, 3}, engine), dtype)}, dtype);
+    EXPECT_EQ(exact(jacobian, {}).deficient, 1);
+    EXPECT_EQ(exact(jacobian, {}).value(0, 0), -kInfinity);
+  }
+}
+
+// Condition, not size, sends a sample to QR.
+TEST_P(SingularValuesTest, QrIsForConditionsNotForSizes) {
+  auto engine = test_engine(13);
+  for (const double size : {1e-9, 1e9}) {
+    const MatrixXd sound = size * with_singular_values(6, geometric_spectrum(4, 1, 10), engine);
+    const MatrixXd narrow = size * with_singular_values(6, geometric_spectrum(4, 1, 1e8), engine);
+    EXPECT_EQ(exact(matrix_jacobian({sound, narrow, sound}), {}).by_qr, 1) << size;
+  }
+}
+
 TEST_P(SingularValuesTest, NoSamplesHaveNoEstimate) {
   const CallbackJacobian none = matrix_jacobian({}, DType::f32, 3, 5);
   EXPECT_EQ(exact(none, {true, true}).value.rows, 0);
@@ -242,10 +263,11 @@ TEST_P(SingularValuesTest, TolerancesEndTheIteration) {
   const std::int64_t d = 30, D = 40;
   std::vector<double> s = geometric_spectrum(d, 1, 2);
   s[0] = 0.5;
-  const CallbackJacobian jacobian =
-      matrix_jacobian({with_singular_values(D, s, engine), with_singular_values(D, s, engine)});
+  // A sample that is not finite does not keep the others going.
+  const CallbackJacobian jacobian = matrix_jacobian(
+      {with_singular_values(D, s, engine), with_singular_values(D, s, engine), MatrixXd::Constant(D, d, kNaN)});
   for (const Method method : {Method::lobpcg, Method::golub_kahan}) {
-    const Iterated got = iterate(method, jacobian, random_matrix(2, d, 11), {200, 1e-5});
+    const Iterated got = iterate(method, jacobian, random_matrix(3, d, 11), {200, 1e-5});
     EXPECT_LT(got.steps, method == Method::lobpcg ? 200 : 30);
     for (std::int64_t i = 0; i < 2; ++i) {
       EXPECT_LE(got.distance(i, 0), 1.01e-5 * got.mu(i, 0));

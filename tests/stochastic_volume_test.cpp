@@ -83,6 +83,8 @@ TEST_P(StochasticVolumeTest, RouletteRunsWhatIsDrawn) {
   EXPECT_MATRICES_IDENTICAL(drawn.value, all.value);
   EXPECT_MATRICES_IDENTICAL(drawn.error, all.error);
   EXPECT_EQ(drawn.certificate, Certificate::unbiased);
+  // A complete set of probes leaves the numbers of steps to chance.
+  EXPECT_GT(roulette(jacobian, {ProbeKind::orthogonal, d, 3}, options).error(0, 0), 1e-6);
   options.maximum = 4;
   EXPECT_EQ(roulette(jacobian, probes, options).certificate, Certificate::optimistic);
   options.survival = 1;
