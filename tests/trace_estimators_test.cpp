@@ -190,6 +190,9 @@ TEST(TraceErrors, AreTyped) {
   options.iterations = -1;
   EXPECT_THROW(stochastic_log_volume(ops, arena, tall, probes, options), InvalidArgument);
   EXPECT_THROW(roulette_log_volume(ops, arena, tall, probes, {0, 3}), InvalidArgument);
+  EXPECT_THROW(
+      trace_of_function(ops, arena, tall, kLogarithm, probes, {2, arena.allocate(DType::f64, {tall.samples() + 1})}),
+      InvalidArgument);
   EXPECT_THROW(roulette_log_volume(ops, arena, tall, probes, {3, 2}), InvalidArgument);
   EXPECT_THROW(roulette_log_volume(ops, arena, tall, probes, {1, 3, 0}), InvalidArgument);
   EXPECT_THROW(hutch_plus_plus_trace(ops, arena, tall, {4, 1}), InvalidArgument);

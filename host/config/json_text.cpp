@@ -36,6 +36,8 @@ Json parse_json(const std::string& text) {
     }
     return true;
   };
+  if (const std::size_t at = text.find('\0'); at != std::string::npos)  // the parser would stop there
+    throw InvalidArgument("malformed JSON: byte " + std::to_string(at) + " is NUL");
   try {
     return Json::parse(text, check_keys);
   } catch (const Json::exception& error) {

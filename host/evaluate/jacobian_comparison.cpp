@@ -132,9 +132,9 @@ class Comparison {
       conditions.push_back(s[d - 1] / s[0]);
     }
     if (conditions.empty())
-      throw Diverged("no Jacobian of " + std::to_string(result_.samples) + " has full rank and finite elements: " +
-                         std::to_string(result_.deficient) + " are rank-deficient, " +
-                         std::to_string(result_.not_finite) + " not finite; take an earlier checkpoint",
+      throw Diverged("no Jacobian of " + std::to_string(result_.samples) +
+                         " has full rank and finite elements: " + std::to_string(result_.deficient) +
+                         " are rank-deficient, " + std::to_string(result_.not_finite) + " not finite",
                      "generator", 0);
     std::nth_element(conditions.begin(), conditions.begin() + static_cast<std::ptrdiff_t>(conditions.size() / 2),
                      conditions.end());

@@ -127,6 +127,7 @@ int run_command_line(int argc, char** argv) {
   occupy_standard_descriptors();
   // A reader that goes away must not end a training; output is checked where it is the purpose of a command.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of the write that meets it
   try {
     CLI::App program("Bracket: energy-based models trained between two bounds", "bracket");
     Action action;

@@ -1,6 +1,7 @@
 // bracket energy: energies of points from a file.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 
 #include "bracket/error.h"
@@ -12,6 +13,7 @@
 #include "host/files/table.h"
 #include "host/network/layer.h"
 #include "tools/program/command_line.h"
+#include "tools/program/data_options.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
 
@@ -22,6 +24,7 @@ struct EnergyOptions {
   ModelOptions model;
   std::string points;
   std::string output;
+  std::string data_dir;
 };
 
 /// Pixels take a byte each, the numbers that a network sees eight.
@@ -55,9 +58,23 @@ std::vector<double> energies_of_images(Model& model, const EnergyOptions& option
 std::vector<double> energies_of(Model& model, const EnergyOptions& options) {
   // A file of any name is a table where a model takes no images.
   if (!model.description.image || has_ending(options.points, ".csv")) return energies_of_table(model, options);
-  const Dataset data = Dataset::open(options.points);
+  DatasetOptions data_options;
+  data_options.data_dir = data_folder(options.data_dir);
+  const Dataset data = Dataset::open(options.points, data_options);
   if (data.is_images()) return energies_of_images(model, options, data);
   return energies_of_table(model, options);
+}
+
+/// What is not finite is no energy: of a point too large for the model's precision, or of weights that are not finite.
+void require_finite(Model& model, const EnergyOptions& options, const std::vector<double>& energies) {
+  const auto bad = std::find_if_not(energies.begin(), energies.end(), [](double e) { return std::isfinite(e); });
+  if (bad == energies.end()) return;
+  const std::string what = "the energy of row " + std::to_string(bad - energies.begin()) + " (counted from 0) of " +
+                           path_in_quotes(options.points) + " is not finite";
+  const std::vector<double> origin(static_cast<std::size_t>(model.description.data_cols), 0.0);
+  if (std::isfinite(model.trainer->energies(origin, 1, options.model.chosen_weights()).front()))
+    throw DataError(what + ": it lies outside what the model's precision holds");
+  throw Diverged(what + ", nor is that of zeros: use an earlier checkpoint", "energy", 0);
 }
 
 int energy(const EnergyOptions& options) {
@@ -65,6 +82,7 @@ int energy(const EnergyOptions& options) {
   require_ending(options.output, kEndings);
   Model model = load_model(options.model, DataUse::none);
   const std::vector<double> energies = energies_of(model, options);
+  require_finite(model, options, energies);
   const auto count = static_cast<std::int64_t>(energies.size());
   write_file_atomically(options.output, serialize_npy(energies, std::array{count}));
   print("wrote " + options.output + ": energies of " + std::to_string(count) +
@@ -83,6 +101,7 @@ void add_energy(CLI::App& program, Action& action) {
                    "Points, a .npy or .csv file of shape (N, D); for a run on images also a "
                    "file or folder of images as for train --data")
       ->required();
+  add_data_dir(*command, options->data_dir);
   command->add_option("-o,--output", options->output, "Energies in nats, a .npy file of shape (N)")->required();
   command->callback([options, &action] { action = [options] { return energy(*options); }; });
 }

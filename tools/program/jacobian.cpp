@@ -54,7 +54,12 @@ JacobianComparison compare_specified(const JacobianRequest& request) {
   const ParameterSet parameters{Tensor(values.data(), DType::f64, {generator.value_elements()}),
                                 Tensor(buffers.data(), DType::f64, {generator.buffer_elements()})};
   generator.initialize(context.ops(), parameters, request.seed, RandomStream::generator_init);
-  return compare(context, generator, parameters, request);
+  try {
+    return compare(context, generator, parameters, request);
+  } catch (const Diverged& error) {  // there is no training to go back in
+    throw InvalidArgument(path_in_quotes(request.model.path) + ": " + error.what() +
+                          "; change the network or the --seed it starts from");
+  }
 }
 
 JacobianComparison compare_requested(const JacobianRequest& request) {

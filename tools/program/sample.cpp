@@ -1,6 +1,9 @@
 // bracket sample: points or images from the generator.
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -71,7 +74,16 @@ std::vector<double> samples_of(Model& model, const SampleOptions& options, std::
   return sample_mala(trainer.context(), target, images(latents), count, mala).states;
 }
 
-// Calls take(first, values) for chunks of samples in order. The latents are those of Trainer::samples.
+void require_finite(std::span<const double> values, std::int64_t cols, std::int64_t first) {
+  const auto bad = std::find_if_not(values.begin(), values.end(), [](double value) { return std::isfinite(value); });
+  if (bad == values.end()) return;
+  const std::int64_t index = bad - values.begin();
+  throw Diverged("value " + std::to_string(index % cols) + " of sample " + std::to_string(first + index / cols) +
+                     " (counted from 0) is not finite; use an earlier checkpoint",
+                 "samples", 0);
+}
+
+// Calls take(first, values) for chunks of samples in order, all finite. The latents are those of Trainer::samples.
 void for_each_chunk(Model& model, const SampleOptions& options,
                     const std::function<void(std::int64_t, std::span<const double>)>& take) {
   const Network& generator = model.trainer->generator_network();
@@ -83,10 +95,11 @@ void for_each_chunk(Model& model, const SampleOptions& options,
   const std::vector<double> z = normal_values({options.seed_of(model), RandomStream::sampling, 0}, options.count * d);
   for (std::int64_t first = 0; first < options.count; first += kChunkRows) {
     const std::int64_t count = std::min(kChunkRows, options.count - first);
-    take(first,
-         samples_of(model, options,
-                    std::span(z).subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)),
-                    first));
+    const std::vector<double> values = samples_of(
+        model, options, std::span(z).subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)),
+        first);
+    require_finite(values, cols, first);
+    take(first, values);
   }
 }
 
@@ -146,26 +159,31 @@ void write_png_folder(Model& model, const SampleOptions& options) {
   }
   const fs::path folder = options.output;
   std::error_code error;
-  const bool existed = fs::exists(folder, error);
-  if (existed && !(fs::is_directory(folder, error) && fs::is_empty(folder, error))) {
+  if (fs::exists(folder, error) && !(fs::is_directory(folder, error) && fs::is_empty(folder, error))) {
     throw InvalidArgument("output " + path_in_quotes(folder) +
                           " exists and is no empty folder; remove it or choose another name");
   }
-  create_folders(folder);
-  const std::size_t digits = std::max(kNameDigits, std::to_string(options.count - 1).size());
-  std::vector<fs::path> written;
+  // Under another name until it is whole: a run that is killed leaves nothing that looks like all samples.
+  const fs::path whole = fs::absolute(folder).lexically_normal();
+  const fs::path named = whole.has_filename() ? whole : whole.parent_path();
+  const fs::path part = named.parent_path() / ("." + named.filename().string() + ".part-" + std::to_string(::getpid()));
+  create_folders(part);
   try {
-    for_each_pixels(model, options, [&](std::int64_t /*first*/, std::span<const std::uint8_t> chunk) {
+    const std::size_t digits = std::max(kNameDigits, std::to_string(options.count - 1).size());
+    for_each_pixels(model, options, [&](std::int64_t first, std::span<const std::uint8_t> chunk) {
       const auto size = static_cast<std::size_t>(image.size());
       for (std::size_t i = 0; i < chunk.size() / size; ++i) {
-        const std::string number = std::to_string(written.size());
-        written.push_back(folder / (std::string(digits - number.size(), '0') + number + ".png"));
-        write_file_atomically(written.back(), serialize_png(chunk.subspan(i * size, size), image));
+        const std::string number = std::to_string(first + static_cast<std::int64_t>(i));
+        write_file_atomically(part / (std::string(digits - number.size(), '0') + number + ".png"),
+                              serialize_png(chunk.subspan(i * size, size), image));
       }
     });
+    fs::rename(part, named, error);
+    if (error)
+      throw DataError("cannot rename " + path_in_quotes(part) + " to " + path_in_quotes(named) + ": " +
+                      error.message());
   } catch (...) {
-    for (const fs::path& file : written) fs::remove(file, error);
-    if (!existed) fs::remove(folder, error);
+    fs::remove_all(part, error);
     throw;
   }
 }

@@ -9,6 +9,7 @@
 #include "bracket/run.h"
 #include "host/config/override.h"
 #include "host/core/byte_count.h"
+#include "host/core/text.h"
 #include "host/data/data_file.h"
 #include "host/files/in_quotes.h"
 #include "host/files/posix_file.h"
@@ -173,6 +174,8 @@ Dataset open_data(const TrainOptions& options) {
 int train_new(const TrainOptions& options) {
   if (options.entropy_error && options.entropy != "auto")
     throw InvalidArgument("--entropy-error is for --entropy auto");
+  if (options.entropy_error && !(*options.entropy_error > 0))
+    throw InvalidArgument("--entropy-error " + format_number(*options.entropy_error) + " must be positive");
   if (options.data.empty()) throw InvalidArgument("a new run needs data; give --data NAME or --data FILE");
   if (options.print_config) {
     print(to_json(settings_for(options, open_data(options))) + "\n");
