@@ -1,4 +1,5 @@
 // One step of a LOBPCG block, against Rayleigh-Ritz with explicit vectors in double.
+#include <Eigen/Dense>
 #include <array>
 
 #include "tests/jacobian_fixture.h"

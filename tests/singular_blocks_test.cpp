@@ -238,7 +238,7 @@ TEST_P(SingularBlocksTest, SpecialSamplesAreReportedAlone) {
     const CallbackJacobian jacobian = matrix_jacobian(matrices, dtype);
     const double u = unit_roundoff(dtype);
     const HostMatrix start = random_matrix(6 * block, d, 4);
-    const MatrixXd t = (matrices[0].transpose() * matrices[0]).inverse();
+    const MatrixXd t = inverse_of(matrices[0].transpose() * matrices[0]);
     for (const HostMatrix& preconditioner : {HostMatrix{}, host_matrix(t).rounded(dtype)}) {
       const Found got = find(jacobian, start, {4, 0, block, preconditioner});
       const Found again = find(matrix_jacobian({matrices[0]}, dtype),
@@ -288,7 +288,7 @@ TEST_P(SingularBlocksTest, ThePreconditionerInvertsTheMean) {
     matrices[3](0, 2) = kInfinity;
     MatrixXd mean = ridge * MatrixXd::Identity(d, d);
     for (const std::size_t i : {1, 2, 4, 5}) mean += matrices[i].transpose() * matrices[i] / 4;
-    const MatrixXd want = mean.inverse();
+    const MatrixXd want = inverse_of(mean);
     const HostMatrix got = preconditioner(matrix_jacobian(matrices, dtype), ridge);
     const VectorXd values = singular_values_of(mean);
     // An inverse to d condition roundings in double, then one rounding of its elements.

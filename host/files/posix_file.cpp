@@ -31,7 +31,7 @@ auto repeat_while_interrupted(Call call) {
 std::string_view remedy(int error_number) {
   switch (error_number) {
     case ENOENT:
-      return "correct the path";
+      return "correct the path or create the folder";
     case ENOTDIR:
       return "a part of the path is a file; correct the path";
     case EISDIR:
