@@ -30,17 +30,6 @@ constexpr double kGate = 11.3 * 5e-6 * 2;
 struct EntropyCase {
   const char* name;
   EntropyConfig config;
-  std::int64_t passes(std::int64_t d) const {
-    switch (config.estimator) {
-      case EntropyEstimator::exact:
-        return 2 * d;
-      case EntropyEstimator::min_singular:
-        return d + 2;
-      case EntropyEstimator::lobpcg:
-        return 2 * config.iterations + 3;
-    }
-    return 0;
-  }
 };
 
 constexpr std::array kCases = {EntropyCase{"exact", {.estimator = EntropyEstimator::exact}},
@@ -149,7 +138,7 @@ void run_case(benchmark::State& state, const EntropyCase& entropy, BenchDevice& 
         once();
     }
   });
-  const auto passes = static_cast<double>(entropy.passes(generator.network().input_size()));
+  const auto passes = static_cast<double>(entropy_passes(entropy.config, generator.network().input_size()));
   state.counters["error"] = error;
   state.counters["passes"] = passes;
   state.counters["flops"] = passes * static_cast<double>(batch) * pass_flops(generator.network());

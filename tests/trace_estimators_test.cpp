@@ -164,6 +164,25 @@ TEST_P(TraceTest, ExchangeableTraceFollowsItsDefinition) {
   EXPECT_NEAR(got.error(0, 0), deviation, 1e-9);
 }
 
+// A number on the device that a captured graph counts up stands for the step: 5 + 2 draws what step 7 draws.
+TEST_P(TraceTest, ACounterOnTheDeviceIsAddedToTheStep) {
+  const std::int64_t d = 5;
+  const CallbackJacobian jacobian = matrix_jacobian(matrices_with(2, 6, geometric_spectrum(d, 0.5, 4), 21));
+  const DeviceArray<std::int64_t> memory(context(), std::int64_t{2});
+  const std::int64_t* const counter = memory.address();
+  const auto same = [](const Estimate& a, const Estimate& b) {
+    EXPECT_MATRICES_IDENTICAL(a.value, b.value);
+    EXPECT_MATRICES_IDENTICAL(a.error, b.error);
+  };
+  for (const ProbeKind kind : {ProbeKind::rademacher, ProbeKind::gaussian, ProbeKind::orthogonal})
+    same(trace(jacobian, {kind, 2, 1, 5, counter}), trace(jacobian, {kind, 2, 1, 7}));
+  for (const bool exchangeable : {false, true})
+    same(low_rank(jacobian, {2, 2, 1, 5, counter}, exchangeable), low_rank(jacobian, {2, 2, 1, 7}, exchangeable));
+  const ProbeOptions probes{ProbeKind::rademacher, 2, 1};
+  same(roulette(jacobian, probes, {1, 5, 0.7, true, 1, 5, counter}),
+       roulette(jacobian, probes, {1, 5, 0.7, true, 1, 7}));
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, TraceTest, ::testing::ValuesIn(test_devices()), device_name);
 
 TEST(TraceErrors, AreTyped) {
@@ -190,6 +209,8 @@ TEST(TraceErrors, AreTyped) {
   options.iterations = -1;
   EXPECT_THROW(stochastic_log_volume(ops, arena, tall, probes, options), InvalidArgument);
   EXPECT_THROW(roulette_log_volume(ops, arena, tall, probes, {0, 3}), InvalidArgument);
+  const std::int64_t counter = 0;
+  EXPECT_THROW(roulette_log_volume(ops, arena, tall, probes, {1, 3, 0.5, false, 0, 0, &counter}), InvalidArgument);
   EXPECT_THROW(
       trace_of_function(ops, arena, tall, kLogarithm, probes, {2, arena.allocate(DType::f64, {tall.samples() + 1})}),
       InvalidArgument);

@@ -22,6 +22,12 @@ double rank_tolerance(const ExactOptions& options, const JacobianOperator& jacob
   return std::min(std::max(4 * storage, 2 * std::sqrt(entries) * 0x1p-53), 1.0);
 }
 
+/// Conditions beyond this go to QR, whatever is asked for: at 2^26 a Gram matrix has lost its smallest eigenvalue, and
+/// one beyond 1 / tolerance may count as rank-deficient, which only the QR path decides.
+double largest_gram_condition(const ExactOptions& options, const JacobianOperator& jacobian) {
+  return std::min({options.qr_condition, 0x1p26, 1 / rank_tolerance(options, jacobian)});
+}
+
 void check(const ExactOptions& options, const JacobianOperator& jacobian) {
   if (jacobian.inputs() > jacobian.outputs())
     throw InvalidArgument("a Jacobian of " + std::to_string(jacobian.inputs()) + " inputs and " +
@@ -40,7 +46,6 @@ class Factorization {
                 ExactEstimate& estimate, bool all_values)
       : ops_(ops), arena_(arena), jacobian_(jacobian), options_(options), estimate_(estimate) {
     const std::int64_t n = jacobian.samples(), d = jacobian.inputs();
-    estimate.value = arena.allocate(DType::f64, {n});
     columns = arena.allocate(jacobian.dtype(), {n * d, jacobian.outputs()});
     values = arena.allocate(DType::f64, {n, d});
     vectors = arena.allocate(DType::f64, {n, d, d});
@@ -69,10 +74,9 @@ class Factorization {
       return;
     }
     const std::vector<double> conditions = condition_bounds();
+    const double largest = largest_gram_condition(options_, jacobian_);
     for (std::int64_t first = 0; first < n;) {
-      const auto bad = [&](std::int64_t i) {
-        return !(conditions[static_cast<std::size_t>(i)] <= options_.qr_condition);
-      };
+      const auto bad = [&](std::int64_t i) { return !(conditions[static_cast<std::size_t>(i)] <= largest); };
       if (!bad(first)) {
         ++first;
         continue;
@@ -149,6 +153,11 @@ class Factorization {
   Tensor lower_, deficiency_;
 };
 
+void allocate_results(Arena& arena, ExactEstimate& estimate, std::int64_t n, std::int64_t d, bool spectrum) {
+  estimate.value = arena.allocate(DType::f64, {n});
+  if (spectrum) estimate.spectrum = arena.allocate(DType::f64, {n, d});
+}
+
 }  // namespace
 
 ExactEstimate exact_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const ExactOptions& options) {
@@ -161,9 +170,12 @@ ExactEstimate exact_log_volume(Ops& ops, Arena& arena, const JacobianOperator& j
     estimate.cotangents = arena.allocate(jacobian.dtype(), {n * d, jacobian.outputs()});
     ops.tile_identity(estimate.tangents, n);
   }
+  allocate_results(arena, estimate, n, d, options.spectrum);
+  const std::int64_t mark = arena.mark();
   Factorization factors(ops, arena, jacobian, options, estimate, options.spectrum);
   factors.complete(estimate.cotangents);
-  if (options.spectrum) estimate.spectrum = factors.values;
+  if (options.spectrum) ops.copy(estimate.spectrum, factors.values);
+  arena.rewind(mark);
   return estimate;
 }
 
@@ -172,13 +184,16 @@ ExactEstimate exact_smallest_volume(Ops& ops, Arena& arena, const JacobianOperat
   check(options, jacobian);
   const std::int64_t n = jacobian.samples(), d = jacobian.inputs();
   ExactEstimate estimate;
+  estimate.certificate = Certificate::certified_lower;
+  allocate_results(arena, estimate, n, d, options.spectrum);
+  const Tensor v = arena.allocate(jacobian.dtype(), {n, d});
+  const std::int64_t mark = arena.mark();
   Factorization factors(ops, arena, jacobian, options, estimate, true);
   factors.complete({});
-  estimate.certificate = Certificate::certified_lower;
-  if (options.spectrum) estimate.spectrum = factors.values;
-  const std::vector<double> volumes = read_values(ops, estimate.value);
-  const Tensor v = arena.allocate(jacobian.dtype(), {n, d});
+  if (options.spectrum) ops.copy(estimate.spectrum, factors.values);
   ops.copy(v, factors.vectors.reshaped({n, d * d}).slice_cols(0, d));
+  arena.rewind(mark);
+  const std::vector<double> volumes = read_values(ops, estimate.value);
   const SingularPair pair = certify(ops, arena, estimate.passes, jacobian, v, static_cast<double>(d));
   ops.copy(estimate.value, pair.volume);
   // Rounding leaves a deficient sample a small |J v_1|.

@@ -132,6 +132,8 @@ JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOpera
   if (!(options.survival >= 0x1p-20 && options.survival <= 1))
     throw InvalidArgument("roulette_log_volume: survival is " + format_number(options.survival) +
                           ", must lie in [2^-20, 1]");
+  if (options.counter != nullptr && !options.all_steps)
+    throw InvalidArgument("roulette_log_volume: a counter on the device needs all_steps");
   const std::int64_t wanted = std::min(options.maximum, d), certain = std::min(options.certain, wanted);
   const std::int64_t terms = 1 + drawn_steps(options.survival, wanted - certain), maximum = certain + terms - 1;
   const RandomKey key{options.seed, RandomStream::jacobian_roulette, options.step};
@@ -145,7 +147,7 @@ JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOpera
   const Tensor samples = arena.allocate(DType::f64, {m}), weights = arena.allocate(DType::f64, {terms, m});
   const Bidiagonalization b = bidiagonalize(ops, arena, estimate.passes, jacobian, probes.directions, certain + last,
                                             false, [](const Bidiagonalization&) { return false; });
-  ops.roulette_weights(weights, 0, options.survival, key, nullptr);
+  ops.roulette_weights(weights, 0, options.survival, key, options.counter);
   ops.fill(samples, 0);
   for (std::int64_t j = 0; j <= last; ++j) {
     const std::int64_t small = arena.mark();

@@ -19,14 +19,14 @@ Probes make_probes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, con
   const RandomKey key{options.seed, RandomStream::jacobian_probe, options.step};
   const Probes probes{options.kind, count, arena.allocate(jacobian.dtype(), {n * count, d})};
   if (options.kind == ProbeKind::rademacher) {
-    ops.random_signs(probes.directions, key, nullptr);
+    ops.random_signs(probes.directions, key, options.counter);
   } else if (options.kind == ProbeKind::gaussian) {
-    ops.random_normal(probes.directions, key, nullptr);
+    ops.random_normal(probes.directions, key, options.counter);
   } else {
     const std::int64_t mark = arena.mark();
     const Tensor q = arena.allocate(DType::f64, {n * count, d}), l = arena.allocate(DType::f64, {n, count, count});
     const Tensor scaled = arena.allocate(DType::f64, {n * count, d});
-    ops.random_normal(q, key, nullptr);
+    ops.random_normal(q, key, options.counter);
     ops.lq_factor(l, q);  // Haar: the diagonal of L is positive
     ops.fill(scaled, 0);
     ops.axpy(scaled, std::sqrt(static_cast<double>(d)), q);

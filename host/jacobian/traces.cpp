@@ -93,7 +93,7 @@ TwoBlocks signs(Ops& ops, Arena& arena, const JacobianOperator& jacobian, std::i
   const TwoBlocks blocks{arena.allocate(dtype, {n * first, d}), arena.allocate(dtype, {n * second, d})};
   const std::int64_t mark = arena.mark();
   const Tensor all = arena.allocate(dtype, {n, (first + second) * d});
-  ops.random_signs(all, {options.seed, RandomStream::jacobian_probe, options.step}, nullptr);
+  ops.random_signs(all, {options.seed, RandomStream::jacobian_probe, options.step}, options.counter);
   ops.copy(blocks.first.reshaped({n, first * d}), all.slice_cols(0, first * d));
   ops.copy(blocks.second.reshaped({n, second * d}), all.slice_cols(first * d, second * d));
   arena.rewind(mark);

@@ -127,6 +127,18 @@ const char* entropy_certificate(EntropyEstimator estimator) noexcept {
   return kCertificates[static_cast<std::size_t>(estimator)];
 }
 
+std::int64_t entropy_passes(const EntropyConfig& config, std::int64_t d) noexcept {
+  switch (config.estimator) {
+    case EntropyEstimator::exact:
+      return 2 * d;
+    case EntropyEstimator::min_singular:
+      return d + 2;
+    case EntropyEstimator::lobpcg:
+      break;
+  }
+  return 2 * config.iterations + 3;
+}
+
 EntropyEstimator entropy_estimator_from_name(const std::string& name) {
   for (std::size_t i = 0; i < std::size(kNames); ++i)
     if (name == kNames[i]) return static_cast<EntropyEstimator>(i);

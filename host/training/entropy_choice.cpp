@@ -79,15 +79,15 @@ class Start {
   std::vector<double> latents_;
 };
 
-/// What each costs, value and derivative; see entropy.cpp.
 std::vector<EntropyCandidate> candidates_for(std::int64_t d, DType least) {
   std::vector<EntropyCandidate> list;
   for (const DType dtype : {DType::f32, DType::f64}) {
     if (dtype == DType::f32 && least == DType::f64) continue;
-    list.push_back({{.estimator = EntropyEstimator::exact}, dtype, 2 * d});
-    list.push_back({{.estimator = EntropyEstimator::min_singular}, dtype, d + 2});
+    const auto add = [&](const EntropyConfig& config) { list.push_back({config, dtype, entropy_passes(config, d)}); };
+    add({.estimator = EntropyEstimator::exact});
+    add({.estimator = EntropyEstimator::min_singular});
     for (std::int64_t steps = 1; steps <= kMostSteps && 2 * steps + 3 < 2 * d; steps *= 2)
-      list.push_back({{.estimator = EntropyEstimator::lobpcg, .iterations = steps}, dtype, 2 * steps + 3});
+      add({.estimator = EntropyEstimator::lobpcg, .iterations = steps});
   }
   std::stable_sort(list.begin(), list.end(),
                    [](const EntropyCandidate& a, const EntropyCandidate& b) { return a.cost() < b.cost(); });

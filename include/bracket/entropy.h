@@ -35,6 +35,10 @@ struct EntropyConfig {
   std::int64_t chunk = 0;
 };
 
+/// Products with J and with J^T per sample for the estimate and its derivative, d latents: exact 2 d, min_singular d + 2,
+/// lobpcg 2 K + 3. Where `chunk` leaves samples out, exact sends its d tangents once more.
+std::int64_t entropy_passes(const EntropyConfig& config, std::int64_t d) noexcept;
+
 /// One batch sent through a generator in inference mode, and the estimate. Valid until the arena is rewound.
 struct EntropyPass {
   PrimalPass primal;  ///< G(z): primal.output() [n, D]

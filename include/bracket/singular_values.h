@@ -18,7 +18,8 @@ struct ExactOptions {
   bool spectrum = false;   ///< all singular values
   bool derivative = true;  ///< V and C
   /// A sample goes from the Cholesky factor of its Gram matrix to the Householder QR of J where |L|_F |L^-1|_F, between
-  /// the condition number s_d / s_1 and d times it, exceeds this, or where the factorisation fails. 0: all samples.
+  /// the condition number s_d / s_1 and d times it, exceeds this, 2^26 or 1 / rank_tolerance, or where the factorisation
+  /// fails. 0: all samples.
   double qr_condition = 1e6;
   /// s_k <= rank_tolerance s_d counts as zero (QR samples only). Negative: max(4 u, 2 sqrt(D d) 2^-53), below which
   /// rounding of J or of its factorisation hides s_k.
@@ -36,7 +37,8 @@ struct ExactEstimate : JacobianEstimate {
 /// two triangular solves. Error of h up to about d cond^2 2^-53, of the QR path
 /// (L Q = J^T, C^T = L^-T Q) d cond 2^-53; singular values are those of L by one-sided Jacobi (Demmel and Veselic
 /// 1992). All of it is relative to the columns that the products return: those of a network in precision u are good to
-/// about u s_d, which adds sum_k u s_d / s_k <= d u cond. Memory: 2 n d D elements with the derivative, and up to 256 MiB of doubles where samples need QR. Waits, to
+/// about u s_d, which adds sum_k u s_d / s_k <= d u cond. Memory: 2 n d D elements and some 3 n d^2 doubles, of which
+/// n d D stay with the derivative and none without, and up to 256 MiB of doubles where samples need QR. Waits, to
 /// learn which samples need QR. Throws InvalidArgument for d > D (J^T J is singular) or an option out of range.
 ExactEstimate exact_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
                                const ExactOptions& options = {});

@@ -28,6 +28,9 @@ struct ProbeOptions {
   std::int64_t count = 8;  ///< P per sample
   std::uint64_t seed = 0;
   std::uint64_t step = 0;  ///< below 2^48; a step of its own for every estimate that should be independent
+  /// Device address of a number that is added to `step` when the work runs: what a captured graph counts up between
+  /// replays, so that each draws anew.
+  const std::int64_t* counter = nullptr;
 };
 
 struct Probes {
@@ -91,6 +94,7 @@ struct RouletteOptions {
   bool all_steps = false;
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
+  const std::int64_t* counter = nullptr;  ///< as of ProbeOptions; needs all_steps, for the host does not know it
 };
 
 /// h without the bias of few steps: with h_k the Gauss estimate of k steps and N = certain + a geometric number,
@@ -108,6 +112,7 @@ struct LowRankOptions {
   std::int64_t probes = 8;      ///< of the rest (Hutch++)
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
+  const std::int64_t* counter = nullptr;  ///< as of ProbeOptions
 };
 
 /// tr(J^T J), Hutch++ (Meyer, Musco, Musco and Woodruff 2021): Q = orth(A X), X of R signs, tr(Q^T A Q) exactly and the

@@ -34,9 +34,12 @@ BRACKET_HOST_DEVICE double roulette_uniform(std::uint32_t high, std::uint32_t lo
   return (static_cast<double>(high) * 0x1p32 + static_cast<double>(low) + 0.5) * 0x1p-64;
 }
 
-/// survival^max(j - certain, 0).
+/// survival^max(j - certain, 0), by products: host and device must agree to the last bit on what is drawn.
 BRACKET_HOST_DEVICE double roulette_probability(std::int64_t j, std::int64_t certain, double survival) {
-  return j <= certain ? 1 : ::pow(survival, static_cast<double>(j - certain));
+  double power = 1;
+  for (std::int64_t n = j - certain; n > 0; n /= 2, survival *= survival)
+    if (n % 2 == 1) power *= survival;
+  return power;
 }
 
 /// c_j of term j of `terms` when the number of terms was drawn by `uniform` in (0, 1): N >= j where uniform < P_j.

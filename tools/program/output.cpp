@@ -1,8 +1,10 @@
 #include "tools/program/output.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstdio>
+#include <string_view>
 #include <system_error>
 
 #include "bracket/error.h"
@@ -38,6 +40,16 @@ int finish_output() {
   std::fprintf(stderr, "bracket: error: cannot write to standard output: %s\n",
                std::generic_category().message(output_error).c_str());
   return static_cast<int>(ExitCode::data);
+}
+
+std::string shell_word(const std::string& text) {
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::string_view("_-./+:@%,").find(static_cast<char>(c)) != std::string_view::npos;
+  };
+  if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? "'\\''" : std::string(1, c);
+  return word + "'";
 }
 
 std::string require_ending(const std::filesystem::path& path, std::span<const char* const> endings) {

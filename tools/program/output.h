@@ -21,6 +21,9 @@ void warn(const std::string& text);
 /// message when printed text is lost.
 int finish_output();
 
+/// `text` as one word of a shell's command line: as it is, or in single quotes.
+std::string shell_word(const std::string& text);
+
 /// Throws InvalidArgument unless the name of `path` ends in one of `endings` (lower case, with the dot).
 /// Returns the ending.
 std::string require_ending(const std::filesystem::path& path, std::span<const char* const> endings);

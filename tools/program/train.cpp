@@ -136,21 +136,21 @@ int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const Trai
     throw;
   }
   display.close();
-  const std::string folder = run.folder().string();
+  const std::string folder = run.folder().string(), word = shell_word(folder);
   const std::int64_t step = trainer.step();
   if (step < total_steps) {
     const int signal = stop_signal();
     const std::string cause = signal != 0 ? std::string("stopped by ") + name_of_signal(signal) : "stopped";
     announce(cause + " after step " + std::to_string(step) + " of " + std::to_string(total_steps) +
-             "; resume with: bracket train --resume " + folder + "\n");
+             "; resume with: bracket train --resume " + word + "\n");
     return signal != 0 ? exit_code_of(signal) : 0;
   }
   std::error_code error;
   if (data.cols() == 2 && !fs::exists(picture_path(run.folder(), "density", step), error)) {
-    warn("no density picture of step " + std::to_string(step) + " could be drawn; 'bracket density " + folder +
-         " -o FILE.png' says why");
+    warn("no density picture of step " + std::to_string(step) + " could be drawn; bracket density " + word +
+         " -o FILE.png says why");
   }
-  announce("run complete: " + std::to_string(step) + " steps in " + folder + "; next: bracket eval " + folder + "\n");
+  announce("run complete: " + std::to_string(step) + " steps in " + folder + "; next: bracket eval " + word + "\n");
   return 0;
 }
 
