@@ -1,7 +1,8 @@
 // bracket_jacobian_bench: every estimator of a Jacobian's log-volume, smallest singular value and trace on operators
 // with prescribed spectra: bias, standard deviation, passes and time.
 //
-//   bracket_jacobian_bench [--device DEVICE] [--dtype f32|f64] [--samples N] [--most D] [--json FILE]
+//   bracket_jacobian_bench [--device DEVICE] [--dtype f32|f64] [--samples N] [--least D] [--most D]
+//                          [--json FILE]
 //
 // J = U diag(s) V^T, s_k from 1 to the condition number with equal ratios, U and V products of three random reflections
 // each. All samples share J and differ in their probes. Times are of one run. Exit status 2 for a wrong command line.
@@ -62,7 +63,7 @@ struct Options {
   std::string device = "cpu";
   std::string dtype = "f64";
   std::int64_t samples = 16;
-  std::int64_t most = 1024;
+  std::int64_t least = 1, most = 1024;
   std::string json;
   std::uint64_t seed = 1;
 };
@@ -91,7 +92,7 @@ void run(const Options& options) {
   Context context(context_options);
   Json cases = Json::array();
   for (const Shape& shape : kShapes) {
-    if (shape.inputs > options.most) continue;
+    if (shape.inputs < options.least || shape.inputs > options.most) continue;
     for (const double condition : kConditions) {
       const JacobianComparison comparison = compare(context, shape, condition, options);
       std::printf("%s\n", summary(comparison).c_str());
@@ -125,6 +126,7 @@ int main(int argc, char** argv) {
   program.add_option("--samples", options.samples, "Samples with probes of their own")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
       ->capture_default_str();
+  program.add_option("--least", options.least, "Leave out shapes with fewer inputs than this")->capture_default_str();
   program.add_option("--most", options.most, "Leave out shapes with more inputs than this")->capture_default_str();
   program.add_option("--seed", options.seed, "Of J and of the probes")->capture_default_str();
   program.add_option("--json", options.json, "File for all figures");
