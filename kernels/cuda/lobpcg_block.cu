@@ -97,7 +97,8 @@ BRACKET_DEVICE void group_products(double* products, const DeviceMatrix<T>& left
     double sum = 0;
     for (int i = 0; i < kSumThreads; ++i) sum += partials->sums[thread][i];
     const int i = row * B + thread / B, j = column * B + thread % B;
-    products[i * kVectors + j] = products[j * kVectors + i] = sum;
+    products[i * kVectors + j] = sum;
+    if (row != column) products[j * kVectors + i] = sum;  // else another thread's element
   }
 }
 
