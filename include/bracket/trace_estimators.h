@@ -100,10 +100,11 @@ struct RouletteOptions {
 /// h without the bias of few steps: with h_k the Gauss estimate of k steps and N = certain + a geometric number,
 ///   h_certain + sum_{k = certain + 1}^{min(N, maximum)} (h_k - h_{k-1}) / P(N >= k)
 /// has the expectation of h_maximum (Russian roulette: Forsythe and Leibler 1950; Lyne et al. 2015), which is v^T
-/// log(A) v / 2 for maximum >= d: unbiased (where d steps can be drawn: survival^(d - certain) >= 2^-60). The variance grows with the bias that is left at `certain` steps, and what
-/// corrects a large one comes in few, large draws: the mean of few stays near h_certain, outside its standard error. All
-/// probes take the same number of steps, those that need fewer without effect; 3 launches per number of steps at the
-/// end, whose work grows like its cube. No derivative: take that of stochastic_log_volume.
+/// log(A) v / 2 for maximum >= d: unbiased (where d steps can be drawn: survival^(d - certain) >= 2^-60). The variance
+/// grows with the bias that is left at `certain` steps, and what corrects a large one comes in few, large draws: the
+/// mean of few stays near h_certain, outside its standard error. All probes take the same number of steps, those that
+/// need fewer without effect; 3 launches per number of steps at the end, whose work grows like its cube. No derivative:
+/// take that of stochastic_log_volume.
 JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
                                      const RouletteOptions& options = {});
 

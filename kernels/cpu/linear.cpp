@@ -156,7 +156,8 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
     const std::int64_t count = std::min(chunk_rows, x.rows - first);
     const std::int64_t out_first = task % panels * panel_rows;
     const std::int64_t out_count = std::min(panel_rows, grad_w.rows - out_first);
-    const Matrix<T> target = chunks == 1 ? grad_w : Matrix<T>{sums + chunk * size, grad_w.rows, grad_w.cols, grad_w.cols};
+    const Matrix<T> target =
+        chunks == 1 ? grad_w : Matrix<T>{sums + chunk * size, grad_w.rows, grad_w.cols, grad_w.cols};
     weight_block(rows_from(target, out_first, out_count), rows_from(grad_y, first, count), out_first,
                  rows_from(x, first, count), chunks == 1 ? update : Update::overwrite);
   });

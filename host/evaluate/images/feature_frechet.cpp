@@ -62,7 +62,8 @@ double feature_frechet(const FeatureMoments& a, const FeatureMoments& b) {
   // are their squares, where rounding of size 1e-16 in a null direction would return as 1e-8. A square matrix needs no
   // QR before its rotations.
   const Eigen::MatrixXd product = symmetric_root(s_a) * symmetric_root(s_b);
-  const double root_trace = cols == 0 ? 0 : Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::NoQRPreconditioner>(product).singularValues().sum();
+  const double root_trace =
+      cols == 0 ? 0 : Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::NoQRPreconditioner>(product).singularValues().sum();
   return std::max(0.0, (mean_a - mean_b).squaredNorm() + s_a.trace() + s_b.trace() - 2 * root_trace);
 }
 
