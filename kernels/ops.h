@@ -400,8 +400,7 @@ class Ops {
   void affine_columns_forward(Stacked y, Stacked x, Tensor scale, Tensor shift, const Rows& rows);
   void affine_columns_reverse(Stacked grad_x, Stacked grad_y, Tensor scale, const Rows& rows, Update update);
 
-  // ---- optimizer.{cpp,cu}: flat parameter blocks. `state` is a device address
-  // -------------------------------------------
+  // ---- optimizer.{cpp,cu}: flat parameter blocks. `state` is a device address ---------------------------------------
   /// Clears the record, sets rates (and w unless adaptive) for the step about to run.
   void begin_step(StepState* state, const Schedule& schedule);
   /// clip_scale = min(1, limit / sqrt(squared_norm)) (1 when limit is 0); records the norm. squared_norm f64[1].

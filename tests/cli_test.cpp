@@ -201,6 +201,16 @@ TEST_F(CliTest, EntropyEstimatorsAreNamedOrChosen) {
   expect_failure("train --resume " + path("named") + " --entropy auto", 2, {"--entropy", "--resume"});
 }
 
+TEST_F(CliTest, SettingsArePrintedUnderTheNamesThatSetTakes) {
+  const ProgramResult shown = expect_success(small_run("none", "--set energy.lr=0.25 --print-config"));
+  EXPECT_EQ(nlohmann::json::parse(shown.out)["energy"]["lr"], 0.25);
+  EXPECT_FALSE(fs::exists(at("none")));
+}
+
+TEST_F(CliTest, HintsCanBePastedIntoAShell) {
+  EXPECT_NE(expect_success(small_run("it's", "--stop-after 1")).out.find("it'\\''s'\n"), std::string::npos);
+}
+
 TEST_F(CliTest, ExistingRunsAreKeptWithoutForce) {
   expect_success(small_run("run", "--stop-after 5"));
   const auto before = tree(at("run"));

@@ -14,6 +14,7 @@ constexpr double kDeviation = 0.02;      // of the digit networks' start
 constexpr double kResnetEpsilon = 1e-4;  // of BatchNorm in ResNet-64
 
 ActivationSpec leaky_relu() { return {.function = Activation::leaky_relu, .negative_slope = kLeak}; }
+
 // Specifications of one network, with the options applied to every layer.
 class Builder {
  public:

@@ -31,7 +31,7 @@ std::string summary(const JacobianComparison& c) {
   std::string text = "J [" + std::to_string(c.outputs) + ", " + std::to_string(c.inputs) + "] at " +
                      std::to_string(c.samples) + " latents, median condition number " +
                      rounded_number(c.median_condition, 3) + "; " + std::to_string(c.by_qr) +
-                     " factored by QR for theirs\n";
+                     " factored by QR\n";
   if (c.deficient + c.not_finite > 0)
     text += "left out: " + std::to_string(c.deficient) + " rank-deficient, " + std::to_string(c.not_finite) +
             " not finite\n";

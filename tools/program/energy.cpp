@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <span>
 
 #include "bracket/error.h"
 #include "host/data/data_file.h"
@@ -30,13 +31,13 @@ struct EnergyOptions {
 /// Pixels take a byte each, the numbers that a network sees eight.
 constexpr std::int64_t kImagesAtOnce = 4096;
 
-std::vector<double> energies_of_table(Model& model, const EnergyOptions& options) {
-  const Table points = read_table(options.points);
-  if (points.cols != model.description.data_cols) {
-    throw DataError(path_in_quotes(options.points) + " has " + std::to_string(points.cols) +
-                    " columns, the model takes " + std::to_string(model.description.data_cols));
+std::vector<double> energies_of_rows(Model& model, const EnergyOptions& options, std::span<const double> values,
+                                     std::int64_t rows, std::int64_t cols) {
+  if (cols != model.description.data_cols) {
+    throw DataError(path_in_quotes(options.points) + " has " + std::to_string(cols) + " columns, the model takes " +
+                    std::to_string(model.description.data_cols));
   }
-  return model.trainer->energies(points.values, points.rows, options.model.chosen_weights());
+  return model.trainer->energies(values, rows, options.model.chosen_weights());
 }
 
 std::vector<double> energies_of_images(Model& model, const EnergyOptions& options, const Dataset& images) {
@@ -57,12 +58,17 @@ std::vector<double> energies_of_images(Model& model, const EnergyOptions& option
 
 std::vector<double> energies_of(Model& model, const EnergyOptions& options) {
   // A file of any name is a table where a model takes no images.
-  if (!model.description.image || has_ending(options.points, ".csv")) return energies_of_table(model, options);
+  if (!model.description.image) {
+    const Table points = read_table(options.points);
+    return energies_of_rows(model, options, points.values, points.rows, points.cols);
+  }
   DatasetOptions data_options;
   data_options.data_dir = data_folder(options.data_dir);
   const Dataset data = Dataset::open(options.points, data_options);
   if (data.is_images()) return energies_of_images(model, options, data);
-  return energies_of_table(model, options);
+  if (data.is_density())
+    throw InvalidArgument("--points " + options.points + " names a density; give a file of points");
+  return energies_of_rows(model, options, data.values(), data.rows(), data.cols());
 }
 
 /// What is not finite is no energy: of a point too large for the model's precision, or of weights that are not finite.
