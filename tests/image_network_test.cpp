@@ -143,6 +143,11 @@ TEST_P(ImageNetworkGradients, OutputsAloneEqualThoseOfPasses) {
   expect_outputs_alone_equal_those_of_passes(n);
 }
 
+TEST_P(ImageNetworkGradients, PulledCotangentsEqualAReversePass) {
+  NetworkOnDevice n = network();
+  expect_pull_equals_reverse(n, 1e-12);
+}
+
 TEST_P(ImageNetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n = network();
   expect_gradients_accumulate(n);
@@ -160,6 +165,7 @@ TEST_P(ImageNetworkDevices, FloatPassesFollowTheDoubleReference) {
   TestDevice reference("cpu");
   for (const Case& item : cases()) {
     NetworkOnDevice exact(reference.context(), item.spec, DType::f64), single(context(), item.spec, DType::f32);
+    expect_pull_equals_reverse(single, 1e-4);
     exact.set_values(single.values());
     exact.set_buffers(single.buffers());
     StackedFunctional f = functional(item.spec, exact.network().output_size(), true);

@@ -163,6 +163,36 @@ inline void expect_outputs_alone_equal_those_of_passes(NetworkOnDevice& n) {
   }
 }
 
+/// J^T c, row by row, is what a reverse pass says of the tangents, which enter linearly; `limit` of the largest.
+inline void expect_pull_equals_reverse(NetworkOnDevice& n, double limit) {
+  for (const std::int64_t columns : {1, 4}) {  // fewer and more than the passive columns of a coupling
+    StackedFunctional f = functional(n.network().spec(), n.network().output_size(), true);
+    f.layout.tangents = columns;
+    f.tangents = random_matrix(f.layout.rows(), n.network().input_size(), 2).rounded(n.network().dtype());
+    f.tangent_cotangent = random_matrix(f.layout.rows(), n.network().output_size(), 4).rounded(n.network().dtype());
+    const std::vector<double> want = f.gradients(n, false).tangents;
+    Context& context = n.context();
+    Ops& ops = context.ops();
+    Arena& arena = n.arena();
+    arena.rewind(0);
+    const DType dtype = n.network().dtype();
+    const DeviceTensor x = upload(context, f.x, dtype), c = upload(context, f.tangent_cotangent, dtype);
+    const DeviceTensor y = empty_matrix(context, dtype, f.layout.rows(), n.network().input_size());
+    PrimalPass pass;
+    n.network().forward(ops, arena, pass, n.parameters(), x, PassMode::inference);
+    const std::int64_t mark = arena.mark();
+    n.network().pull_through(ops, arena, y, pass, c, f.layout);
+    EXPECT_EQ(arena.mark(), mark);
+    const std::vector<double> got = download(context, y).values;
+    ASSERT_EQ(got.size(), want.size());
+    for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], limit * largest_of(want)) << i;
+    EXPECT_EQ(download(context, c).values, f.tangent_cotangent.values);
+    if (!n.network().has_batch_norm()) continue;
+    n.network().forward(ops, arena, pass, n.parameters(), x, PassMode::training);
+    EXPECT_THROW(n.network().pull_through(ops, arena, y, pass, c, f.layout), InvalidArgument);
+  }
+}
+
 /// Also: the caller's cotangents survive a reverse pass.
 inline void expect_gradients_accumulate(NetworkOnDevice& n) {
   const StackedFunctional f = functional(n.network().spec(), n.network().output_size(), true);

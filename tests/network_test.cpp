@@ -103,6 +103,12 @@ TEST_P(NetworkGradients, OutputsAloneEqualThoseOfPasses) {
   expect_outputs_alone_equal_those_of_passes(n);
 }
 
+TEST_P(NetworkGradients, PulledCotangentsEqualAReversePass) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  n.perturb(0.05);
+  expect_pull_equals_reverse(n, 1e-12);
+}
+
 TEST_P(NetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
   expect_gradients_accumulate(n);
@@ -206,6 +212,7 @@ TEST_P(NetworkDevices, FloatPassesFollowTheDoubleReference) {
   TestDevice reference("cpu");
   for (const Case& item : cases()) {
     NetworkOnDevice exact(reference.context(), item.spec, DType::f64), single(context(), item.spec, DType::f32);
+    expect_pull_equals_reverse(single, 1e-4);
     exact.set_values(single.values());
     exact.set_buffers(single.buffers());
     StackedFunctional f = functional(item.spec, exact.network().output_size(), true);

@@ -7,6 +7,7 @@
 #include "bracket/singular_values.h"
 #include "host/core/text.h"
 #include "host/jacobian/certificate.h"
+#include "host/jacobian/gram_factor.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -53,9 +54,7 @@ class Factorization {
     deficiency_ = arena.allocate(DType::f64, {n});
     jacobian_columns(ops, arena, columns, jacobian);
     estimate.passes.apply += d;
-    ops.gram(lower_, columns);
-    ops.cholesky(lower_);
-    ops.log_diagonal_sum(estimate.value, lower_);
+    gram_factor(ops, lower_, estimate.value, columns);
     ops.fill(deficiency_, 0);
     if (all_values) singular_values(0, n);
   }
@@ -63,10 +62,7 @@ class Factorization {
   /// C of all samples, then the QR samples again: L, values, h and, where present, C.
   void complete(Tensor cotangents) {
     const std::int64_t n = jacobian_.samples(), d = jacobian_.inputs();
-    if (!cotangents.absent()) {
-      ops_.triangular_solve(cotangents, lower_, columns, false);
-      ops_.triangular_solve(cotangents, lower_, cotangents, true);
-    }
+    if (!cotangents.absent()) gram_cotangents(ops_, cotangents, lower_, columns);
     const std::int64_t most =
         std::clamp<std::int64_t>(kFactorBytes / (8 * d * jacobian_.outputs()), 1, std::max<std::int64_t>(n, 1));
     if (ops_.planning()) {

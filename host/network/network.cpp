@@ -231,6 +231,22 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
   arena.rewind(mark);
 }
 
+void Network::pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
+                           const TangentLayout& layout) const {
+  if (pass.mode == PassMode::training && has_batch_norm()) throw InvalidArgument(kTangentsNeedInference);
+  const std::int64_t mark = arena.mark();
+  const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
+  const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
+  Tensor grad_y = cotangents;
+  if (chain_->consumes_grad_y()) {  // the caller's cotangents stay as they are
+    grad_y = arena.allocate(dtype_, {rows.tangent_rows(), output_size()});
+    ops.copy(grad_y, cotangents);
+  }
+  chain_->reverse(frame, {pass.input, {}}, stacked_slots(pass, nullptr), pass.extras, {{}, grad_y}, {{}, x}, {},
+                  Update::overwrite);
+  arena.rewind(mark);
+}
+
 void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
                       Tensor tangent_cotangent, const ReverseRequest& request) const {
   const std::int64_t mark = arena.mark();

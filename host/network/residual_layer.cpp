@@ -56,8 +56,8 @@ class ResidualLayer final : public Layer {
     if (skip_.slot_sizes().empty())
       grad_skip = grad_y;
     else if (wanted)
-      grad_skip =
-          allocate_stacked(frame.arena, frame.dtype, frame.rows, x.primal.cols(), true, !grad_y.tangent.absent());
+      grad_skip = allocate_stacked(frame.arena, frame.dtype, frame.rows, x.primal.cols(), frame.primal,
+                                   !grad_y.tangent.absent());
     if (!skip_.slot_sizes().empty())
       skip_.reverse(frame, x, slot.skip, extra.skip, grad_y, grad_skip, grad_block, update);
     if (wanted) add(frame.ops, grad_x, grad_skip);

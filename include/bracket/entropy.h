@@ -31,7 +31,7 @@ struct EntropyConfig {
   /// lobpcg: steps of one batch start where those of the batch before ended, row by row; false: from fresh normals.
   bool warm_start = false;
   /// exact, min_singular: samples whose d tangents are sent through the generator at a time. The activations of the
-  /// others need no memory, the derivative sends them again. 0: as many as fit in 256 MiB, all if they do.
+  /// others need no memory, the derivative sends them again. 0: as many tangents as fit in 256 MiB, all if they do.
   std::int64_t chunk = 0;
 };
 
@@ -46,10 +46,10 @@ struct EntropyPass {
   Tensor jacobian;    ///< exact, min_singular: [n d, D], row i d + k = column k of J_i
 
   // For any parameter or latent coordinate a, dh/da = <C, d(J V)/da> with the tangents V of `tangents` and C =
-  // `cotangents` [n K, D]. With `chunk` samples at a time V are the coordinate directions and are sent again.
+  // `cotangents` [n K, D]. Where the tangents went through in portions V are the coordinate directions, sent again.
   TangentPass tangents;
   Tensor cotangents;
-  std::int64_t chunk = 0;  ///< 0: `tangents` holds all
+  std::int64_t tangent_bytes = 0;  ///< of a portion; 0: `tangents` holds all
 };
 
 /// Computes G(z) and the estimate for z [n, d]; d <= D is required (InvalidArgument). `direction` [n, d]: where lobpcg

@@ -53,7 +53,7 @@ class JacobianOperator {
 /// J = dG/dz of a network in inference mode at z [n, d].
 class NetworkJacobian final : public JacobianOperator {
  public:
-  /// Activations of tangents that one push may take.
+  /// Activations of tangents that one push, or adjoints that one pull, may take.
   static constexpr std::int64_t kTangentBytes = std::int64_t{256} << 20;
 
   /// Runs the one primal pass; it lives in `arena`. The parameters must not change while the operator is used.
@@ -61,6 +61,8 @@ class NetworkJacobian final : public JacobianOperator {
   /// in portions of at least one row.
   NetworkJacobian(Ops& ops, Arena& arena, const Network& network, const ParameterSet& parameters, Tensor z,
                   std::int64_t tangent_bytes = kTangentBytes);
+  /// Of a primal pass of that network which has been run, in inference mode where the network has BatchNorm.
+  NetworkJacobian(const Network& network, PrimalPass primal, std::int64_t tangent_bytes = kTangentBytes);
 
   const PrimalPass& primal() const noexcept { return primal_; }  ///< primal().output() = G(z) [n, D]
 
@@ -71,7 +73,6 @@ class NetworkJacobian final : public JacobianOperator {
 
  private:
   void do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const override;
-  /// One reverse pass of n rows per column: K columns cost K passes, in the memory of one.
   void do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const override;
 
   const Network* network_;

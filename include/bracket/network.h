@@ -292,6 +292,10 @@ class Network {
   void evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& parameters, Tensor x, PassMode mode) const;
   void push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& pass, Tensor tangents,
                     const TangentLayout& layout) const;
+  /// The adjoint of push_through: x [layout.rows(), input_size] = J^T times cotangents [layout.rows(), output_size], row
+  /// by row, J the Jacobian at the primal row that the layout says. No primal rows are computed again.
+  void pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
+                    const TangentLayout& layout) const;
   /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
   /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are.
   void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
