@@ -234,6 +234,12 @@ Options& options() {
   return current;
 }
 
+namespace {
+std::atomic<std::int64_t> launch_count = 0;
+}  // namespace
+
+std::int64_t launches() noexcept { return launch_count; }
+
 namespace detail {
 
 void run(const KernelCall& call) {
@@ -242,6 +248,7 @@ void run(const KernelCall& call) {
   }
   Launch launch{call, options()};
   validate(launch);
+  ++launch_count;
   const std::uint64_t num_blocks = std::uint64_t{call.grid.x} * call.grid.y * call.grid.z;
   std::uint64_t num_workers = static_cast<std::uint64_t>(launch.options.workers);
   if (num_workers == 0) num_workers = std::min(std::thread::hardware_concurrency(), unsigned{kMaxDefaultWorkers});
