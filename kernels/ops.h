@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "bracket/activation.h"
@@ -169,6 +170,13 @@ class UploadQueue {
   virtual void upload(void* device, std::int64_t bytes) = 0;
 };
 
+/// Queued work that was recorded once.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;  ///< queues it again, as one piece, on the device's stream
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -189,6 +197,12 @@ class Ops {
   /// Slots of `bytes` each. Throws OutOfMemory. The queue must be destroyed before these Ops.
   virtual std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) = 0;
   virtual void synchronize() = 0;
+  /// Records what `queue` queues, which does not run, as a CUDA graph. Null, and `queue` was not called, where the
+  /// device has no such thing: a CPU, the legacy default stream, a stream that the caller is capturing himself.
+  /// `queue` may neither take memory from the device nor wait, and what it queues may change between replays by what
+  /// device memory holds only. The first use of a kernel loads it, which a capture may refuse: run the work once before.
+  /// The recording must be destroyed before these Ops.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& /*queue*/) { return nullptr; }
   /// Makes the device current for the calling thread and returns what `leave_device` restores; only CUDA has such a
   /// state. Every checked method below runs between the two, so a caller's current device never changes.
   virtual int enter_device() { return 0; }

@@ -105,6 +105,13 @@ TEST(TrainingLaunches, AreTheSameEveryStep) {
     trainer.run(1);
     EXPECT_EQ(::simt::launches() - before, expected) << preset;
     EXPECT_EQ(device.context().pool().statistics().upstream_allocations, allocations);
+
+    Context unguarded({}, simt::make_cuda_ops(0, nullptr, {}));
+    Trainer recorded(unguarded, config, data);
+    recorded.run(1);
+    const std::int64_t first = ::simt::launches();
+    recorded.run(2);
+    EXPECT_EQ(::simt::launches() - first, 2 * expected) << preset << ", replayed";
   }
 }
 

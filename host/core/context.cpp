@@ -52,7 +52,8 @@ Context::Context(const ContextOptions& options) : Context(options, make_ops(chec
 Context::Context(const ContextOptions& options, std::unique_ptr<Ops> ops)
     : device_(checked(options).device),
       ops_(std::move(ops)),
-      pool_(std::make_unique<MemoryPool>(*ops_, options.memory_limit, options.guard && !ops_->planning())) {}
+      pool_(std::make_unique<MemoryPool>(*ops_, options.memory_limit, options.guard && !ops_->planning())),
+      graphs_(options.graphs && !options.guard) {}
 
 Context::~Context() = default;
 Context::Context(Context&&) noexcept = default;
@@ -62,12 +63,14 @@ Context& Context::operator=(Context&& other) noexcept {
   pool_ = std::move(other.pool_);
   ops_ = std::move(other.ops_);
   device_ = other.device_;
+  graphs_ = other.graphs_;
   return *this;
 }
 
 const Device& Context::device() const noexcept { return device_; }
 Ops& Context::ops() noexcept { return *ops_; }
 MemoryPool& Context::pool() noexcept { return *pool_; }
+bool Context::graphs() const noexcept { return graphs_; }
 void Context::synchronize() { ops_->synchronize(); }
 
 }  // namespace bracket

@@ -147,6 +147,22 @@ struct Trainer::Impl {
                                                                                                             memory);
   }
 
+  // The first step runs as it is: whatever a capture refuses happens there.
+  void queue_step() {
+    Ops& ops = context->ops();
+    if (!stepped || !context->graphs()) {
+      step(ops, arena);
+      stepped = true;
+      return;
+    }
+    if (!recorded) recording = ops.record([&] { step(ops, arena); });
+    recorded = true;
+    if (recording)
+      recording->replay();
+    else
+      step(ops, arena);
+  }
+
   void drain() {
     StepState now;
     context->ops().copy_bytes_to_host(&now, state, sizeof now);
@@ -214,6 +230,8 @@ struct Trainer::Impl {
   StepPasses passes;
   Arena arena;
   MemoryPlan memory_plan;
+  std::unique_ptr<Recording> recording;  // of a step; null before the second, or where there can be none
+  bool stepped = false, recorded = false;
   std::int64_t queued = 0;    // steps asked for, all told
   std::int64_t reported = 0;  // steps whose records have been read
   std::vector<StepRecord> pending;
@@ -233,7 +251,7 @@ void Trainer::run(std::int64_t steps) {
   for (std::int64_t i = 0; i < steps; ++i) {
     if (impl_->queued - impl_->reported == kRingSize) impl_->drain();
     impl_->table->prepare_step();
-    impl_->step(impl_->context->ops(), impl_->arena);
+    impl_->queue_step();
     ++impl_->queued;
   }
 }

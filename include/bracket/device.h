@@ -45,6 +45,9 @@ struct ContextOptions {
   std::int64_t memory_limit = 0;
   /// Surround every buffer with canaries and fill fresh memory with NaN; checked when a buffer is released.
   bool guard = false;
+  /// Trainers record their step once as a CUDA graph and replay it: the same kernels and the same bits, from one launch
+  /// a step. Without effect on a CPU and with `guard`. False: every kernel is launched by itself, as some tools want it.
+  bool graphs = true;
   /// Threads of the CPU device; 0: one per processor this process may use. Results do not depend on it.
   int threads = 0;
 };
@@ -63,6 +66,7 @@ class Context {
   const Device& device() const noexcept;
   Ops& ops() noexcept;
   MemoryPool& pool() noexcept;
+  bool graphs() const noexcept;  ///< ContextOptions::graphs, false with `guard`
   /// Waits until all work queued on the stream is done. The only place that waits.
   void synchronize();
 
@@ -70,6 +74,7 @@ class Context {
   Device device_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<MemoryPool> pool_;
+  bool graphs_;
 };
 
 }  // namespace bracket

@@ -96,6 +96,39 @@ class PinnedUploadQueue final : public UploadQueue {
   int newest_ = 0;
 };
 
+/// A CUDA graph of what a stream captured.
+class GraphRecording final : public Recording {
+ public:
+  GraphRecording(CudaOps& ops, cudaStream_t stream, cudaGraph_t graph) : ops_(ops), stream_(stream) {
+    const cudaError_t code = cudaGraphInstantiateWithFlags(&executable_, graph, 0);
+    static_cast<void>(cudaGraphDestroy(graph));
+    require(code, "instantiating a CUDA graph");
+  }
+  ~GraphRecording() override {
+    const CurrentDevice current(ops_);
+    static_cast<void>(cudaGraphExecDestroy(executable_));
+  }
+  void replay() override {
+    const CurrentDevice current(ops_);
+    require(cudaGraphLaunch(executable_, stream_), "launching a CUDA graph");
+  }
+
+ private:
+  CudaOps& ops_;
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+/// Whether the stream now captures what is queued on it.
+bool begin_capture(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(stream, &status) == cudaSuccess && status == cudaStreamCaptureStatusNone &&
+      cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess)
+    return true;
+  static_cast<void>(cudaGetLastError());
+  return false;
+}
+
 }  // namespace
 
 CudaOps::CudaOps(int ordinal, void* stream, const AllocatorCallbacks& allocator)
@@ -186,6 +219,23 @@ void CudaOps::fill_bytes(void* device, int value, std::int64_t bytes) {
 
 std::unique_ptr<UploadQueue> CudaOps::make_upload_queue(std::int64_t bytes) {
   return std::make_unique<PinnedUploadQueue>(*this, stream_, bytes);
+}
+
+std::unique_ptr<Recording> CudaOps::record(const std::function<void()>& queue) {
+  const CurrentDevice current(*this);
+  static_cast<void>(scratch());
+  if (!begin_capture(stream_)) return nullptr;
+  cudaGraph_t graph = nullptr;
+  try {
+    queue();
+  } catch (...) {
+    static_cast<void>(cudaStreamEndCapture(stream_, &graph));
+    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+    static_cast<void>(cudaGetLastError());
+    throw;
+  }
+  require(cudaStreamEndCapture(stream_, &graph), "recording a CUDA graph");
+  return std::make_unique<GraphRecording>(*this, stream_, graph);
 }
 
 void CudaOps::synchronize() {

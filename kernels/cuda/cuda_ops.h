@@ -2,6 +2,7 @@
 // host compiler for the SIMT executor (namespace bracket::simt).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -25,6 +26,7 @@ class CudaOps final : public Ops {
   void fill_bytes(void* device, int value, std::int64_t bytes) override;
   std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) override;
   void synchronize() override;
+  std::unique_ptr<Recording> record(const std::function<void()>& queue) override;
   int enter_device() override;
   void leave_device(int previous) noexcept override;
 
@@ -34,8 +36,8 @@ class CudaOps final : public Ops {
 #undef BRACKET_OP
 
  private:
-  /// Memory for partial sums of one op at a time; ops of one stream follow one another. The first op that needs it
-  /// allocates it, so a step is run once before it is captured in a graph.
+  /// Memory for partial sums of one op at a time; ops of one stream follow one another. Allocated by the first op that
+  /// needs it, or before a recording.
   Scratch scratch();
   /// Throws CudaError naming the op and its main operand when `code` is not cudaSuccess.
   static void check(cudaError_t code, const char* op, const Tensor& operand);

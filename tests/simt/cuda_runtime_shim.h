@@ -1,7 +1,8 @@
 // The part of the CUDA runtime that Bracket's device code calls, carried out on the host, in the global namespace.
 //
 // One device, "SIMT executor", of compute capability 0.0: it runs portable kernels only. Work on a stream is done when
-// the call returns, so a missing synchronisation does not show here. What a GPU would refuse or crash on is refused:
+// the call returns, so a missing synchronisation does not show here. A capturing stream keeps its work for the graph; to
+// wait for it, to copy between host and device on it or to allocate meanwhile is refused. What a GPU would refuse or crash on is refused:
 // a copy past the end of an allocation or in the wrong direction, a foreign pointer in cudaFree, a destroyed stream.
 // cudaGetErrorString() returns the text of this thread's last failure with its values, for the code of that failure.
 //
@@ -10,6 +11,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 
 enum cudaError {
@@ -31,12 +33,19 @@ enum cudaError {
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorIllegalState = 401,
   cudaErrorUnknown = 999,
 };
 using cudaError_t = cudaError;
 
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
+
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal = 0, cudaStreamCaptureModeThreadLocal = 1 };
 
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost = 0,
@@ -83,6 +92,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
 
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = nullptr);
@@ -113,6 +130,9 @@ namespace simt {
 
 /// Makes `code` this thread's last error and `text` its cudaGetErrorString(). Returns `code`.
 cudaError_t record_failure(cudaError_t code, const std::string& text);
+
+/// Runs `work`, a kernel's launch, or keeps it where the stream captures. What it throws becomes an error code.
+cudaError_t queue(cudaStream_t stream, std::function<void()> work) noexcept;
 
 /// Says which allocation was written outside its bounds since the last call, and repairs its canaries; empty: none.
 /// Always empty with AddressSanitizer, which stops at the write itself.

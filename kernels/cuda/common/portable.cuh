@@ -26,9 +26,6 @@
 #if defined(__CUDACC__)
 #error "BRACKET_SIMT is for C++ compilers; nvcc builds for the GPU"
 #endif
-#include <exception>
-#include <new>
-
 #include "simt/simt.h"
 
 #define BRACKET_TARGET simt
@@ -44,19 +41,7 @@ using ::simt::bar_sync;
 
 template <auto Kernel, class... Args>
 cudaError_t launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream, Args... args) noexcept {
-  if (const cudaError_t status = cudaStreamQuery(stream); status != cudaSuccess) return status;
-  try {
-    ::simt::launch<Kernel>(grid, block, shared_bytes, args...);
-    return cudaSuccess;
-  } catch (const ::simt::Error& error) {
-    return ::simt::record_failure(
-        error.kind() == ::simt::Error::Kind::configuration ? cudaErrorInvalidConfiguration : cudaErrorLaunchFailure,
-        error.what());
-  } catch (const std::bad_alloc& error) {
-    return ::simt::record_failure(cudaErrorMemoryAllocation, error.what());
-  } catch (const std::exception& error) {
-    return ::simt::record_failure(cudaErrorUnknown, error.what());
-  }
+  return ::simt::queue(stream, [=] { ::simt::launch<Kernel>(grid, block, shared_bytes, args...); });
 }
 
 }  // namespace bracket::BRACKET_TARGET
