@@ -148,6 +148,11 @@ TEST_P(ImageNetworkGradients, PulledCotangentsEqualAReversePass) {
   expect_pull_equals_reverse(n, 1e-12);
 }
 
+TEST_P(ImageNetworkGradients, TangentsAloneEqualAReversePass) {
+  NetworkOnDevice n = network();
+  expect_tangents_alone_equal_a_reverse_pass(n);
+}
+
 TEST_P(ImageNetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n = network();
   expect_gradients_accumulate(n);

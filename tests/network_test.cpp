@@ -109,6 +109,12 @@ TEST_P(NetworkGradients, PulledCotangentsEqualAReversePass) {
   expect_pull_equals_reverse(n, 1e-12);
 }
 
+TEST_P(NetworkGradients, TangentsAloneEqualAReversePass) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  n.perturb(0.05);
+  expect_tangents_alone_equal_a_reverse_pass(n);
+}
+
 TEST_P(NetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
   expect_gradients_accumulate(n);

@@ -104,6 +104,8 @@ class Layer {
   /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
   virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;
+  /// Whether second derivatives in the input vanish wherever they exist and no parameter bends it (as prelu's slope).
+  virtual bool piecewise_linear() const noexcept { return false; }
   /// Whether `reverse` writes into grad_y.
   virtual bool consumes_grad_y() const noexcept { return false; }
 
@@ -115,7 +117,8 @@ class Layer {
   /// grad_y: adjoint of the output; its primal part may be absent (zero), its tangent part is absent without tangents.
   /// grad_x, grad_side: both parts or none (of a product with a weight also the primal part alone), overwritten; they
   /// share no memory with grad_y. grad_block: flat gradient or absent. Of a pull the tangent parts of grad_y, grad_x
-  /// and grad_side are present and nothing else but the primal parts of x, side and slots.
+  /// and grad_side are present and nothing else but the primal parts of x, side and slots; with a grad_block, which only
+  /// piecewise-linear layers take then, the tangent parts of x and slots too.
   virtual void reverse(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
                        std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x,
                        const Stacked& grad_side, const Tensor& grad_block, Update update) const = 0;

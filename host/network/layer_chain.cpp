@@ -70,6 +70,11 @@ bool LayerChain::injective() const noexcept {
   return std::all_of(layers_.begin(), layers_.end(), [](const auto& layer) { return !layer || layer->injective(); });
 }
 
+bool LayerChain::piecewise_linear() const noexcept {
+  return std::all_of(layers_.begin(), layers_.end(),
+                     [](const auto& layer) { return !layer || layer->piecewise_linear(); });
+}
+
 bool LayerChain::consumes_grad_y() const noexcept {
   const auto last = std::find_if(layers_.rbegin(), layers_.rend(), [](const auto& layer) { return layer != nullptr; });
   return last != layers_.rend() && (*last)->consumes_grad_y();

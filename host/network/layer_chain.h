@@ -28,6 +28,7 @@ class LayerChain {
   bool batch_norm() const noexcept;
   bool training_state() const noexcept;
   bool injective() const noexcept;
+  bool piecewise_linear() const noexcept;
   bool consumes_grad_y() const noexcept;
   const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }

@@ -14,6 +14,7 @@ class MaxPoolLayer final : public Layer {
     slot_sizes_ = {SlotSize{map.small_cols()}};
     extras_ = {{0, map.height * map.width * ((map.channels + 7) / 8), true}};
   }
+  bool piecewise_linear() const noexcept override { return true; }
   bool injective() const noexcept override { return map_.window == 1; }
   void initialize(const RandomKey&, const ValueWriter&) const override {}
 

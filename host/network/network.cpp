@@ -89,6 +89,14 @@ std::int64_t ParameterInfo::size() const {
   return size;
 }
 
+PrimalPass PrimalPass::first_rows(std::int64_t count) const {
+  PrimalPass part{mode, count, parameters, input.slice_rows(0, count), {}, {}};
+  for (const Tensor& slot : slots) part.slots.push_back(slot.slice_rows(0, count));
+  for (const Tensor& extra : extras)
+    part.extras.push_back(extra.dtype() == DType::u8 ? extra.slice_rows(0, count) : extra);
+  return part;
+}
+
 Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_(dtype) {
   if (spec_.input_size < 1)
     throw InvalidArgument("network input_size is " + std::to_string(spec_.input_size) + ", must be at least 1");
@@ -134,6 +142,7 @@ std::int64_t Network::output_size() const noexcept { return chain_->output().siz
 const std::optional<ImageShape>& Network::output_image() const noexcept { return chain_->output().image; }
 bool Network::has_batch_norm() const noexcept { return chain_->batch_norm(); }
 bool Network::has_training_state() const noexcept { return chain_->training_state(); }
+bool Network::piecewise_linear() const noexcept { return chain_->piecewise_linear(); }
 bool Network::injective_by_construction() const { return chain_->injective(); }
 
 void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const {
@@ -233,17 +242,32 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
 
 void Network::pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
                            const TangentLayout& layout) const {
+  pull(ops, arena, x, pass, nullptr, cotangents, layout, {});
+}
+
+void Network::reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,
+                               Tensor tangent_cotangent, Tensor grad_parameters, bool accumulate) const {
+  if (!piecewise_linear()) throw InvalidArgument("reverse_tangents: the network is not piecewise linear; use reverse");
+  ReverseRequest request;
+  request.grad_parameters = grad_parameters;
+  request.accumulate_parameters = accumulate;
+  pull(ops, arena, {}, pass, &tangent_pass, tangent_cotangent, tangent_pass.layout, request);
+}
+
+void Network::pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
+                   Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const {
   if (pass.mode == PassMode::training && has_batch_norm()) throw InvalidArgument(kTangentsNeedInference);
   const std::int64_t mark = arena.mark();
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
   const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
+  const Stacked input{pass.input, tangent_pass ? tangent_pass->input : Tensor()};
   Tensor grad_y = cotangents;
   if (chain_->consumes_grad_y()) {  // the caller's cotangents stay as they are
     grad_y = arena.allocate(dtype_, {rows.tangent_rows(), output_size()});
     ops.copy(grad_y, cotangents);
   }
-  chain_->reverse(frame, {pass.input, {}}, stacked_slots(pass, nullptr), pass.extras, {{}, grad_y}, {{}, x}, {},
-                  Update::overwrite);
+  chain_->reverse(frame, input, stacked_slots(pass, tangent_pass), pass.extras, {{}, grad_y}, {{}, x},
+                  request.grad_parameters, request.accumulate_parameters ? Update::accumulate : Update::overwrite);
   arena.rewind(mark);
 }
 

@@ -53,6 +53,7 @@ class AffineLayer final : public Layer {
     shift_ = layout.add(prefix + "shift", inputs, 0, true);
     slot_sizes_ = {SlotSize{inputs}};
   }
+  bool piecewise_linear() const noexcept override { return true; }
   bool injective() const noexcept override { return true; }
   void initialize(const RandomKey&, const ValueWriter& write) const override {
     write(scale_, true, spec_.scale);

@@ -154,6 +154,14 @@ void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tens
   ops.bound_record(state, e.slice_rows(primal_rows - n, n), passes.entropy.value, z);
   ReverseRequest request;
   request.grad_parameters = energy.gradient;
+  if (split && energy.network.piecewise_linear()) {
+    // The third block enters the loss by its tangents alone, whose adjoints then do not bend its primal rows'.
+    energy.network.reverse(ops, arena, passes.energy.first_rows(2 * n), nullptr,
+                           seeds.slice_rows(0, 2 * n).reshaped({2 * n, 1}), {}, request);
+    energy.network.reverse_tangents(ops, arena, passes.energy, passes.energy_tangent, seed_tangent.reshaped({n, 1}),
+                                    energy.gradient, true);
+    return;
+  }
   energy.network.reverse(ops, arena, passes.energy, &passes.energy_tangent,
                          seeds.slice_rows(0, primal_rows).reshaped({primal_rows, 1}), seed_tangent.reshaped({n, 1}),
                          request);

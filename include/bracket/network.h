@@ -228,6 +228,8 @@ struct PrimalPass {
   std::vector<Tensor> slots;   ///< one per intermediate value, in layer order
   std::vector<Tensor> extras;  ///< batch statistics, normalised weights, signs of what went into a relu
   Tensor output() const { return slots.back(); }
+  /// The pass as it would be of the first `count` rows alone, for a network without BatchNorm or in inference mode.
+  PrimalPass first_rows(std::int64_t count) const;
 };
 
 /// Tangents sent through a primal pass.
@@ -271,6 +273,8 @@ class Network {
   bool has_batch_norm() const noexcept;
   /// Whether training passes move buffers: running statistics of BatchNorm, u and v of spectral normalisation.
   bool has_training_state() const noexcept;
+  /// Whether every layer is linear but for kinks (relu, leaky_relu, max pooling): second derivatives vanish.
+  bool piecewise_linear() const noexcept;
   /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
   /// invertible (the set where they are not has measure zero): a lower bound is then a bound.
   bool injective_by_construction() const;
@@ -296,6 +300,10 @@ class Network {
   /// by row, J the Jacobian at the primal row that the layout says. No primal rows are computed again.
   void pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
                     const TangentLayout& layout) const;
+  /// The gradient of <tangent_cotangent, output tangents> in the parameters, of a piecewise-linear network (else
+  /// InvalidArgument): as `reverse`, which would send a zero adjoint along for every primal row.
+  void reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,
+                        Tensor tangent_cotangent, Tensor grad_parameters, bool accumulate) const;
   /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
   /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are.
   void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
@@ -303,6 +311,8 @@ class Network {
 
  private:
   void run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const;
+  void pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
+            Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const;
 
   NetworkSpec spec_;
   DType dtype_;
