@@ -19,14 +19,19 @@ namespace {
 
 struct TrainingCase {
   const char* preset;
-  const char* data;  ///< name of a density; null: normal rows of the shape of the 8 x 8 digits
+  const char* data;            ///< name of a density; null: rows or images of random numbers
+  std::int64_t side = 0;       ///< of images of three channels; 0: normal rows of the shape of the 8 x 8 digits
+  std::int64_t cpu_batch = 0;  ///< 0: the preset's, as on a GPU
 };
-constexpr std::array kCases = {TrainingCase{"toy-a", "25gaussians"}, TrainingCase{"toy-b", "25gaussians"},
-                               TrainingCase{"calibrated-2d", "25gaussians"}, TrainingCase{"vectors", nullptr}};
+constexpr std::array kCases = {TrainingCase{"toy-a", "25gaussians"},         TrainingCase{"toy-b", "25gaussians"},
+                               TrainingCase{"calibrated-2d", "25gaussians"}, TrainingCase{"vectors", nullptr},
+                               TrainingCase{"cifar10-ii", nullptr, 32, 8},   TrainingCase{"faces-64", nullptr, 64, 2}};
 constexpr std::uint64_t kSeed = 0;
 
 constexpr int kStepsPerEventPair = 10;
 constexpr int kWarmUpSteps = 100;
+constexpr int kImageWarmUpSteps = 2;
+constexpr int kPhaseSteps = 5;
 
 /// Allowed |f32 - f64| of every reported figure of the first step, as a share of 1 + |figure|. A forward pass through
 /// five layers of K <= 128 rounds by up to 5 K u = 4e-5; a residual of the penalty is the difference of two such
@@ -35,8 +40,15 @@ constexpr double kGate = 4e-4;
 
 Dataset dataset_of(const TrainingCase& training) {
   if (training.data != nullptr) return Dataset::open(training.data);
-  constexpr std::int64_t rows = 1797, cols = 64;
   std::mt19937_64 engine(7);
+  if (training.side > 0) {
+    constexpr std::int64_t kImages = 256;
+    const ImageShape shape{3, training.side, training.side};
+    std::vector<std::uint8_t> pixels(static_cast<std::size_t>(kImages * shape.size()));
+    for (std::uint8_t& pixel : pixels) pixel = static_cast<std::uint8_t>(engine() >> 56);
+    return Dataset::from_images(pixels, shape, kImages);
+  }
+  constexpr std::int64_t rows = 1797, cols = 64;
   std::normal_distribution<double> distribution;
   std::vector<double> values(static_cast<std::size_t>(rows * cols));
   for (double& value : values) value = static_cast<double>(static_cast<float>(distribution(engine)));
@@ -71,19 +83,24 @@ struct Prepared {
 Prepared prepare(const TrainingCase& training, Context& context) {
   const Dataset data = dataset_of(training);
   TrainerConfig config = make_preset(training.preset, data, kSeed);
-  Prepared prepared;
   config.dtype = DType::f32;
-  prepared.trainer = std::make_unique<Trainer>(context, config, data);
+  TrainerConfig judged = config;  // in double, on the CPU: a small batch says as much
+  if (training.cpu_batch > 0) judged.batch_size = training.cpu_batch;
+  Prepared prepared;
+  prepared.trainer = std::make_unique<Trainer>(context, judged, data);
   const StepRecord actual = first_step(*prepared.trainer);
 
-  config.dtype = DType::f64;
-  ContextOptions options;
-  options.threads = 1;
-  Context oracle_context(options);
-  Trainer oracle(oracle_context, config, data);
+  TrainerConfig exact = judged;
+  exact.dtype = DType::f64;
+  Context oracle_context;
+  Trainer oracle(oracle_context, exact, data);
   prepared.error = worst_error(actual, first_step(oracle));
 
-  prepared.trainer->run(kWarmUpSteps);
+  if (context.device().kind != DeviceKind::cpu && judged.batch_size != config.batch_size) {
+    prepared.trainer.reset();
+    prepared.trainer = std::make_unique<Trainer>(context, config, data);
+  }
+  prepared.trainer->run(training.side > 0 ? kImageWarmUpSteps : kWarmUpSteps);
   prepared.trainer->reports();
   return prepared;
 }
@@ -108,6 +125,9 @@ void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice
   }
   trainer.reports();  // throws Diverged: a time of steps that did nothing is no time
   state.counters["error"] = kept->error;
+  for (const PhaseTime& phase : trainer.time_phases(kPhaseSteps))
+    state.counters[phase.name + " ms"] = phase.milliseconds;
+  state.counters["batch"] = static_cast<double>(trainer.config().batch_size);
   state.counters["arena_KiB"] = static_cast<double>(trainer.memory_plan().step) / 1024;
 }
 

@@ -1,6 +1,7 @@
 // The trainer as an embedding program sees it.
 #include "bracket/trainer.h"
 
+#include <set>
 #include <sstream>
 
 #include "bracket/error.h"
@@ -128,6 +129,26 @@ TEST_P(TrainerDevices, ARestoredRunGoesOnWithTheSameBits) {
     for (std::size_t i = 0; i < 4; ++i) {
       EXPECT_EQ(std::memcmp(&want[want.size() - 4 + i], &got[i], sizeof(StepRecord)), 0);
     }
+  }
+}
+
+TEST_P(TrainerDevices, TimedPhasesAreTheSameSteps) {
+  if (IsSkipped() || HasFailure()) return;
+  for (const TrainerConfig& config : {small_config(), estimated_config()}) {
+    auto a = fresh(), b = fresh();
+    Trainer timed(*a, config, table_for(config)), plain(*b, config, table_for(config));
+    const std::vector<PhaseTime> phases = timed.time_phases(2);
+    plain.run(2);
+    EXPECT_EQ(bytes_of(timed.snapshot()), bytes_of(plain.snapshot()));
+    EXPECT_EQ(timed.step(), 2);
+    std::set<std::string> names;
+    for (const PhaseTime& phase : phases) {
+      EXPECT_TRUE(names.insert(phase.name).second) << phase.name;
+      EXPECT_GT(phase.milliseconds, 0) << phase.name;
+    }
+    for (const char* name : {"log-volume", "energy forward", "energy reverse", "optimizers"})
+      EXPECT_EQ(names.count(name), 1U) << name;
+    EXPECT_THROW(timed.time_phases(0), InvalidArgument);
   }
 }
 

@@ -1,7 +1,9 @@
 #include "bracket/trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <span>
@@ -142,9 +144,10 @@ struct Trainer::Impl {
     ctx.ops().random_normal(direction, {config.seed, RandomStream::energy_start, 0}, nullptr);
   }
 
-  void step(Ops& ops, Arena& memory) {
-    TrainingStep{config, energy, generator, table->source(), state, ring, kRingSize, passes, direction}.run(ops,
-                                                                                                            memory);
+  void step(Ops& ops, Arena& memory, std::function<void(const char*)> phase_done = {}) {
+    TrainingStep{config, energy,    generator, table->source(), state,
+                 ring,   kRingSize, passes,    direction,       std::move(phase_done)}
+        .run(ops, memory);
   }
 
   // The first step runs as it is: whatever a capture refuses happens there.
@@ -161,6 +164,10 @@ struct Trainer::Impl {
       recording->replay();
     else
       step(ops, arena);
+  }
+
+  void make_room() {
+    if (queued - reported == kRingSize) drain();
   }
 
   void drain() {
@@ -249,11 +256,35 @@ Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 void Trainer::run(std::int64_t steps) {
   if (steps < 0) throw InvalidArgument("run: steps is " + std::to_string(steps) + ", must not be negative");
   for (std::int64_t i = 0; i < steps; ++i) {
-    if (impl_->queued - impl_->reported == kRingSize) impl_->drain();
+    impl_->make_room();
     impl_->table->prepare_step();
     impl_->queue_step();
     ++impl_->queued;
   }
+}
+
+std::vector<PhaseTime> Trainer::time_phases(std::int64_t steps) {
+  if (steps < 1) throw InvalidArgument("time_phases: steps is " + std::to_string(steps) + ", must be at least 1");
+  using Clock = std::chrono::steady_clock;
+  std::vector<PhaseTime> phases;
+  Clock::time_point last;
+  const auto done = [&](const std::string& name) {
+    impl_->context->synchronize();
+    const Clock::time_point now = Clock::now();
+    auto phase = std::find_if(phases.begin(), phases.end(), [&](const PhaseTime& p) { return p.name == name; });
+    if (phase == phases.end()) phase = phases.insert(phases.end(), {name, 0});
+    phase->milliseconds += std::chrono::duration<double, std::milli>(now - last).count() / static_cast<double>(steps);
+    last = Clock::now();
+  };
+  for (std::int64_t i = 0; i < steps; ++i) {
+    impl_->make_room();
+    impl_->context->synchronize();
+    last = Clock::now();
+    impl_->table->prepare_step();
+    impl_->step(impl_->context->ops(), impl_->arena, done);
+    ++impl_->queued;
+  }
+  return phases;
 }
 
 std::vector<StepRecord> Trainer::reports() {
