@@ -55,6 +55,7 @@ int run(int argc, char** argv) {
   bracket::bench::register_jacobian_cases(devices);
   bracket::bench::register_layer_cases(devices);
   bracket::bench::register_step_cases(devices);
+  bracket::bench::register_memory_cases(devices);
   bracket::bench::register_training_cases(devices);
   const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
   if (ran == 0) bracket::bench::report_failure("no benchmark matches the filter; a GPU's have names with \"cuda\"");
