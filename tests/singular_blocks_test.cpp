@@ -217,8 +217,8 @@ TEST_P(SingularBlocksTest, ABlockConvergesByTheGapBehindIt) {
   EXPECT_LE(2 * four, one);
 }
 
-// A zero operator, one of rank 2 in 4 columns, a NaN and an infinity among sound samples. What is missing counts as zero
-// and is counted.
+// A zero operator, one of rank 2 in 4 columns, a NaN and an infinity among sound samples. What is missing counts as
+// zero and is counted.
 TEST_P(SingularBlocksTest, SpecialSamplesAreReportedAlone) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     auto engine = test_engine(3);
@@ -393,8 +393,8 @@ TEST(SingularBlockLaunches, AreTwoPerStep) {
     EXPECT_EQ(per_step(true, 0), 4);
     EXPECT_EQ(per_step(false, 1e-3), 3);
   }
-  // Two fills, the first product (two copies); a step; two products, the certificate and the scale of C.
-  EXPECT_EQ(calls(1, false, 0, 1), 2 + kCopies / 2 + 2 + kCopies + kCopies + 2);
+  // Three fills, the first product (two copies); a step; two products, certificate, threshold of rank and scale of C.
+  EXPECT_EQ(calls(1, false, 0, 1), 3 + kCopies / 2 + 2 + kCopies + kCopies + 3);
 }
 
 }  // namespace
