@@ -186,6 +186,29 @@ TEST_P(SingularValuesTest, IterationsReportMissingRank) {
   }
 }
 
+// J of a size whose squares leave the range of a double: Golub-Kahan finds s_1 and s_d as ever, LOBPCG a bound or NaN;
+// neither distance is too small, and C is none.
+TEST_P(SingularValuesTest, SizesDoNotOverflow) {
+  auto engine = test_engine(16);
+  const std::int64_t d = 6, D = 9;
+  const MatrixXd j = with_singular_values(D, geometric_spectrum(d, 0.5, 4), engine);
+  for (const double size : {1e200, 1e-200}) {
+    const CallbackJacobian jacobian = matrix_jacobian({size * j});
+    const Iterated krylov = iterate(Method::golub_kahan, jacobian, random_matrix(1, d, 17), {d, 0});
+    const Iterated lobpcg = iterate(Method::lobpcg, jacobian, random_matrix(1, d, 17), {5, 0});
+    EXPECT_NEAR(krylov.mu(0, 0) / size, 0.5, 1e-13);
+    EXPECT_NEAR(krylov.largest(0, 0) / size, 2, 1e-13);
+    EXPECT_NEAR(krylov.value(0, 0), 6 * std::log(0.5) + 6 * std::log(size), 1e-11);
+    EXPECT_FALSE(lobpcg.mu(0, 0) < 0.5 * size * (1 - 1e-13));
+    for (const Iterated* e : {&krylov, &lobpcg}) {
+      EXPECT_EQ(e->deficient(0, 0), 0);
+      EXPECT_TRUE(std::isnan(block_rows(e->cotangents, 0, 1).norm()));
+      const double nearest = (singular_values_of(j).array() - e->mu(0, 0) / size).abs().minCoeff();
+      EXPECT_FALSE(e->distance(0, 0) / size < nearest - 1e-13);
+    }
+  }
+}
+
 // What rounding of J to its storage left of a singular value 0 is none.
 TEST_P(SingularValuesTest, RankHiddenByStorageIsMissing) {
   for (const DType dtype : {DType::f32, DType::f64}) {

@@ -123,6 +123,18 @@ TEST_P(TraceTest, RulesErrToTheirSides) {
   EXPECT_EQ(function(jacobian, kLogarithm, complete, 4, {1e3}).value(0, 0), -kInfinity);
 }
 
+// Of a J whose squares leave the range of a double: logarithms do not.
+TEST_P(TraceTest, LogarithmsDoNotOverflow) {
+  const std::int64_t d = 5;
+  const MatrixXd j = matrices_with(1, 7, geometric_spectrum(d, 0.5, 8), 22)[0];
+  const double logs = trace_of(j, [](double x) { return std::log(x); });
+  for (const double size : {1e200, 1e-200}) {
+    const Estimate got = function(matrix_jacobian({size * j}), kLogarithm, {ProbeKind::orthogonal, d, 5}, d);
+    EXPECT_NEAR(got.value(0, 0), logs + 10 * std::log(size), 1e-11);
+    EXPECT_EQ(got.deficient(0, 0), 0);
+  }
+}
+
 // A number on the device that a captured graph counts up stands for the step: 5 + 2 draws what step 7 draws.
 TEST_P(TraceTest, ACounterOnTheDeviceIsAddedToTheStep) {
   const std::int64_t d = 5;

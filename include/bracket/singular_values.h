@@ -95,8 +95,8 @@ struct LobpcgEstimate : SingularEstimate {
 /// value = d log mu, optimistic as an estimate of d log s_1, and with few steps on an ill-conditioned J even above h. V
 /// = v, C = d J v / |J v|^2: v is held constant in the derivative. mu that counts as zero: value -inf, C = 0; an
 /// element that is not finite: NaN. `largest` is the largest |J x| / |x| in the spans of v, residual and update that
-/// the steps have searched. mu, value and distance hold for singular values of any size; C is NaN where d / mu^2 is no
-/// normal number of the dtype, and steps gain nothing where s_1^2 or s_d^2 is none of double.
+/// the steps have searched. mu, value and distance hold for singular values of any size. C is NaN where d / mu^2 is no
+/// normal number of the dtype; steps gain nothing where s_d^2 underflows in double, and end in NaN where it overflows.
 ///
 /// LOBPCG (Knyazev 2001; kernels/formula/rayleigh_ritz.h, block_ritz.h). direction [n b, d], row i b + k direction k of
 /// sample i: where it starts (random normals, or where the last batch ended), and on return v, orthonormal and by
@@ -134,8 +134,8 @@ struct GolubKahanEstimate : SingularEstimate {
 /// twice, images not at all (Simon and Zha 2000; Barlow 2013). Where the Krylov space ends early the iteration goes on
 /// with a coordinate direction orthogonal to it, so that k = d steps find every singular value, multiple ones included.
 /// k products with J and k - 1 with J^T, then two of each. 2 launches per step: one behind each product. `largest` is
-/// |J v| of the Ritz vector of the largest value. Memory: n k d elements for the directions, 2 n k^2 doubles for the
-/// Ritz vectors at the end, and at every test of a tolerance.
+/// |J v| of the Ritz vector of the largest value. Singular values of any size are found. Memory: n k d elements for the
+/// directions, 2 n k^2 doubles for the Ritz vectors at the end, and at every test of a tolerance.
 GolubKahanEstimate golub_kahan_extremes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
                                         const IterationOptions& options = {});
 

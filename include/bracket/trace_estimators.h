@@ -70,7 +70,7 @@ struct QuadratureOptions {
 /// tr f(J^T J) by k products with J and k - 1 (Gauss-Radau: k) with J^T per probe, 2 launches of vector algebra per
 /// step. Certificate: exact for k >= d with d orthogonal probes; unbiased for k >= d; with d orthogonal probes the
 /// certified side of the rule; else optimistic or pessimistic, biased to the side of the rule. Nodes and their weights
-/// cost k^2 operations per probe, not k^3 (kernels/formula/bidiagonal_qr.h), nodes to a relative k 2^-50 of B's; NaN
+/// cost some k^2 operations per probe (kernels/formula/bidiagonal_qr.h), nodes of B to 30 k 2^-53 of themselves; NaN
 /// where that does not converge. Memory: n P k d elements for the directions, 3 n P k doubles at the end.
 TraceEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const SpectralFunction& f,
                                 const Probes& probes, const QuadratureOptions& options = {});
@@ -95,9 +95,9 @@ struct StochasticVolumeEstimate : TraceEstimate {
 /// h = 1/2 log det(J^T J) = 1/2 tr log(J^T J) by trace_of_function, and its derivative with the same probes: V = v_p, C
 /// = J x_p / P, x_p = (J^T J)^-1 v_p by conjugate gradients (Hestenes and Stiefel 1952; curvature |J p|^2), one launch
 /// per iteration behind one product with J and one with J^T; with a preconditioner T a product with T and a second
-/// launch. Convergence then has the condition of T A, and the same x_p. <C, d(J V)> is an unbiased estimate of dh where
-/// x_p has converged, whatever the bias of the value. The tolerance is asked of |v - A x|, with a preconditioner too,
-/// as the recurrence knows it; that falls on where rounding stalls the true one (in f32 near cond^2 2^-24): read
+/// launch. Convergence then goes by the condition of T A, to the same x_p. <C, d(J V)> is an unbiased estimate of dh
+/// where x_p has converged, whatever the bias of the value. The tolerance is asked of |v - A x|, with a preconditioner
+/// too, as the recurrence knows it; that falls on where rounding stalls the true one (in f32 near cond^2 2^-24): read
 /// `residual`, for which one more product with J^T is made. C = 0 for samples with `deficient` > 0. A probe with
 /// r^T T r <= 0, which no positive definite T has, stays where it is. Throws InvalidArgument for d > D, and for shapes
 /// or options out of range.
