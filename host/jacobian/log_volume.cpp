@@ -162,8 +162,9 @@ TraceEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator
   const Bidiagonalization b = bidiagonalize(ops, arena, estimate.passes, jacobian, probes.directions, certain + last,
                                             false, [](const Bidiagonalization&) { return false; });
   ops.roulette_weights(weights, 0, options.survival, key, options.counter);
-  const QuadraticForms forms = integrate(ops, arena, b, kLogarithm, seen_rank_tolerance(jacobian), certain + last, {},
-                                         last + 1, weights.slice_rows(0, last + 1));
+  const QuadraticForms forms = allocate_forms(arena, m);
+  integrate(ops, arena, forms, b, kLogarithm, seen_rank_tolerance(jacobian), certain + last, {}, last + 1,
+            weights.slice_rows(0, last + 1));
   // The numbers of terms are independent, so no set of probes makes the estimate exact.
   average(ops, arena, estimate, forms, certain == d ? variance_correction(probes, d) : 1, 0.5);
   arena.rewind(mark);

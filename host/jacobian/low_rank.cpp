@@ -43,31 +43,35 @@ struct Images {
   QuadraticForms forms;   ///< x^T f(J^T J) x
 };
 
-Images apply_function(Ops& ops, Arena& arena, JacobianPasses& passes, const JacobianOperator& jacobian,
-                      const LowRankOptions& options, const Tensor& x, bool value) {
+/// f(A) = A: a product with J, and for the value one with J^T.
+Images images_of_identity(Ops& ops, Arena& arena, JacobianPasses& passes, const JacobianOperator& jacobian,
+                          const Tensor& x, bool value) {
   const std::int64_t m = x.rows(), columns = m == 0 ? 0 : m / jacobian.samples();
   Images images;
-  if (value) images.value = arena.allocate(jacobian.dtype(), {m, jacobian.inputs()});
-  if (is_identity(options.function)) {
-    images.under_jacobian = arena.allocate(jacobian.dtype(), {m, jacobian.outputs()});
-    jacobian.apply(ops, arena, images.under_jacobian, x);
-    passes.apply += columns;
-    images.forms = {squared_lengths(ops, arena, images.under_jacobian), arena.allocate(DType::f64, {m})};
-    ops.fill(images.forms.zeros, 0);
-    if (!value) return images;
-    jacobian.apply_transpose(ops, arena, images.value, images.under_jacobian);
-    passes.transpose += columns;
-    return images;
-  }
-  const Tensor forms = arena.allocate(DType::f64, {m}), zeros = arena.allocate(DType::f64, {m});
-  const std::int64_t mark = arena.mark(), steps = steps_of(jacobian, options);
+  images.under_jacobian = arena.allocate(jacobian.dtype(), {m, jacobian.outputs()});
+  jacobian.apply(ops, arena, images.under_jacobian, x);
+  passes.apply += columns;
+  images.forms = {squared_lengths(ops, arena, images.under_jacobian), arena.allocate(DType::f64, {m})};
+  ops.fill(images.forms.zeros, 0);
+  if (!value) return images;
+  images.value = arena.allocate(jacobian.dtype(), {m, jacobian.inputs()});
+  jacobian.apply_transpose(ops, arena, images.value, images.under_jacobian);
+  passes.transpose += columns;
+  return images;
+}
+
+/// f(A) x ~ |x| V_k f(B^T B) e_1 by Golub-Kahan steps from every row.
+Images images_by_steps(Ops& ops, Arena& arena, JacobianPasses& passes, const JacobianOperator& jacobian,
+                       const LowRankOptions& options, const Tensor& x, bool value) {
+  const std::int64_t m = x.rows(), steps = steps_of(jacobian, options);
   const double tolerance = seen_rank_tolerance(jacobian);
+  Images images;
+  images.forms = allocate_forms(arena, m);
+  if (value) images.value = arena.allocate(jacobian.dtype(), {m, jacobian.inputs()});
+  const std::int64_t mark = arena.mark();
   const Bidiagonalization b =
       bidiagonalize(ops, arena, passes, jacobian, x, steps, false, [](const Bidiagonalization&) { return false; });
-  const QuadraticForms found = integrate(ops, arena, b, options.function, tolerance, steps);
-  ops.copy(forms, found.value);
-  ops.copy(zeros, found.zeros);
-  images.forms = {forms, zeros};
+  integrate(ops, arena, images.forms, b, options.function, tolerance, steps);
   if (value) {
     const SmallFactors factors = factor_bidiagonal(ops, arena, b, steps);
     const Tensor coefficients = arena.allocate(jacobian.dtype(), {m, steps});
@@ -78,13 +82,18 @@ Images apply_function(Ops& ops, Arena& arena, JacobianPasses& passes, const Jaco
   return images;
 }
 
+Images apply_function(Ops& ops, Arena& arena, JacobianPasses& passes, const JacobianOperator& jacobian,
+                      const LowRankOptions& options, const Tensor& x, bool value) {
+  return is_identity(options.function) ? images_of_identity(ops, arena, passes, jacobian, x, value)
+                                       : images_by_steps(ops, arena, passes, jacobian, options, x, value);
+}
+
 /// Y = L Q per sample: Q [n R, d] with orthonormal rows that span those of Y, L f64[n, R, R].
 struct Range {
   Tensor q, l;
 };
 
-Range range_of(Ops& ops, Arena& arena, const Tensor& y, std::int64_t n) {
-  const std::int64_t r = n == 0 ? 0 : y.rows() / n;
+Range range_of(Ops& ops, Arena& arena, const Tensor& y, std::int64_t n, std::int64_t r) {
   const Range range{arena.allocate(y.dtype(), {y.rows(), y.cols()}), arena.allocate(DType::f64, {n, r, r})};
   const std::int64_t mark = arena.mark();
   const Tensor factor = arena.allocate(DType::f64, {y.rows(), y.cols()});
@@ -138,7 +147,7 @@ TraceEstimate hutch_plus_plus_trace(Ops& ops, Arena& arena, const JacobianOperat
   const auto images_of = [&](const Tensor& rows, bool value) {
     return apply_function(ops, arena, estimate.passes, jacobian, options, rows, value);
   };
-  const Tensor q = range_of(ops, arena, images_of(x, true).value, n).q;
+  const Tensor q = range_of(ops, arena, images_of(x, true).value, n, r).q;
   ops.project_rows(rest, q, n);
   average(ops, arena, estimate, images_of(rest, false).forms, 1, 1);
   TraceEstimate inside;
@@ -161,7 +170,7 @@ TraceEstimate exchangeable_trace(Ops& ops, Arena& arena, const JacobianOperator&
   const std::int64_t mark = arena.mark();
   const Tensor x = signs(ops, arena, jacobian, r, 0, options).first;
   const Images of_x = apply_function(ops, arena, estimate.passes, jacobian, options, x, true);
-  const Range range = range_of(ops, arena, of_x.value, n);
+  const Range range = range_of(ops, arena, of_x.value, n, r);
   const Images of_q = apply_function(ops, arena, estimate.passes, jacobian, options, range.q, !identity);
   const Tensor gram_image = arena.allocate(DType::f64, {n, 2 * r, 2 * r});
   const Tensor gram_basis = arena.allocate(DType::f64, {n, 2 * r, 2 * r});

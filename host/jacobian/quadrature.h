@@ -63,20 +63,21 @@ struct QuadraticForms {
   Tensor zeros;
 };
 
+inline QuadraticForms allocate_forms(Arena& arena, std::int64_t m) {
+  return {arena.allocate(DType::f64, {m}), arena.allocate(DType::f64, {m})};
+}
+
 /// By the rules of `rules` leading blocks of B, the last of `nodes` rows, with weight f64[rules, m] where there are
 /// several; `lower` as of Ops::quadrature_rules.
-inline QuadraticForms integrate(Ops& ops, Arena& arena, const Bidiagonalization& b, const SpectralFunction& f,
-                                double tolerance, std::int64_t nodes, const Tensor& lower = {}, std::int64_t rules = 1,
-                                const Tensor& weight = {}) {
-  const std::int64_t m = b.alpha.rows();
-  const QuadraticForms forms{arena.allocate(DType::f64, {m}), arena.allocate(DType::f64, {m})};
-  const std::int64_t mark = arena.mark();
-  const Tensor points = arena.allocate(DType::f64, {nodes, m * rules});
-  const Tensor shares = arena.allocate(DType::f64, {nodes, m * rules});
-  ops.quadrature_rules(points, shares, b.alpha, b.beta, lower, arena.allocate(DType::f64, {nodes * m * rules}));
+inline void integrate(Ops& ops, Arena& arena, const QuadraticForms& forms, const Bidiagonalization& b,
+                      const SpectralFunction& f, double tolerance, std::int64_t nodes, const Tensor& lower = {},
+                      std::int64_t rules = 1, const Tensor& weight = {}) {
+  const std::int64_t mark = arena.mark(), columns = b.alpha.rows() * rules;
+  const Tensor points = arena.allocate(DType::f64, {nodes, columns});
+  const Tensor shares = arena.allocate(DType::f64, {nodes, columns});
+  ops.quadrature_rules(points, shares, b.alpha, b.beta, lower, arena.allocate(DType::f64, {nodes * columns}));
   ops.quadrature(forms.value, forms.zeros, points, shares, b.norm, weight, f, tolerance);
   arena.rewind(mark);
-  return forms;
 }
 
 inline void allocate_trace(Arena& arena, const JacobianOperator& jacobian, TraceEstimate& estimate) {

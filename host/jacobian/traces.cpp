@@ -43,8 +43,8 @@ TraceEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperator& 
                                             [](const Bidiagonalization&) { return false; });
   // Above a certified end no singular value is zero.
   const double tolerance = options.lower_end.absent() ? seen_rank_tolerance(jacobian) : 0;
-  const QuadraticForms forms =
-      integrate(ops, arena, b, f, tolerance, radau ? steps + 1 : steps, radau ? options.lower_end : Tensor());
+  const QuadraticForms forms = allocate_forms(arena, probes.directions.rows());
+  integrate(ops, arena, forms, b, f, tolerance, radau ? steps + 1 : steps, radau ? options.lower_end : Tensor());
   // Of fewer steps the sum over a complete set of probes still depends on the set.
   const double correction = variance_correction(probes, d);
   average(ops, arena, estimate, forms, steps == d ? correction : 1, 1);
