@@ -1,5 +1,5 @@
 // Deterministic estimates from a Jacobian's singular values s_1 <= ... <= s_d, per sample, d <= D: with d > D the
-// smallest is 0 whatever J is, and every function here throws InvalidArgument.
+// smallest is 0 whatever J is, and every estimate here throws InvalidArgument.
 //
 // The log-volume h = 1/2 log det(J^T J) = sum_k log s_k (nats). d log s_1 <= h, and every |J v| / |v| is between s_1
 // and s_d. A residual r = |J^T u - mu v| of a unit vector v with mu = |J v|, u = J v / mu tells how near the NEAREST
