@@ -119,6 +119,27 @@ TEST_P(JacobianOpsTest, SingularValuesOfAnySizeConverge) {
   }
 }
 
+// Rows of three columns: thirty of them are exact combinations of others whatever rounds.
+TEST_P(JacobianOpsTest, SingularValuesOfDependentRowsAreZero) {
+  const std::int64_t k = 33, rank = 3;
+  HostMatrix a(k, k);
+  const HostMatrix columns = random_matrix(k, rank, 21);
+  for (std::int64_t i = 0; i < k; ++i)
+    for (std::int64_t j = 0; j < rank; ++j) a(i, j) = columns(i, j);
+  const DeviceTensor work = cube(1, k), values = empty_matrix(context(), DType::f64, 1, k), vectors = cube(1, k);
+  upload_into(context(), work, a);
+  ops().singular_values(values, vectors, work);
+  const HostMatrix s = download(context(), values);
+  const VectorXd expected = singular_values_of(block_rows(columns, 0, k));
+  for (std::int64_t i = 0; i < k; ++i) {
+    if (i < k - rank) {
+      EXPECT_EQ(s(0, i), 0);
+    } else {
+      EXPECT_NEAR(s(0, i), expected(i - (k - rank)), 40 * static_cast<double>(k) * 0x1p-53 * expected(rank - 1));
+    }
+  }
+}
+
 TEST_P(JacobianOpsTest, RankThresholdCountsWhatIsHidden) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     const DeviceTensor h = upload_vector(context(), host_vector({1, 2, 3, 4, kNaN, kNaN, 5, 6}));
