@@ -134,8 +134,8 @@ struct LowRankOptions {
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
   const std::int64_t* counter = nullptr;  ///< as of ProbeOptions
-  SpectralFunction function = power_function(1);
-  std::int64_t steps = 20;  ///< of every vector under f(A); min(steps, d) are taken, none for f(A) = A
+  SpectralFunction function = power_function(1);  ///< f
+  std::int64_t steps = 20;                        ///< k, for f(A) x; min(k, d) are taken, none for f(A) = A
 };
 
 /// tr f(A), A = J^T J, Hutch++ (Meyer, Musco, Musco and Woodruff 2021): Q = orth(f(A) X), X of R signs, tr(Q^T f(A) Q)
@@ -153,7 +153,7 @@ TraceEstimate hutch_plus_plus_trace(Ops& ops, Arena& arena, const JacobianOperat
 
 /// tr f(A), XTrace (Epperly, Tropp and Webber 2024): as Hutch++, every probe in turn playing the rest for the range of
 /// the R - 1 others; the mean of these R exchangeable estimates. The standard error s / sqrt(R) treats them as
-/// independent. 2 R products with J, R with J^T, times k and k - 1 for f(A) other than A.
+/// independent. f(A) = A: 2 R products with J, R with J^T. Else 2 R k and 2 R (k - 1).
 ///
 /// Unbiased for f(A) = A and for k >= d; exact where f(A) has rank R - 1 or less besides. With few steps the products
 /// <q, f(A) x> have errors of either sign (`biased`); the forms <x, f(A) x> are those of the Gauss rule.
