@@ -39,6 +39,11 @@ std::vector<double> geometric_spectrum(std::int64_t d, double smallest, double c
 
 VectorXd singular_values_of(const MatrixXd& j) { return Eigen::JacobiSVD<MatrixXd>(j).singularValues().reverse(); }
 
+RightVectors right_singular_vectors(const MatrixXd& j) {
+  const Eigen::JacobiSVD<MatrixXd> svd(j, Eigen::ComputeFullV);
+  return {svd.matrixV().rowwise().reverse(), svd.singularValues().reverse()};
+}
+
 VectorXd eigenvalues_of(const MatrixXd& symmetric) {
   return Eigen::SelfAdjointEigenSolver<MatrixXd>(symmetric, Eigen::EigenvaluesOnly).eigenvalues();
 }

@@ -29,6 +29,12 @@ std::vector<double> geometric_spectrum(std::int64_t d, double smallest, double c
 
 /// Ascending, by two-sided Jacobi, which finds small values to relative accuracy where scaling allows it.
 VectorXd singular_values_of(const MatrixXd& j);
+/// The same with the right singular vectors as columns.
+struct RightVectors {
+  MatrixXd vectors;
+  VectorXd values;
+};
+RightVectors right_singular_vectors(const MatrixXd& j);
 /// Ascending, of a symmetric matrix.
 VectorXd eigenvalues_of(const MatrixXd& symmetric);
 

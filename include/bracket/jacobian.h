@@ -115,6 +115,7 @@ enum class Certificate : std::uint8_t {
   optimistic,       ///< its expectation is not below the quantity; no bound
   pessimistic,      ///< its expectation is not above the quantity; no bound
   unbiased,         ///< its expectation is the quantity: read it with its standard error
+  biased,           ///< its expectation is near the quantity, on a side that is not known
 };
 const char* certificate_name(Certificate certificate) noexcept;  ///< "exact", "certified lower", ...
 
