@@ -2,15 +2,15 @@
 // with prescribed spectra, or on an image generator: bias, standard deviation, passes, flops and time.
 //
 //   bracket_jacobian_bench [--device DEVICE] [--threads N] [--dtype f32|f64] [--samples N] [--least D] [--most D]
-//                          [--generator] [--json FILE]
+//                          [--generator] [--rounding] [--json FILE]
 //
 // J = U diag(s) V^T, s_k from 1 to the condition number with equal ratios, U and V products of three random reflections
 // each. All samples share J and differ in their probes. The generator is that of DCGAN-32 as it starts out, at latents
 // N(0, I). Times are of one run. Exit status 2 for a wrong command line.
 //
-// In f32 every case runs in f64 too, with the same parameters and latents. The rounding of a method is the
-// root-mean-square difference of the two over the samples, what its start and its Gaussian probes lose in f32 included.
-// It is all that is known of "exact" in f32, which is what the other rows are compared with.
+// --rounding: every case runs in f64 too, with the same parameters and latents, those of f32. The rounding of a method
+// is the root-mean-square difference of the two over the samples, what its start and its Gaussian probes lose in f32
+// included. It is all that is known of "exact" in f32, which is what the other rows are compared with.
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
@@ -73,7 +73,7 @@ struct Options {
   std::string dtype = "f64";
   std::int64_t samples = 16;
   std::int64_t least = 1, most = 1024;
-  bool generator = false;
+  bool generator = false, rounding = false;
   std::string json;
   std::uint64_t seed = 1;
 };
@@ -152,7 +152,7 @@ Json measure(Context& context, Case given, const Options& options) {
   const JacobianComparison comparison = compare(context, given, single ? DType::f32 : DType::f64, options);
   std::printf("%s", summary(comparison).c_str());
   Json entry = Json::parse(to_json(comparison));
-  if (single) {
+  if (options.rounding) {
     const JacobianComparison unrounded = compare(context, given, DType::f64, options);
     std::printf("rounding of each row:");
     for (std::size_t i = 0; i < comparison.methods.size(); ++i) {
@@ -213,6 +213,7 @@ int main(int argc, char** argv) {
   program.add_option("--least", options.least, "Leave out shapes with fewer inputs than this")->capture_default_str();
   program.add_option("--most", options.most, "Leave out shapes with more inputs than this")->capture_default_str();
   program.add_flag("--generator", options.generator, "The generator of DCGAN-32 in place of prescribed spectra");
+  program.add_flag("--rounding", options.rounding, "Every case in f64 too: what f32 rounds");
   program.add_option("--seed", options.seed, "Of J or the generator, of latents and probes")->capture_default_str();
   program.add_option("--json", options.json, "File for all figures");
   try {
