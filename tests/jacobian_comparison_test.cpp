@@ -135,6 +135,19 @@ TEST(JacobianComparisons, HaveAFrontPerQuantityAndCost) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '*'), 3) << text;
 }
 
+// What rounding explains makes no method better than a cheaper one.
+TEST(JacobianComparisons, RoundingIsNoError) {
+  JacobianComparison c;
+  c.methods = {method(kLogVolume, 10, 1e-7, 1), method(kLogVolume, 20, 0, 1), method(kLogVolume, 5, 2e-4, 1),
+               method(kLogVolume, 1, kNaN, 1)};
+  for (JacobianMethod& m : c.methods) m.rounding = 1e-4;
+  EXPECT_EQ(jacobian_fronts(c).by_products, (std::vector<bool>{true, false, true, false}));
+  c.methods[0].bias = 1.1e-4;
+  EXPECT_TRUE(jacobian_fronts(c).by_products[1]);
+  for (const JacobianMethod& m : compare(well_conditioned(3, 2)).methods)
+    EXPECT_NEAR(m.rounding, m.quantity == kTrace ? 1e-6 * (0.25 + 4) : 1e-4, 1e-15) << m.family;
+}
+
 // A picture shows the errors of one quantity, and which of them are on its front.
 TEST(JacobianComparisons, HaveAPicturePerQuantity) {
   JacobianComparison c;

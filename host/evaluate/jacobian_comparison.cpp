@@ -87,10 +87,11 @@ class Comparison {
   }
 
   void judge(JacobianMethod method, std::vector<double> values, const std::vector<double>& exact) {
-    double count = 0, squares = 0;
+    double count = 0, squares = 0, size = 0;
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!reference_.counts[i]) continue;
       ++count;
+      size += std::abs(exact[i]);
       method.value += values[i];
       method.bias += values[i] - exact[i];
     }
@@ -99,6 +100,7 @@ class Comparison {
     for (std::size_t i = 0; i < values.size(); ++i)
       if (reference_.counts[i]) squares += std::pow(values[i] - exact[i] - method.bias, 2);
     method.deviation = count > 1 ? std::sqrt(squares / (count - 1)) : std::numeric_limits<double>::quiet_NaN();
+    method.rounding = method.quantity == kTrace ? 1e-6 * size / count : 1e-4;
     method.values = std::move(values);
     result_.methods.push_back(std::move(method));
   }
@@ -266,6 +268,8 @@ class Comparison {
 
 double JacobianMethod::root_mean_square() const { return std::hypot(bias, std::isnan(deviation) ? 0 : deviation); }
 
+double JacobianMethod::resolved_error() const { return std::max(root_mean_square(), rounding); }
+
 JacobianComparison compare_jacobian_estimators(Context& context, const JacobianMaker& make, std::int64_t product_flops,
                                                std::uint64_t seed) {
   return Comparison(context, make, product_flops, seed).run();
@@ -280,8 +284,8 @@ JacobianFronts jacobian_fronts(const JacobianComparison& comparison) {
     for (std::size_t i = 0; i < methods.size(); ++i) {
       if (methods[i].quantity != quantity) continue;
       members.push_back(i);
-      products.push_back({static_cast<double>(methods[i].products()), methods[i].root_mean_square()});
-      times.push_back({methods[i].milliseconds, methods[i].root_mean_square()});
+      products.push_back({static_cast<double>(methods[i].products()), methods[i].resolved_error()});
+      times.push_back({methods[i].milliseconds, methods[i].resolved_error()});
     }
     const std::vector<bool> by_products = pareto_front(products), by_time = pareto_front(times);
     for (std::size_t k = 0; k < members.size(); ++k) {

@@ -32,8 +32,10 @@ struct JacobianMethod {
   double standard_error = 0;          ///< root mean square of what was reported; 0 where nothing is random
   double milliseconds = 0;            ///< of the batch, one run
   double processor_milliseconds = 0;  ///< of all threads of the host
+  double rounding = 0;                ///< an error that means nothing: 1e-4 nats, 1e-6 of the exact trace
   std::vector<double> values = {};    ///< of every sample, those that are left out included
   double root_mean_square() const;    ///< of value - exact
+  double resolved_error() const;      ///< the same, `rounding` at least
   std::int64_t products() const { return passes.apply + passes.transpose; }
 };
 
@@ -52,8 +54,8 @@ struct JacobianComparison {
 JacobianComparison compare_jacobian_estimators(Context& context, const JacobianMaker& make, std::int64_t product_flops,
                                                std::uint64_t seed);
 
-/// Which methods are worth their cost: of those with the same quantity no other has a root-mean-square error and a cost
-/// that are no larger and one of them smaller.
+/// Which methods are worth their cost: of those with the same quantity no other has a resolved error and a cost that are
+/// no larger and one of them smaller.
 struct JacobianFronts {
   std::vector<bool> by_products;  ///< cost: products with J and J^T
   std::vector<bool> by_time;      ///< cost: milliseconds
@@ -62,8 +64,7 @@ JacobianFronts jacobian_fronts(const JacobianComparison& comparison);
 
 std::string summary(const JacobianComparison& comparison);
 std::string to_json(const JacobianComparison& comparison);
-/// Root-mean-square error of one quantity against products, both as powers of ten: points per family, and the front.
-/// Errors below 1e-4 are shown as that.
+/// Resolved error of one quantity against products, both as powers of ten: points per family, and the front.
 Image accuracy_picture(const JacobianComparison& comparison, const std::string& quantity);
 /// Histogram of log10 s_k.
 Image spectrum_picture(const JacobianComparison& comparison);

@@ -14,9 +14,6 @@
 namespace bracket {
 namespace {
 
-/// Nats: errors below this are rounding, and would leave the others no room in a picture.
-constexpr double kLeastShown = 1e-4;
-
 constexpr Color kFrontColor{150, 150, 150};
 
 /// Null where JSON has no number.
@@ -70,7 +67,8 @@ std::string summary(const JacobianComparison& c) {
          "log-volumes in nats; bias and deviation of (value - exact) over the latents; reported: standard error;\n"
          "products with J and with J^T per latent; flops: of these products, without the algebra of vectors between\n"
          "them; ms: one run of the whole batch; front: nothing for the same quantity needs no more products, has no\n"
-         "larger root-mean-square error and is better in one of them; Gauss-Radau was given 0.99 s_1^2\n";
+         "larger root-mean-square error (1e-4 nats count as none) and is better in one of them; Gauss-Radau was given\n"
+         "0.99 s_1^2\n";
 }
 
 std::string to_json(const JacobianComparison& c) {
@@ -114,7 +112,7 @@ Image accuracy_picture(const JacobianComparison& c, const std::string& quantity)
     const JacobianMethod& m = c.methods[i];
     if (m.quantity != quantity) continue;
     const double cost = std::log10(static_cast<double>(m.products()));
-    const double error = std::log10(std::max(m.root_mean_square(), kLeastShown));
+    const double error = std::log10(m.resolved_error());
     Series& series = families[m.family];
     series.name = m.family;
     series.points = true;
@@ -125,7 +123,7 @@ Image accuracy_picture(const JacobianComparison& c, const std::string& quantity)
   LineChart chart;
   chart.title = quantity + ": error against cost";
   chart.x_name = "log10 of products with J and J^T per latent";
-  chart.y_name = "log10 of the rms error, -4 at least";
+  chart.y_name = "log10 of the rms error" + std::string(quantity == kTrace ? "" : " in nats, -4 at least");
   Series steps{"front", {}, {}, false, kFrontColor};  // the least error that a number of products buys
   for (const auto& [cost, error] : front) {
     if (!steps.x.empty()) {
