@@ -158,6 +158,17 @@ TEST_P(ImageNetworkGradients, ParameterGradientsAccumulate) {
   expect_gradients_accumulate(n);
 }
 
+// Every tap of every output pixel, padding included; a transposed convolution has the taps of its adjoint.
+TEST(ImageNetworkStructure, FlopsOfARowAreThoseOfItsProducts) {
+  const auto flops = [](NetworkSpec spec) { return Network(std::move(spec), DType::f32).flops_per_row(); };
+  EXPECT_EQ(flops(on_images({3, 5, 6}, {conv(2, 3, 2, 1)})), 2 * (3 * 3 * 2) * (3 * 9));
+  EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 4, 2, 1)})), 2 * (3 * 4 * 2) * (3 * 16));
+  EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 3, 2, 1, 1)})), 2 * (3 * 4 * 2) * (3 * 9));
+  EXPECT_EQ(flops(on_images(
+                {2, 4, 4}, {residual({conv(3, 3, 1, 1), AveragePoolSpec{2}}, {AveragePoolSpec{2}, conv(3, 1, 1, 0)})})),
+            2 * (4 * 4 * 3) * (2 * 9) + 2 * (2 * 2 * 3) * 2);
+}
+
 std::string case_name(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }
 INSTANTIATE_TEST_SUITE_P(Layers, ImageNetworkGradients, ::testing::ValuesIn(cases()), case_name);
 

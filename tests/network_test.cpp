@@ -156,6 +156,19 @@ TEST(NetworkStructure, ParameterNamesAndShapesArePyTorchs) {
   EXPECT_EQ(n.parameter_count(), 12 + 4 + 1 + 8 + 4);
 }
 
+TEST(NetworkStructure, FlopsOfARowAreThoseOfItsProducts) {
+  const auto flops = [](NetworkSpec spec) { return Network(std::move(spec), DType::f32).flops_per_row(); };
+  EXPECT_EQ(flops({3, {LinearSpec{5}, activation(Activation::silu), BatchNormSpec{}, LinearSpec{2}}}),
+            2 * (3 * 5 + 5 * 2));
+  FourierFeaturesSpec waves;
+  waves.frequencies = 4;
+  EXPECT_EQ(flops({3, {waves, LinearSpec{1}}}), 2 * (3 * 4 + 11 * 1));
+  MonotoneCouplingSpec coupling;  // one passive column, 3 hidden units, 2 + 3 * 2 parameters of one active column
+  coupling.knots = 2;
+  coupling.hidden = {3};
+  EXPECT_EQ(flops({2, {coupling}}), 2 * (1 * 3 + 3 * 8));
+}
+
 // The value itself: gradients of a wrong function can be consistent.
 TEST(NetworkStructure, AConfinementReadsTheLayerItNames) {
   TestDevice device("cpu");

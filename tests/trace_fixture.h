@@ -99,6 +99,19 @@ inline std::vector<MatrixXd> matrices_with(std::int64_t n, std::int64_t D, const
   return matrices;
 }
 
+/// n samples that share one matrix and differ in their probes.
+inline CallbackJacobian shared_jacobian(const MatrixXd& j, std::int64_t n, DType dtype = DType::f64) {
+  JacobianCallbacks callbacks;
+  callbacks.apply = [j](std::int64_t rows, std::span<const double> x, std::span<double> y) {
+    Eigen::Map<RowMatrix>(y.data(), rows, j.rows()) =
+        Eigen::Map<const RowMatrix>(x.data(), rows, j.cols()) * j.transpose();
+  };
+  callbacks.apply_transpose = [j](std::int64_t rows, std::span<const double> y, std::span<double> x) {
+    Eigen::Map<RowMatrix>(x.data(), rows, j.cols()) = Eigen::Map<const RowMatrix>(y.data(), rows, j.rows()) * j;
+  };
+  return {n, j.cols(), j.rows(), dtype, std::move(callbacks)};
+}
+
 inline double half_log(double x) { return 0.5 * std::log(x); }
 
 }  // namespace bracket::test

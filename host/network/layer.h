@@ -101,6 +101,9 @@ class Layer {
   static constexpr int kNoSide = -2;
   virtual int side_layer() const noexcept { return kNoSide; }
   virtual bool batch_norm() const noexcept { return false; }
+  /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
+  /// reverse. Pointwise work counts as none.
+  virtual std::int64_t row_flops() const noexcept { return 0; }
   /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
   virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;

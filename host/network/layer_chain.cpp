@@ -80,6 +80,12 @@ bool LayerChain::consumes_grad_y() const noexcept {
   return last != layers_.rend() && (*last)->consumes_grad_y();
 }
 
+std::int64_t LayerChain::row_flops() const noexcept {
+  std::int64_t flops = 0;
+  for (const auto& layer : layers_) flops += layer ? layer->row_flops() : 0;
+  return flops;
+}
+
 void LayerChain::initialize(const RandomKey& key, std::uint64_t spacing, const ValueWriter& write) const {
   RandomKey next = key;
   for (std::size_t i = 0; i < layers_.size(); ++i) {

@@ -30,6 +30,7 @@ class LayerChain {
   bool injective() const noexcept;
   bool piecewise_linear() const noexcept;
   bool consumes_grad_y() const noexcept;
+  std::int64_t row_flops() const noexcept;
   const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }
   std::vector<SlotLife> slot_lives() const;

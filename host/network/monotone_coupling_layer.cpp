@@ -49,6 +49,12 @@ class MonotoneCouplingLayer final : public Layer {
 
   bool injective() const noexcept override { return true; }
   std::uint64_t keys() const noexcept override { return 4 * conditioner_.size(); }
+  /// Of one tangent where there are no more of them than passive columns.
+  std::int64_t row_flops() const noexcept override {
+    std::int64_t flops = 0;
+    for (const auto& layer : conditioner_) flops += layer->row_flops();
+    return flops;
+  }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
     RandomKey layer_key = key;

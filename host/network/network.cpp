@@ -138,6 +138,7 @@ std::int64_t Network::values_per_row() const {
                          [](std::int64_t sum, const SlotSize& slot) { return sum + slot.cols; });
 }
 
+std::int64_t Network::flops_per_row() const noexcept { return chain_->row_flops(); }
 std::int64_t Network::output_size() const noexcept { return chain_->output().size; }
 const std::optional<ImageShape>& Network::output_image() const noexcept { return chain_->output().image; }
 bool Network::has_batch_norm() const noexcept { return chain_->batch_norm(); }

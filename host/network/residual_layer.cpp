@@ -19,6 +19,7 @@ class ResidualLayer final : public Layer {
   bool batch_norm() const noexcept override { return body_.batch_norm() || skip_.batch_norm(); }
   bool training_state() const noexcept override { return body_.training_state() || skip_.training_state(); }
   bool piecewise_linear() const noexcept override { return body_.piecewise_linear() && skip_.piecewise_linear(); }
+  std::int64_t row_flops() const noexcept override { return body_.row_flops() + skip_.row_flops(); }
   bool injective() const noexcept override { return false; }  // a sum of two injective maps need not be one
   bool consumes_grad_y() const noexcept override { return skip_.consumes_grad_y(); }
 

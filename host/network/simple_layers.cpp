@@ -87,6 +87,7 @@ class FourierFeaturesLayer final : public Layer {
     slot_sizes_ = {SlotSize{inputs + 2 * spec.frequencies}};
   }
   bool injective() const noexcept override { return true; }  // its first columns are its input
+  std::int64_t row_flops() const noexcept override { return 2 * spec_.frequencies * inputs_; }
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
     std::vector<double> values(static_cast<std::size_t>(spec_.frequencies * inputs_));
     for (std::size_t i = 0; i < values.size(); ++i) {  // Box-Muller, one pair of uniforms per value

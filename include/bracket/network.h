@@ -270,6 +270,9 @@ class Network {
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
   std::int64_t values_per_row() const;                                        ///< activations that a pass saves per row
   std::int64_t parameter_count() const;                                       ///< learnable scalars
+  /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
+  /// reverse without parameter gradients; taps on the zero padding of a convolution included, pointwise work excluded.
+  std::int64_t flops_per_row() const noexcept;
   bool has_batch_norm() const noexcept;
   /// Whether training passes move buffers: running statistics of BatchNorm, u and v of spectral normalisation.
   bool has_training_state() const noexcept;
