@@ -1,15 +1,12 @@
 // One training iteration (an energy and a generator update, with everything around them) of each preset.
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 #include <exception>
-#include <limits>
 #include <memory>
-#include <utility>
 
+#include "bench/checked_trainer.h"
 #include "bench/op_case.h"
 #include "bracket/preset.h"
 #include "bracket/trainer.h"
@@ -28,11 +25,6 @@ constexpr std::uint64_t kSeed = 0;
 constexpr int kStepsPerEventPair = 10;
 constexpr int kWarmUpSteps = 100;
 
-/// Allowed |f32 - f64| of every reported figure of the first step, as a share of 1 + |figure|. A forward pass through
-/// five layers of K <= 128 rounds by up to 5 K u = 4e-5; a residual of the penalty is the difference of two such
-/// numbers and enters squared, and a gradient norm carries the second derivatives of all layers: a factor of ten.
-constexpr double kGate = 4e-4;
-
 Dataset dataset_of(const TrainingCase& training) {
   if (training.data != nullptr) return Dataset::open(training.data);
   constexpr std::int64_t rows = 1797, cols = 64;
@@ -43,57 +35,18 @@ Dataset dataset_of(const TrainingCase& training) {
   return Dataset::from_rows(values, rows, cols);
 }
 
-double worst_error(const StepRecord& actual, const StepRecord& expected) {
-  constexpr std::array kFigures = {
-      &StepRecord::energy_data,         &StepRecord::energy_samples, &StepRecord::log_volume,
-      &StepRecord::lower_bound,         &StepRecord::penalty,        &StepRecord::loss_energy,
-      &StepRecord::loss_generator,      &StepRecord::half_variance,  &StepRecord::grad_norm_energy,
-      &StepRecord::grad_norm_generator, &StepRecord::penalty_weight,
-  };
-  double worst = 0;
-  for (const auto figure : kFigures) {
-    const double error = std::abs(actual.*figure - expected.*figure) / (1 + std::abs(expected.*figure));
-    worst = std::isfinite(error) ? std::max(worst, error) : std::numeric_limits<double>::infinity();
-  }
-  return worst;
-}
-
-StepRecord first_step(Trainer& trainer) {
-  trainer.run(1);
-  return trainer.reports().front();
-}
-
-struct Prepared {
-  std::unique_ptr<Trainer> trainer;
-  double error = 0;
-};
-
-Prepared prepare(const TrainingCase& training, Context& context) {
-  const Dataset data = dataset_of(training);
-  TrainerConfig config = make_preset(training.preset, data, kSeed);
-  Prepared prepared;
-  config.dtype = DType::f32;
-  prepared.trainer = std::make_unique<Trainer>(context, config, data);
-  const StepRecord actual = first_step(*prepared.trainer);
-
-  config.dtype = DType::f64;
-  ContextOptions options;
-  options.threads = 1;
-  Context oracle_context(options);
-  Trainer oracle(oracle_context, config, data);
-  prepared.error = worst_error(actual, first_step(oracle));
-
-  prepared.trainer->run(kWarmUpSteps);
-  prepared.trainer->reports();
-  return prepared;
-}
-
 void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice& device,
-              std::shared_ptr<Prepared>& kept) {
-  if (!kept) kept = std::make_shared<Prepared>(prepare(training, *device.context));
-  if (!(kept->error <= kGate)) {
+              std::shared_ptr<CheckedTrainer>& kept) {
+  if (!kept) {
+    const Dataset data = dataset_of(training);
+    kept = std::make_shared<CheckedTrainer>(
+        checked_trainer(*device.context, make_preset(training.preset, data, kSeed), data));
+    kept->trainer->run(kWarmUpSteps);
+    kept->trainer->reports();
+  }
+  if (!(kept->error <= kept->allowed)) {
     std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error, kGate);
+    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error, kept->allowed);
     report_failure(std::string(training.preset) + " on " + device.name + ": " + text.data());
     state.SkipWithError(text.data());
     return;
@@ -117,7 +70,7 @@ void register_training_cases(std::vector<BenchDevice>& devices) {
   for (const TrainingCase& training : kCases) {
     for (BenchDevice& device : devices) {
       const std::string name = std::string("training_iteration/") + training.preset + "/f32/" + device.name;
-      auto kept = std::make_shared<std::shared_ptr<Prepared>>();
+      auto kept = std::make_shared<std::shared_ptr<CheckedTrainer>>();
       auto* const bench =
           benchmark::RegisterBenchmark(name.c_str(), [training, &device, kept](benchmark::State& state) {
             try {
