@@ -63,9 +63,9 @@ void serve(const Options& options) {
   context_options.threads = options.threads;
   Context context(context_options);
   const CheckedTrainer checked = checked_trainer(context, config, data);
-  if (!(checked.error <= checked.allowed)) {
+  if (!(checked.error <= kAllowedFirstStepError)) {
     throw std::runtime_error("wrong first step: error " + std::to_string(checked.error) + ", allowed " +
-                             std::to_string(checked.allowed));
+                             std::to_string(kAllowedFirstStepError));
   }
   print({{"versions",
           {{"bracket", BRACKET_REVISION},

@@ -44,9 +44,10 @@ void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice
     kept->trainer->run(kWarmUpSteps);
     kept->trainer->reports();
   }
-  if (!(kept->error <= kept->allowed)) {
+  if (!(kept->error <= kAllowedFirstStepError)) {
     std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error, kept->allowed);
+    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error,
+                  kAllowedFirstStepError);
     report_failure(std::string(training.preset) + " on " + device.name + ": " + text.data());
     state.SkipWithError(text.data());
     return;

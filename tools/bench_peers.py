@@ -155,7 +155,7 @@ def check_first(rows, running):
     reference = next((key for name in REFERENCES for key in running if rows[key]["peer"] == name), None)
     for key in list(running):
         participant, first = running[key]
-        if first is None or key == reference:
+        if reference is None or first is None or key == reference:
             continue
         why = disagreement(first, running[reference][1], rows[key]["precision"])
         if why:

@@ -26,6 +26,10 @@ run() {  # run PRESET NAME ctest-arguments...
 
 stage "build (Release, warnings are errors)"
 build dev
+if command -v nvcc >/dev/null || grep -q '^CMAKE_CUDA_COMPILER:' build/dev/CMakeCache.txt; then
+  stage "registers of the CUDA kernels: no spills"
+  tools/ptxas_table.py build/dev --json build/dev/ptxas.json --markdown build/dev/ptxas.md
+fi
 stage "all tests"
 run dev all -LE slow
 stage "kernels under other schedules"
@@ -42,7 +46,7 @@ build asan --target simt_selftest simt_errors_selftest memory_test activation_te
   lobpcg_test losses_test masked_activation_test network_test normalization_test optimizer_test pooling_test random_test \
   reduction_test trainer_test files_compressed_test files_images_test files_json_lines_test files_safetensors_test \
   files_table_test dataset_test image_dataset_test checkpoint_test
-run asan asan -L 'cpu|simt' -LE slow -E 'parity|gpu_check|readme|bench_compare'
+run asan asan -L 'cpu|simt' -LE slow -E 'parity|gpu_check|readme|bench_compare|bench_peers|ptxas_table'
 
 stage "the executor, kernels with shared memory, and CPU threads under the thread sanitizer"
 build tsan --target simt_selftest simt_errors_selftest activation_test convolution_test dense_test density_test \
