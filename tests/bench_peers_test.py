@@ -58,6 +58,8 @@ class Statistics(unittest.TestCase):
         self.assertEqual(bench_peers.disagreement(far, first, "tf32"), "")
         self.assertIn("w", bench_peers.disagreement({**first, "changes": {"w": [1.0, 0.4]}}, first, "fp32"))
         self.assertIn("w", bench_peers.disagreement({**first, "changes": {}}, first, "fp32"))
+        noise = {"losses": {}, "changes": {"b": [0.03, 0.01]}}
+        self.assertEqual(bench_peers.disagreement({"losses": {}, "changes": {"b": [0.06, 0.06]}}, noise, "fp32"), "")
         self.assertIn("penalty", bench_peers.disagreement({**first, "losses": {"penalty": math.nan}}, first, "bf16"))
 
     def test_paths_are_cut(self):
