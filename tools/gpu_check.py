@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The part of tools/gpu_check.sh that counts: runs GPU tests, sanitizers and benchmarks, compares the latter with stored
-ones, and writes JSON.
+"""The part of tools/gpu_check.sh that counts: runs GPU tests, sanitizers and benchmarks, compares the latter with
+stored ones, and writes JSON.
 
 Whatever goes wrong is "failed"; "unavailable" is only what cannot be had here: a program that was not built, or a
 sanitizer that is not installed or cannot start a program at all.
@@ -139,7 +139,7 @@ def gpu_of(text):
 
 
 def comparison_section(stored, results):
-    """The benchmarks just run against stored ones of the same GPU, by bench_compare.py. `stored`: their JSON, or None."""
+    """The benchmarks just run against stored ones of the same GPU (their JSON, or None), by bench_compare.py."""
     if stored is None:
         return {"status": "unavailable", "reason": "no stored benchmarks to compare with"}
     try:
