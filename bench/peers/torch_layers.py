@@ -25,10 +25,6 @@ def scaled(rows, n, factor, start=0):
     return out
 
 
-def add(grads, name, value):
-    grads[name] = grads[name] + value if name in grads else value
-
-
 class Product:
     """Linear layers, convolutions and transposed convolutions: weight times rows, bias on primal rows."""
 
@@ -63,18 +59,18 @@ class Product:
         w = p[self.name + "weight"]
         wanted = grads is not None
         if wanted and self.layer.bias and primal:
-            add(grads, self.name + "bias", grad[:primal].sum([0] + list(range(2, grad.dim()))))
+            grads[self.name + "bias"] = grad[:primal].sum([0] + list(range(2, grad.dim())))
         shape = kept["rows"] if inputs is None else inputs  # its values are not read without `wanted`
         small_grad, small_w, small_inputs = self.cast(grad, w, shape[:len(grad)])
         if self.layer.kind == "linear":
             if wanted:
-                add(grads, self.name + "weight", (small_grad.T @ small_inputs).to(grad.dtype))
+                grads[self.name + "weight"] = (small_grad.T @ small_inputs).to(grad.dtype)
             return (small_grad @ small_w).to(grad.dtype)
         through = not (wanted and self.reads_data)
         grad_x, grad_w, _ = convolution_backward(small_grad, small_inputs, small_w, None, *self.arguments,
                                                  [through, wanted, False])
         if wanted:
-            add(grads, self.name + "weight", grad_w.to(grad.dtype))
+            grads[self.name + "weight"] = grad_w.to(grad.dtype)
         return grad_x.to(grad.dtype) if through else None
 
 
@@ -97,7 +93,7 @@ class PiecewiseLinear:
     def reverse(self, p, kept, inputs, grad, first, primal, grads):
         if grads is not None and self.layer.kind == "prelu":
             below = (kept["x"] <= 0).to(grad.dtype)
-            add(grads, self.name + "weight", (scaled(grad, primal, below, first) * inputs).sum().reshape(1))
+            grads[self.name + "weight"] = (scaled(grad, primal, below, first) * inputs).sum().reshape(1)
         return scaled(grad, primal, kept["factor"], first)
 
 
@@ -152,15 +148,15 @@ class BatchNorm:
             out, grad_w, grad_b = torch.ops.aten.native_batch_norm_backward(
                 grad, kept["rows"], w, mean, variance, *kept["statistics"], True, self.epsilon, [True, True, True])
             if grads is not None:
-                add(grads, self.name + "weight", grad_w)
-                add(grads, self.name + "bias", grad_b)
+                grads[self.name + "weight"] = grad_w
+                grads[self.name + "bias"] = grad_b
             return out
         if grads is not None:
             others = [0] + list(range(2, grad.dim()))
             grad_b = grad[:primal].sum(others)
             grad_w = (grad * inputs).sum(others) - kept["mean"] * grad_b
-            add(grads, self.name + "weight", grad_w * kept["inverse"])
-            add(grads, self.name + "bias", grad_b)
+            grads[self.name + "weight"] = grad_w * kept["inverse"]
+            grads[self.name + "bias"] = grad_b
         return grad * self.per_channel(w * kept["inverse"], grad)
 
 
