@@ -1,15 +1,12 @@
 // One training iteration (an energy and a generator update, with everything around them) of each preset.
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 #include <exception>
-#include <limits>
 #include <memory>
-#include <utility>
 
+#include "bench/checked_trainer.h"
 #include "bench/op_case.h"
 #include "bracket/preset.h"
 #include "bracket/trainer.h"
@@ -33,11 +30,6 @@ constexpr int kWarmUpSteps = 100;
 constexpr int kImageWarmUpSteps = 2;
 constexpr int kPhaseSteps = 5;
 
-/// Allowed |f32 - f64| of every reported figure of the first step, as a share of 1 + |figure|. A forward pass through
-/// five layers of K <= 128 rounds by up to 5 K u = 4e-5; a residual of the penalty is the difference of two such
-/// numbers and enters squared, and a gradient norm carries the second derivatives of all layers: a factor of ten.
-constexpr double kGate = 4e-4;
-
 Dataset dataset_of(const TrainingCase& training) {
   if (training.data != nullptr) return Dataset::open(training.data);
   std::mt19937_64 engine(7);
@@ -55,62 +47,29 @@ Dataset dataset_of(const TrainingCase& training) {
   return Dataset::from_rows(values, rows, cols);
 }
 
-double worst_error(const StepRecord& actual, const StepRecord& expected) {
-  constexpr std::array kFigures = {
-      &StepRecord::energy_data,         &StepRecord::energy_samples, &StepRecord::log_volume,
-      &StepRecord::lower_bound,         &StepRecord::penalty,        &StepRecord::loss_energy,
-      &StepRecord::loss_generator,      &StepRecord::half_variance,  &StepRecord::grad_norm_energy,
-      &StepRecord::grad_norm_generator, &StepRecord::penalty_weight,
-  };
-  double worst = 0;
-  for (const auto figure : kFigures) {
-    const double error = std::abs(actual.*figure - expected.*figure) / (1 + std::abs(expected.*figure));
-    worst = std::isfinite(error) ? std::max(worst, error) : std::numeric_limits<double>::infinity();
-  }
-  return worst;
-}
-
-StepRecord first_step(Trainer& trainer) {
-  trainer.run(1);
-  return trainer.reports().front();
-}
-
-struct Prepared {
-  std::unique_ptr<Trainer> trainer;
-  double error = 0;
-};
-
-Prepared prepare(const TrainingCase& training, Context& context) {
+/// On the CPU, and where the step is compared with double precision, a small batch says as much.
+CheckedTrainer prepare(const TrainingCase& training, Context& context) {
   const Dataset data = dataset_of(training);
-  TrainerConfig config = make_preset(training.preset, data, kSeed);
-  config.dtype = DType::f32;
-  TrainerConfig judged = config;  // in double, on the CPU: a small batch says as much
-  if (training.cpu_batch > 0) judged.batch_size = training.cpu_batch;
-  Prepared prepared;
-  prepared.trainer = std::make_unique<Trainer>(context, judged, data);
-  const StepRecord actual = first_step(*prepared.trainer);
-
-  TrainerConfig exact = judged;
-  exact.dtype = DType::f64;
-  Context oracle_context;
-  Trainer oracle(oracle_context, exact, data);
-  prepared.error = worst_error(actual, first_step(oracle));
-
-  if (context.device().kind != DeviceKind::cpu && judged.batch_size != config.batch_size) {
-    prepared.trainer.reset();
-    prepared.trainer = std::make_unique<Trainer>(context, config, data);
+  const TrainerConfig config = make_preset(training.preset, data, kSeed);
+  TrainerConfig small = config;
+  if (training.cpu_batch > 0) small.batch_size = training.cpu_batch;
+  CheckedTrainer checked = checked_trainer(context, small, data);
+  if (context.device().kind != DeviceKind::cpu && small.batch_size != config.batch_size) {
+    checked.trainer.reset();
+    checked.trainer = std::make_unique<Trainer>(context, config, data);
   }
-  prepared.trainer->run(training.side > 0 ? kImageWarmUpSteps : kWarmUpSteps);
-  prepared.trainer->reports();
-  return prepared;
+  checked.trainer->run(training.side > 0 ? kImageWarmUpSteps : kWarmUpSteps);
+  checked.trainer->reports();
+  return checked;
 }
 
 void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice& device,
-              std::shared_ptr<Prepared>& kept) {
-  if (!kept) kept = std::make_shared<Prepared>(prepare(training, *device.context));
-  if (!(kept->error <= kGate)) {
+              std::shared_ptr<CheckedTrainer>& kept) {
+  if (!kept) kept = std::make_shared<CheckedTrainer>(prepare(training, *device.context));
+  if (!(kept->error <= kAllowedFirstStepError)) {
     std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error, kGate);
+    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error,
+                  kAllowedFirstStepError);
     report_failure(std::string(training.preset) + " on " + device.name + ": " + text.data());
     state.SkipWithError(text.data());
     return;
@@ -137,7 +96,7 @@ void register_training_cases(std::vector<BenchDevice>& devices) {
   for (const TrainingCase& training : kCases) {
     for (BenchDevice& device : devices) {
       const std::string name = std::string("training_iteration/") + training.preset + "/f32/" + device.name;
-      auto kept = std::make_shared<std::shared_ptr<Prepared>>();
+      auto kept = std::make_shared<std::shared_ptr<CheckedTrainer>>();
       auto* const bench =
           benchmark::RegisterBenchmark(name.c_str(), [training, &device, kept](benchmark::State& state) {
             try {

@@ -127,6 +127,27 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(section["status"], "failed")
         self.assertIn("begun", section["output"])
 
+    def test_benchmarks_are_held_against_stored_ones_of_the_same_gpu(self):
+        def result(milliseconds, gpu):
+            entries = [{"name": "op", "run_name": "op", "run_type": "iteration", "real_time": milliseconds + i / 1000,
+                        "cpu_time": 1, "time_unit": "ms"} for i in range(10)]
+            return json.dumps({"context": {"gpu": gpu}, "benchmarks": entries})
+
+        def compared(stored):
+            section = gpu_check.comparison_section(stored, self.root)
+            return section["status"], section.get("reason", "")
+
+        self.assertEqual(compared(None)[0], "unavailable")
+        self.assertEqual(compared(result(1, "A"))[0], "failed")  # no JSON of this run
+        (self.root / "bench.json").write_text(result(1.2, "A"))
+        self.assertEqual(compared(result(1.2, "A"))[0], "passed")
+        self.assertEqual(compared(result(1, "A"))[0], "failed")  # 20 % slower
+        self.assertEqual(compared(result(1.4, "A"))[0], "passed")
+        status, reason = compared(result(1, "B"))
+        self.assertEqual(status, "unavailable")
+        self.assertIn("of B, this is A", reason)
+        self.assertEqual(compared("no JSON")[0], "unavailable")
+
     def test_the_report_is_always_written(self):
         for program, status in (("exit 0", 0), ("exit 1", 1)):
             self.put("build/bench/bracket_bench", program)

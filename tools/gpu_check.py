@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The part of tools/gpu_check.sh that counts: runs GPU tests, sanitizers and benchmarks and writes JSON.
+"""The part of tools/gpu_check.sh that counts: runs GPU tests, sanitizers and benchmarks, compares the latter with
+stored ones, and writes JSON.
 
 Whatever goes wrong is "failed"; "unavailable" is only what cannot be had here: a program that was not built, or a
 sanitizer that is not installed or cannot start a program at all.
@@ -129,12 +130,42 @@ def bench_section(build, results):
     return section
 
 
+def gpu_of(text):
+    """The GPU of a benchmark's JSON, or None where it is none."""
+    try:
+        return json.loads(text)["context"].get("gpu")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def comparison_section(stored, results):
+    """The benchmarks just run against stored ones of the same GPU (their JSON, or None), by bench_compare.py."""
+    if stored is None:
+        return {"status": "unavailable", "reason": "no stored benchmarks to compare with"}
+    try:
+        gpu = gpu_of((results / "bench.json").read_text())
+    except OSError:
+        return {"status": "failed", "reason": "the benchmarks left no JSON"}
+    if gpu != gpu_of(stored):
+        return {"status": "unavailable", "reason": f"the stored benchmarks are of {gpu_of(stored)}, this is {gpu}"}
+    with tempfile.TemporaryDirectory() as folder:
+        before = pathlib.Path(folder) / "stored.json"
+        before.write_text(stored)
+        compare = pathlib.Path(__file__).resolve().parent / "bench_compare.py"
+        status, tail = run([sys.executable, str(compare), str(before), str(results / "bench.json")], timeout=300)
+    print(tail)
+    return {"status": "passed" if status == 0 else "failed", "exit": status, "output": tail}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--results", type=pathlib.Path, required=True)
     parser.add_argument("--revision", required=True)
+    parser.add_argument("--stored", type=pathlib.Path, help="JSON of earlier benchmarks: what got slower is a failure")
     options = parser.parse_args()
+    # Read now: it may lie where the new one goes.
+    stored = options.stored.read_text() if options.stored and options.stored.is_file() else None
     doctor_status, doctor = run([str(options.build / "tools" / "bracket"), "doctor"], timeout=300)
     report = {"revision": options.revision, "doctor_exit": doctor_status, "doctor": doctor.splitlines()}
     sections = {
@@ -142,6 +173,7 @@ def main():
         "memcheck": lambda: sanitizer_section(options.build, "memcheck"),
         "racecheck": lambda: sanitizer_section(options.build, "racecheck"),
         "bench": lambda: bench_section(options.build, options.results),
+        "comparison": lambda: comparison_section(stored, options.results),
     }
     for name, section in sections.items():
         try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU: tests (none may be skipped, a minimum must run), compute-sanitizer, benchmarks; JSON to a
-# folder. Exit status 0 only when every test passed. What the machine cannot do is recorded as "unavailable", with the
+# Everything that needs a GPU: tests (none may be skipped, a minimum must run), compute-sanitizer, benchmarks, and their
+# comparison with those stored in bench/results/h200, where the GPU is the same; JSON to a folder. Exit status 0 only when every test passed. What the machine cannot do is recorded as "unavailable", with the
 # reason, and is not a pass.
 # Usage: tools/gpu_check.sh RESULTS [BUILD]
 #   RESULTS: folder for the JSON. BUILD: an existing build folder (default: build/cuda, built here first).
@@ -23,4 +23,5 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit -
 "$build/tools/bracket" doctor
 
 export BRACKET_REQUIRE_GPU=1
-python3 "$root/tools/gpu_check.py" --build "$build" --results "$results" --revision "$revision"
+python3 "$root/tools/gpu_check.py" --build "$build" --results "$results" --revision "$revision" \
+  --stored "$root/bench/results/h200/bench.json"

@@ -26,6 +26,10 @@ run() {  # run PRESET NAME ctest-arguments...
 
 stage "build (Release, warnings are errors)"
 build dev
+if grep -q '^CMAKE_CUDA_COMPILER:.*=/' build/dev/CMakeCache.txt; then
+  stage "registers of the CUDA kernels: no spills"
+  tools/ptxas_table.py build/dev --json build/dev/ptxas.json --markdown build/dev/ptxas.md
+fi
 stage "all tests"
 run dev all -LE slow
 stage "kernels under other schedules"

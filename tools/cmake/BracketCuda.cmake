@@ -16,11 +16,13 @@ if(NOT BRACKET_CUDA STREQUAL "OFF")
   endif()
 endif()
 
-# bracket_cuda_options(<target>): C++20 for device code (CMake 3.25 has no CUDA_STANDARD 20 for nvcc), line information.
+# bracket_cuda_options(<target>): C++20 for device code (CMake 3.25 has no CUDA_STANDARD 20 for nvcc), line information,
+# and the registers and spills of each kernel in a file beside its object, for tools/ptxas_table.py.
 function(bracket_cuda_options target)
   set(cuda $<COMPILE_LANGUAGE:CUDA>)
   target_compile_options(${target} PRIVATE
-    $<${cuda}:-std=c++20 -lineinfo --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>
+    $<${cuda}:-std=c++20 -lineinfo --expt-relaxed-constexpr -Xptxas=-v -Xcompiler=-Wall,-Wextra>
     $<$<AND:${cuda},$<BOOL:${BRACKET_WERROR}>>:-Werror=all-warnings>)
-  set_target_properties(${target} PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_SEPARABLE_COMPILATION OFF)
+  set_target_properties(${target} PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_SEPARABLE_COMPILATION OFF
+    RULE_LAUNCH_COMPILE "\"${PROJECT_SOURCE_DIR}/tools/cmake/ptxas_log.sh\" <OBJECT>")
 endfunction()

@@ -1,0 +1,46 @@
+#include "bench/checked_trainer.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+namespace bracket::bench {
+namespace {
+
+double worst_error(const StepRecord& actual, const StepRecord& expected) {
+  constexpr std::array kFigures = {
+      &StepRecord::energy_data,         &StepRecord::energy_samples, &StepRecord::log_volume,
+      &StepRecord::lower_bound,         &StepRecord::penalty,        &StepRecord::loss_energy,
+      &StepRecord::loss_generator,      &StepRecord::half_variance,  &StepRecord::grad_norm_energy,
+      &StepRecord::grad_norm_generator, &StepRecord::penalty_weight,
+  };
+  double worst = 0;
+  for (const auto figure : kFigures) {
+    const double error = std::abs(actual.*figure - expected.*figure) / (1 + std::abs(expected.*figure));
+    worst = std::isfinite(error) ? std::max(worst, error) : std::numeric_limits<double>::infinity();
+  }
+  return worst;
+}
+
+StepRecord first_step(Trainer& trainer) {
+  trainer.run(1);
+  return trainer.reports().front();
+}
+
+}  // namespace
+
+CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data) {
+  CheckedTrainer checked;
+  config.dtype = DType::f32;
+  checked.trainer = std::make_unique<Trainer>(context, config, data);
+  const StepRecord actual = first_step(*checked.trainer);
+
+  config.dtype = DType::f64;
+  Context oracle_context;
+  Trainer oracle(oracle_context, config, data);
+  checked.error = worst_error(actual, first_step(oracle));
+  return checked;
+}
+
+}  // namespace bracket::bench
