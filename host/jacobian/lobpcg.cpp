@@ -1,3 +1,5 @@
+#include "host/jacobian/lobpcg.h"
+
 #include <algorithm>
 #include <string>
 
@@ -73,16 +75,12 @@ void finish_block(Ops& ops, Arena& arena, const JacobianOperator& jacobian, cons
 
 }  // namespace
 
-LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
-                               const LobpcgOptions& options) {
-  check(jacobian, direction, options);
+void lobpcg_iterate(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
+                    const LobpcgOptions& options, LobpcgEstimate& estimate) {
   const DType dtype = jacobian.dtype();
-  const bool preconditioned = !options.preconditioner.absent();
+  const bool preconditioned = !options.preconditioner.absent(), blocked = options.block > 1 || preconditioned;
   const std::int64_t n = jacobian.samples(), d = jacobian.inputs(), outputs = jacobian.outputs();
   const std::int64_t block = options.block, rows = n * block;
-  LobpcgEstimate estimate;
-  estimate.largest = arena.allocate(DType::f64, {n});
-  ops.fill(estimate.largest, 0);
   const std::int64_t mark = arena.mark();
   const Tensor p = arena.allocate(dtype, {rows, d}), r = arena.allocate(dtype, {rows, d});
   const Tensor jv = arena.allocate(dtype, {rows, outputs}), jp = arena.allocate(dtype, {rows, outputs});
@@ -90,7 +88,6 @@ LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& j
   const Tensor h = arena.allocate(DType::f64, {rows}), mu = arena.allocate(DType::f64, {rows});
   const Tensor distance = arena.allocate(DType::f64, {rows});
   const Tensor turned = preconditioned ? arena.allocate(dtype, {rows, d}) : r;
-  const bool blocked = block > 1 || preconditioned;
   if (blocked) orthonormalize(ops, arena, direction, block);
   ops.fill(p, 0);
   ops.fill(jp, 0);
@@ -120,8 +117,18 @@ LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& j
     ++estimate.steps;
   }
   arena.rewind(mark);
-  if (block > 1) {
-    finish_block(ops, arena, jacobian, direction, block, estimate);
+}
+
+LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
+                               const LobpcgOptions& options) {
+  check(jacobian, direction, options);
+  const std::int64_t n = jacobian.samples();
+  LobpcgEstimate estimate;
+  estimate.largest = arena.allocate(DType::f64, {n});
+  ops.fill(estimate.largest, 0);
+  lobpcg_iterate(ops, arena, jacobian, direction, options, estimate);
+  if (options.block > 1) {
+    finish_block(ops, arena, jacobian, direction, options.block, estimate);
   } else {
     finish_estimate(ops, arena, jacobian, direction, estimate);
     estimate.ritz_values = estimate.singular_value.reshaped({n, 1});

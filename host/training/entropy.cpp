@@ -7,6 +7,7 @@
 #include "bracket/jacobian.h"
 #include "host/core/text.h"
 #include "host/jacobian/gram_factor.h"
+#include "host/jacobian/lobpcg.h"
 #include "host/training/smallest_singular.h"
 #include "kernels/ops.h"
 
@@ -58,38 +59,20 @@ void min_singular_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Netw
   ops.scale_rows(pass.cotangents, pass.tangents.output(), smallest.scale, 1);
 }
 
-// J is linear: J v and J p are recombined like v and p, so that a step costs one J r and one J^T w. The value comes
-// from a J v of its own, which no step has rounded, and mu >= s_1 holds whatever the steps did.
+// The value comes from a J v of its own, which no step has rounded, and mu >= s_1 holds whatever the steps did.
 void lobpcg_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator,
                      const ParameterSet& parameters, Tensor z, std::int64_t iterations, Tensor v) {
-  const DType dtype = z.dtype();
-  const std::int64_t n = z.rows(), d = generator.input_size(), D = generator.output_size();
+  const std::int64_t n = z.rows();
   pass.tangent_bytes = 0;
   pass.jacobian = {};
   generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference);
-  pass.value = arena.allocate(dtype, {n});
-  pass.cotangents = arena.allocate(dtype, {n, D});
-  const Tensor scale = arena.allocate(dtype, {n});
-  const TangentLayout layout{0, n, 1};
+  LobpcgEstimate steps;
+  lobpcg_iterate(ops, arena, NetworkJacobian(generator, pass.primal), v, {iterations}, steps);
 
-  const std::int64_t mark = arena.mark();
-  const Tensor p = arena.allocate(dtype, {n, d}), r = arena.allocate(dtype, {n, d});
-  const Tensor jv = arena.allocate(dtype, {n, D}), jp = arena.allocate(dtype, {n, D});
-  const Tensor jr = arena.allocate(dtype, {n, D});
-  ops.fill(p, 0);
-  ops.fill(jp, 0);
-  generator.push_through(ops, arena, jv, pass.primal, v, layout);
-  for (std::int64_t k = 0; k < iterations; ++k) {
-    ReverseRequest product;  // J^T J v
-    product.grad_input = r;
-    generator.reverse(ops, arena, pass.primal, nullptr, jv, {}, product);
-    ops.lobpcg_residual(r, r, v, jv);
-    generator.push_through(ops, arena, jr, pass.primal, r, layout);
-    ops.lobpcg_update(v, p, jv, jp, r, jr);
-  }
-  arena.rewind(mark);
-
-  generator.push(ops, arena, pass.tangents, pass.primal, v, layout);
+  pass.value = arena.allocate(z.dtype(), {n});
+  pass.cotangents = arena.allocate(z.dtype(), {n, generator.output_size()});
+  const Tensor scale = arena.allocate(z.dtype(), {n});
+  generator.push(ops, arena, pass.tangents, pass.primal, v, {0, n, 1});
   ops.lobpcg_volume(pass.value, scale, v, pass.tangents.output());
   ops.scale_rows(pass.cotangents, pass.tangents.output(), scale, 1);
 }
