@@ -3,10 +3,12 @@
 //
 //   left         u <- (jv - beta u) / alpha                         3 m D elements moved (twice read)    m 6 D flops
 //   right        v <- J^T u without its part in v_0 .. v_k, twice    m (k + 1) d elements read 4 times    m 8 (k + 1) d
-//   quadrature_rules  QR on B, about 2.5 sweeps per node             m c K^2 1.3 rotations of two sides
-//   the others        once per estimate
-// An iteration is one left and one right, each behind one product with J or J^T. All are bound by memory. Rows may be
-// strided; no alignment beyond the element's. Sums are in f64 in an order fixed by the block size.
+//   rules        QR on B, about 2.5 sweeps per node                  3 m c K doubles in caches    m c 1.3 K^2 rotations
+//   the others   once per estimate
+// An iteration is one left and one right, each behind one product with J or J^T. All are bound by memory but the rules,
+// c per row (more than 1 for the roulette), which wait for divisions and square roots: two rotations, one from either
+// side, at every place a sweep passes. Rows may be strided; no alignment beyond the element's. Sums are in f64 in an
+// order fixed by the block size.
 //
 // | variant              | idea                                                       | time                      |
 // | left                 | block per row                                              | not yet measured on a GPU |
