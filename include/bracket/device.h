@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "bracket/math_mode.h"
 #include "bracket/memory.h"
 
 namespace bracket {
@@ -47,6 +48,8 @@ struct ContextOptions {
   bool guard = false;
   /// Threads of the CPU device; 0: one per processor this process may use. Results do not depend on it.
   int threads = 0;
+  /// How f32 networks multiply on a GPU, until Context::set_math_mode.
+  MathMode math = MathMode::fp32;
 };
 
 /// One device, one stream, one memory pool and the arithmetic of that device. Everything made from a context must be
@@ -63,6 +66,9 @@ class Context {
   const Device& device() const noexcept;
   Ops& ops() noexcept;
   MemoryPool& pool() noexcept;
+  /// Of the passes from now on; passes that are done stay as they are.
+  MathMode math_mode() const noexcept;
+  void set_math_mode(MathMode mode) noexcept;
   /// Waits until all work queued on the stream is done. The only place that waits.
   void synchronize();
 
