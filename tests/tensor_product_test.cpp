@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/common/tensor_plan.h"
-#include "kernels/cuda/linear_sm80.h"
+#include "kernels/cuda/convolution_sm80.h"
 
 namespace bracket::simt {
 namespace {
@@ -49,9 +49,36 @@ TEST(TensorProduct, TilesDoNotChangeTheBits) {
   }
 }
 
+/// y, grad_x, grad_w of a convolution with more than one tile of either kind in each.
+std::vector<std::vector<float>> convolution_results(MathMode mode, int multiprocessors) {
+  const Convolution map{9, 8, 68, 132, 3, 2, 1};
+  const std::int64_t rows = 9;
+  Matrix x(rows, map.in_columns(), 1), w(map.out_channels, map.weight_columns(), 2);
+  Matrix grad_y(rows, map.out_columns(), 3), y(rows, map.out_columns(), 4), grad_x(rows, map.in_columns(), 5);
+  Matrix grad_w(map.out_channels, map.weight_columns(), 6);
+  const TensorDevice device{mode, multiprocessors, {}, nullptr};
+  EXPECT_EQ(map.weights_workspace(rows), 0);
+  EXPECT_EQ(conv2d_forward_sm80(y.device(), x.device(), w.device(), map, device), cudaSuccess);
+  EXPECT_EQ(conv2d_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), map, Update::overwrite, device),
+            cudaSuccess);
+  EXPECT_EQ(conv2d_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), map, Update::accumulate, nullptr,
+                                        device),
+            cudaSuccess);
+  return {y.values, grad_x.values, grad_w.values};
+}
+
+TEST(TensorProduct, TilesDoNotChangeTheBitsOfConvolutions) {
+  for (const MathMode mode : {MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
+    EXPECT_EQ(convolution_results(mode, 1), convolution_results(mode, 10000)) << math_mode_name(mode);
+  }
+}
+
 TEST(TensorProduct, ThereIsNoKernelForFp32) {
   Matrix c(64, 64, 1), a(64, 64, 2), b(64, 64, 3);
   EXPECT_EQ(linear_forward_sm80(c.device(), a.device(), b.device(), {MathMode::fp32, 1, {}, nullptr}),
+            cudaErrorInvalidValue);
+  const Convolution map{1, 1, 64, 64, 1, 1, 0};
+  EXPECT_EQ(conv2d_forward_sm80(c.device(), a.device(), b.device(), map, {MathMode::fp32, 1, {}, nullptr}),
             cudaErrorInvalidValue);
 }
 

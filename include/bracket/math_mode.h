@@ -5,10 +5,10 @@
 
 namespace bracket {
 
-/// Dense layers and (not yet) convolutions in f32 on the tensor cores of a GPU. A permission, not a promise: the CPU,
-/// f64 and products too small for tensor cores always compute in the precision of their operands. Nothing else ever
-/// leaves that precision: Gram matrices, factorisations, eigenvalues, sums, statistics. The bits are the same on every
-/// run in every mode. Largest relative error that rounding the operands makes in a product of two:
+/// Dense layers and convolutions in f32 on the tensor cores of a GPU. A permission, not a promise: the CPU, f64 and
+/// products too small for tensor cores always compute in the precision of their operands. Nothing else ever leaves that
+/// precision: Gram matrices, factorisations, eigenvalues, sums, statistics. The bits are the same on every run in every
+/// mode. Largest relative error that rounding the operands makes in a product of two:
 enum class MathMode : std::uint8_t {
   fp32,    ///< none: the operands as they are, fused multiply-adds
   tf32x3,  ///< 3 2^-22: two tf32 numbers for each operand, three products of them

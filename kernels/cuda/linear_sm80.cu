@@ -19,8 +19,8 @@
 // small tile   64 x 64 of C, 4 warps of 32 x 32, ring of 3 slices          54 KiB          not yet measured on a GPU
 // Registers, the most of the three products on sm_80 / sm_90 with CUDA 13.0, no spills:
 //              tf32        tf32x3      bf16
-// large tile   166 / 168   255 / 184   170 / 174
-// small tile   168 / 168   168 / 168   168 / 168
+// large tile   166 / 166   233 / 235   170 / 172
+// small tile   220 / 250   246 / 244   255 / 255
 #include "kernels/cuda/common/tensor_product.cuh"
 #include "kernels/cuda/linear_sm80.h"
 
@@ -32,7 +32,7 @@ namespace {
 /// One tile (blockIdx.x) of one chunk of p (blockIdx.y). `c` holds the [m, n] of each chunk one below the other, or C
 /// itself where there is one chunk.
 template <MathMode kMode, class Tile, Contiguous kA, Contiguous kB>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
+__global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
     linear_tensor_kernel(DeviceMatrix<float> c, std::int64_t m, DeviceMatrix<float> a_matrix,
                          DeviceMatrix<float> b_matrix, std::int64_t chunk, Update update) {
   BRACKET_DYNAMIC_SHARED(float, shared);
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResident)
 constexpr int kThreads = 256;
 
 __global__ void __launch_bounds__(kThreads)
-    linear_add_chunks_kernel(DeviceMatrix<float> c, DeviceMatrix<float> chunk_sums, Update update) {
+    add_chunks_kernel(DeviceMatrix<float> c, DeviceMatrix<float> chunk_sums, Update update) {
   for (std::int64_t item = first_item(); item < c.size(); item += item_stride()) {
     const Division place(item, c.cols);
     float sum = 0;
@@ -94,7 +94,7 @@ cudaError_t product_in_mode(const DeviceMatrix<float>& c, const DeviceMatrix<flo
       plan.large_tile ? launch_tiles<kMode, LargeTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device.stream)
                       : launch_tiles<kMode, SmallTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device.stream);
   if (status != cudaSuccess || direct) return status;
-  return launch<linear_add_chunks_kernel>(blocks_for(c.size(), kThreads), kThreads, 0, device.stream, c, sums, update);
+  return add_chunks(c, sums, update, device.stream);
 }
 
 template <Contiguous kA, Contiguous kB>
@@ -114,6 +114,11 @@ cudaError_t product(const DeviceMatrix<float>& c, const DeviceMatrix<float>& a, 
 }
 
 }  // namespace
+
+cudaError_t add_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& chunk_sums, Update update,
+                       cudaStream_t stream) {
+  return launch<add_chunks_kernel>(blocks_for(c.size(), kThreads), kThreads, 0, stream, c, chunk_sums, update);
+}
 
 cudaError_t linear_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
                                 const DeviceMatrix<float>& w, const TensorDevice& device) {

@@ -15,6 +15,10 @@ struct TensorDevice {
   cudaStream_t stream;
 };
 
+/// c (+)= the sum of the matrices of c's shape that lie one below the other in chunk_sums, in their order.
+cudaError_t add_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& chunk_sums, Update update,
+                       cudaStream_t stream);
+
 cudaError_t linear_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
                                 const DeviceMatrix<float>& w, const TensorDevice& device);
 cudaError_t linear_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const DeviceMatrix<float>& grad_y,

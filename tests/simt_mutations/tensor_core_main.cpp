@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/linear_sm80.h"
+#include "kernels/cuda/convolution_sm80.h"
 
 namespace {
 
@@ -83,6 +83,56 @@ void run_layer(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_
       "reverse weights " + what);
 }
 
+/// The three products of a convolution, each element from the terms that it has.
+void run_convolution(std::int64_t rows, const bracket::Convolution& map, std::int64_t padding, MathMode mode,
+                     int multiprocessors) {
+  const target::TensorDevice device{mode, multiprocessors, {}, nullptr};
+  Matrix x(rows, map.in_columns(), padding, true), w(map.out_channels, map.weight_columns(), padding, true);
+  Matrix grad_y(rows, map.out_columns(), padding, true), y(rows, map.out_columns(), 0, false);
+  Matrix grad_x(rows, map.in_columns(), 0, false), grad_w(map.out_channels, map.weight_columns(), 0, false);
+  Matrix expected_y = y, expected_x = grad_x, expected_w = grad_w;
+  for (float& value : expected_y.values) value = 0;
+  const auto add = [&](std::int64_t i, std::int64_t out, std::int64_t in, std::int64_t tap) {
+    for (std::int64_t o = 0; o < map.out_channels; ++o) {
+      for (std::int64_t c = 0; c < map.in_channels; ++c) {
+        const std::int64_t in_column = in * map.in_channels + c;
+        const std::int64_t out_column = out * map.out_channels + o;
+        const std::int64_t weight = tap * map.in_channels + c;
+        expected_y(i, out_column) += x(i, in_column) * w(o, weight);
+        expected_x(i, in_column) += grad_y(i, out_column) * w(o, weight);
+        expected_w(o, weight) += grad_y(i, out_column) * x(i, in_column);
+      }
+    }
+  };
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t out = 0; out < map.out_height() * map.out_width(); ++out) {
+      for (std::int64_t tap = 0; tap < map.kernel * map.kernel; ++tap) {
+        const std::int64_t in_y = out / map.out_width() * map.stride + tap / map.kernel - map.padding;
+        const std::int64_t in_x = out % map.out_width() * map.stride + tap % map.kernel - map.padding;
+        if (in_y < 0 || in_y >= map.in_height || in_x < 0 || in_x >= map.in_width) continue;
+        add(i, out, in_y * map.in_width + in_x, tap);
+      }
+    }
+  }
+  std::vector<float> workspace(static_cast<std::size_t>(map.weights_workspace(rows)), NAN);
+  const std::string what = "mode " + std::to_string(static_cast<int>(mode)) + ", kernel " + std::to_string(map.kernel);
+  require(target::conv2d_forward_sm80(y.device(), x.device(), w.device(), map, device), "forward, " + what);
+  require(
+      target::conv2d_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), map, Update::accumulate, device),
+      "reverse data, " + what);
+  require(target::conv2d_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), map, Update::accumulate,
+                                              workspace.data(), device),
+          "reverse weights, " + what);
+  const auto require_same = [&](const Matrix& actual, const Matrix& wanted, const char* name) {
+    if (actual.values == wanted.values) return;
+    std::printf("convolution, %s: %s differs\n", what.c_str(), name);
+    std::exit(1);
+  };
+  require_same(y, expected_y, "y");
+  require_same(grad_x, expected_x, "grad_x");
+  require_same(grad_w, expected_w, "grad_w");
+}
+
 /// A symmetric x times the identity and the identity times x: x rounded to 11 or 8 bits, or but for 2^-22.
 void run_rounding(MathMode mode) {
   constexpr std::int64_t kSize = 40;
@@ -118,6 +168,8 @@ int main() {
     run_layer(130, 40, 129, 2, mode, 1);  // large tiles
     run_layer(40, 33, 1050, 0, mode, 4);  // chunks of the sum for grad_x
     run_rounding(mode);
+    run_convolution(3, {7, 6, 36, 33, 3, 2, 1}, 0, mode, 1);
+    run_convolution(9, {8, 9, 6, 35, 4, 1, 2}, 2, mode, 100);  // chunks of pixels
   }
   return 0;
 }

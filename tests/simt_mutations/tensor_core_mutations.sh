@@ -14,9 +14,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 mkdir -p "$1" || exit 2
 work=$(cd "$1" && pwd)
-compile=(${CXX:-g++} -std=c++20 -O0 -w -pthread -DBRACKET_SIMT ${CXXFLAGS:-})
+# Sections: of convolution_ops.cpp only the sizes are wanted, not the op list behind it.
+compile=(${CXX:-g++} -std=c++20 -O0 -w -pthread -ffunction-sections -Wl,--gc-sections -DBRACKET_SIMT ${CXXFLAGS:-})
 includes=(-I"$root" -I"$root/include" -I"$root/tests")
-kernels=kernels/cuda/linear_sm80.cu
+kernels="linear_sm80.cu convolution_sm80.cu"
 
 # Name, file, and the edit that plants the bug.
 mutations=(
@@ -41,10 +42,18 @@ mutations=(
   "every chunk sums to the end|linear_sm80.cu|s/left < chunk ? left : chunk/left/"
   "chunks accumulate onto what is there|linear_sm80.cu|s/direct ? update : Update::overwrite/update/"
   "result overwritten instead of accumulated|linear_sm80.cu|s/store(target\[0\], first, update)/store(target[0], first, Update::overwrite)/"
+  "patches reach into the next row of pixels|convolution_slices.cuh|s/static_cast<unsigned>(x) < static_cast<unsigned>(grid.width)/true/"
+  "patches stay at the first taps|convolution_slices.cuh|/cursor.advance(grid, kSlice);/d"
+  "patches copied across pixels|convolution_slices.cuh|s/copy_bytes(source, patch_grid.channels)/copy_bytes(source)/"
+  "patches used before all threads found them|convolution_sm80.cu|/^  __syncthreads();/d"
+  "weights of neighbouring taps instead of every stride-th|convolution_slices.cuh|s/cursor.tap_x) \* g.stride;/cursor.tap_x);/"
+  "pixels of the next chunk counted twice|convolution_slices.cuh|s/pixels.left > 0 \&\& //; s/exists \&\& pixels.left > 0/exists/"
+  "padding read as pixels|convolution_slices.cuh|s/shift_y = tap \/ g.kernel - g.padding/shift_y = tap \/ g.kernel/"
+  "pixel classes stored without their offset|convolution_sm80.cu|s/pixel_class.x + at.x \* g.stride/at.x * g.stride/"
   "column beyond the end stored|linear_sm80.cu|s/if (n + 1 < c.cols) store/store/"
 )
 
-for part in "$root"/tests/simt/*.cpp "$here/tensor_core_main.cpp"; do
+for part in "$root"/tests/simt/*.cpp "$root/kernels/convolution_ops.cpp" "$here/tensor_core_main.cpp"; do
   "${compile[@]}" "${includes[@]}" -c "$part" -o "$work/$(basename "$part" .cpp).o" || exit 1
 done
 
@@ -58,8 +67,16 @@ first_failure() { # PROGRAM
   done < <(printf '%s\n' "forward 0" "reverse 1" "random 2" "random 3")
 }
 
+build() { # DIRECTORY of mutated files, which come before those of the project
+  local sources=() name
+  for name in $kernels; do
+    if [ -f "$1/kernels/cuda/$name" ]; then sources+=("$1/kernels/cuda/$name"); else sources+=("$root/kernels/cuda/$name"); fi
+  done
+  "${compile[@]}" -I"$1" "${includes[@]}" -x c++ "${sources[@]}" -x none "$work"/*.o -o "$work/program"
+}
+
 failures=0
-"${compile[@]}" "${includes[@]}" -x c++ "$root/$kernels" -x none "$work"/*.o -o "$work/program" || exit 1
+build "$work/none" || exit 1
 shown=$(first_failure "$work/program")
 if [ -n "$shown" ]; then
   echo "$0: the kernels as they are fail: $shown" >&2
@@ -71,11 +88,9 @@ for mutation in "${mutations[@]}"; do
   mkdir -p "$work/mutated/kernels/cuda/common"
   mutated=$work/mutated/kernels/cuda/$file
   sed "$edit" "$root/kernels/cuda/$file" > "$mutated"
-  source=$root/$kernels
-  [ -f "$work/mutated/$kernels" ] && source=$work/mutated/$kernels
   if cmp -s "$mutated" "$root/kernels/cuda/$file"; then
     shown="" # the edit found nothing to change
-  elif ! "${compile[@]}" -I"$work/mutated" "${includes[@]}" -x c++ "$source" -x none "$work"/*.o -o "$work/program"; then
+  elif ! build "$work/mutated"; then
     shown=""
   else
     shown=$(first_failure "$work/program")

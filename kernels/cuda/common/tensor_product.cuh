@@ -27,10 +27,9 @@ inline constexpr int kTensorStages = 3;
 inline constexpr int kSlice = static_cast<int>(kTensorDepth);
 
 /// A tile of kTileSide x kTileSide elements of C, shared by kWarpsM x kWarpsN warps.
-template <int kTileSideValue, int kWarpsM, int kWarpsN, int kResidentBlocks>
+template <int kTileSideValue, int kWarpsM, int kWarpsN>
 struct TensorTile {
   static constexpr int kSide = kTileSideValue;
-  static constexpr int kResident = kResidentBlocks;  // blocks per multiprocessor that registers must leave room for
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
   static constexpr int kWarpRows = kSide / kWarpsM;
   static constexpr int kWarpColumns = kSide / kWarpsN;
@@ -42,9 +41,14 @@ struct TensorTile {
   static BRACKET_DEVICE int warp_column() { return static_cast<int>(threadIdx.x) / 32 % kWarpsN * kWarpColumns; }
 };
 /// 64 x 32 elements per warp, 64 sums per lane: 16 instructions for 24 loads from shared memory.
-using LargeTile = TensorTile<static_cast<int>(kLargeTensorTile), 2, 4, 0>;
+using LargeTile = TensorTile<static_cast<int>(kLargeTensorTile), 2, 4>;
 /// 32 x 32 elements per warp, 32 sums per lane: 8 instructions for 16 loads.
-using SmallTile = TensorTile<static_cast<int>(kSmallTensorTile), 2, 2, 3>;
+using SmallTile = TensorTile<static_cast<int>(kSmallTensorTile), 2, 2>;
+
+/// Blocks per multiprocessor that the registers must leave room for; 0: as the compiler likes. Two small tiles are what
+/// the shared memory of sm_80 has room for.
+template <class Tile>
+inline constexpr int kResidentBlocks = Tile::kSide == kLargeTensorTile ? 0 : 2;
 
 template <class TileType, Contiguous kContiguous>
 struct TensorSlice {
@@ -64,10 +68,34 @@ constexpr std::size_t tensor_shared_bytes() {
   return static_cast<std::size_t>(kTensorStages * (A::Slice::kFloats + B::Slice::kFloats)) * sizeof(float);
 }
 
-/// The widest copies that a matrix's start and row stride allow, in bytes.
-BRACKET_DEVICE int copy_bytes(const DeviceMatrix<float>& matrix) {
-  const std::uint64_t bits = reinterpret_cast<std::uint64_t>(matrix.data) | static_cast<std::uint64_t>(matrix.ld) * 4;
+/// The widest copies, in bytes, that start and row stride of a matrix allow, and runs of `run` elements.
+BRACKET_DEVICE int copy_bytes(const DeviceMatrix<float>& matrix, std::int64_t run = 4) {
+  const std::uint64_t bits =
+      reinterpret_cast<std::uint64_t>(matrix.data) | static_cast<std::uint64_t>(matrix.ld | run) * 4;
   return bits % 16 == 0 ? 16 : bits % 8 == 0 ? 8 : 4;
+}
+
+/// The vectors of a slice that this thread copies, kBytes each: one column of every kRowStep-th row.
+template <class Slice, int kBytes>
+struct SliceVectors {
+  static constexpr int kWords = kBytes / 4;
+  static constexpr int kPerRow = Slice::kWidth / kWords;
+  static constexpr int kRowStep = Slice::Tile::kThreads / kPerRow;
+  static_assert(Slice::Tile::kThreads % kPerRow == 0 && Slice::kRows % kRowStep == 0);
+  static BRACKET_DEVICE int column() { return static_cast<int>(threadIdx.x) % kPerRow * kWords; }
+  static BRACKET_DEVICE int first_row() { return static_cast<int>(threadIdx.x) / kPerRow; }
+};
+
+/// f.template operator()<bytes>().
+template <class F>
+BRACKET_DEVICE void with_copy_bytes(int bytes, const F& f) {
+  if (bytes == 16) {
+    f.template operator()<16>();
+  } else if (bytes == 8) {
+    f.template operator()<8>();
+  } else {
+    f.template operator()<4>();
+  }
 }
 
 /// Rows (p contiguous) or columns of a matrix, from element (first_outer, first_p) on.
@@ -92,13 +120,7 @@ struct MatrixSlices {
   }
 
   BRACKET_DEVICE void copy(float* slice) {
-    if (bytes == 16) {
-      copy_vectors<16>(slice);
-    } else if (bytes == 8) {
-      copy_vectors<8>(slice);
-    } else {
-      copy_vectors<4>(slice);
-    }
+    with_copy_bytes(bytes, [&]<int kBytes>() { copy_vectors<kBytes>(slice); });
     if constexpr (Slice::kRowsAreOuter) {
       data += kSlice;
       columns -= kSlice;
@@ -111,18 +133,16 @@ struct MatrixSlices {
  private:
   template <int kBytes>
   BRACKET_DEVICE void copy_vectors(float* slice) const {
-    constexpr int kWords = kBytes / 4;
-    constexpr int kVectors = Slice::kWidth / kWords;  // of a row
-    constexpr int kRowStep = Tile::kThreads / kVectors;
-    static_assert(Tile::kThreads % kVectors == 0 && Slice::kRows % kRowStep == 0);
-    const int column = static_cast<int>(threadIdx.x) % kVectors * kWords;
-    const int first_row = static_cast<int>(threadIdx.x) / kVectors;
+    using Vectors = SliceVectors<Slice, kBytes>;
+    const int column = Vectors::column();
     const std::int64_t left = columns - column;
-    const int present = left >= kWords ? kBytes : left > 0 ? static_cast<int>(left) * 4 : 0;
+    const int present = left >= Vectors::kWords ? kBytes : left > 0 ? static_cast<int>(left) * 4 : 0;
+    const float* source = data + Vectors::first_row() * ld + column;
     BRACKET_UNROLL
-    for (int row = 0; row < Slice::kRows; row += kRowStep) {
-      const int r = first_row + row;
-      cp_async<kBytes>(slice + r * Slice::kPitch + column, data + r * ld + column, r < rows ? present : 0);
+    for (int row = 0; row < Slice::kRows; row += Vectors::kRowStep) {
+      const int r = Vectors::first_row() + row;
+      cp_async<kBytes>(slice + r * Slice::kPitch + column, source, r < rows ? present : 0);
+      source += Vectors::kRowStep * ld;
     }
   }
 };
@@ -143,30 +163,42 @@ BRACKET_DEVICE void read_step(float (&x)[kHalves][kQuads], const float* slice, i
   }
 }
 
-/// sums += A B over one slice.
+/// sums += A B over the step of a slice that begins at p.
+template <MathMode kMode, class A, class B>
+BRACKET_DEVICE void multiply_step(TileSums<typename A::Slice::Tile>& sums, const float* a_slice, const float* b_slice,
+                                  int p) {
+  using Math = TensorMath<kMode>;
+  using Tile = typename A::Slice::Tile;
+  typename Math::template Fragment<1> b[Tile::kMmaColumns];
+  BRACKET_UNROLL
+  for (int j = 0; j < Tile::kMmaColumns; ++j) {
+    float x[1][Math::kQuads];
+    read_step<typename B::Slice>(x, b_slice, Tile::warp_column() + 8 * j, p);
+    Math::template round<1>(b[j], x);
+  }
+  BRACKET_UNROLL
+  for (int i = 0; i < Tile::kMmaRows; ++i) {
+    typename Math::template Fragment<2> a;
+    float x[2][Math::kQuads];
+    read_step<typename A::Slice>(x, a_slice, Tile::warp_row() + 16 * i, p);
+    Math::template round<2>(a, x);
+    BRACKET_UNROLL
+    for (int j = 0; j < Tile::kMmaColumns; ++j) Math::multiply(sums[i][j], a, b[j]);
+  }
+}
+
+/// sums += A B over one slice. Unrolled, the loads of one step hide behind the instructions of the one before; tf32x3
+/// has instructions enough in each step, and no registers to spare.
 template <MathMode kMode, class A, class B>
 BRACKET_DEVICE void multiply_slices(TileSums<typename A::Slice::Tile>& sums, const float* a_slice,
                                     const float* b_slice) {
-  using Math = TensorMath<kMode>;
-  using Tile = typename A::Slice::Tile;
-  BRACKET_UNROLL
-  for (int p = 0; p < kSlice; p += 4 * Math::kQuads) {
-    typename Math::template Fragment<1> b[Tile::kMmaColumns];
+  constexpr int kStep = 4 * TensorMath<kMode>::kQuads;
+  if constexpr (kMode == MathMode::tf32x3) {
+    BRACKET_NO_UNROLL
+    for (int p = 0; p < kSlice; p += kStep) multiply_step<kMode, A, B>(sums, a_slice, b_slice, p);
+  } else {
     BRACKET_UNROLL
-    for (int j = 0; j < Tile::kMmaColumns; ++j) {
-      float x[1][Math::kQuads];
-      read_step<typename B::Slice>(x, b_slice, Tile::warp_column() + 8 * j, p);
-      Math::template round<1>(b[j], x);
-    }
-    BRACKET_UNROLL
-    for (int i = 0; i < Tile::kMmaRows; ++i) {
-      typename Math::template Fragment<2> a;
-      float x[2][Math::kQuads];
-      read_step<typename A::Slice>(x, a_slice, Tile::warp_row() + 16 * i, p);
-      Math::template round<2>(a, x);
-      BRACKET_UNROLL
-      for (int j = 0; j < Tile::kMmaColumns; ++j) Math::multiply(sums[i][j], a, b[j]);
-    }
+    for (int p = 0; p < kSlice; p += kStep) multiply_step<kMode, A, B>(sums, a_slice, b_slice, p);
   }
 }
 
