@@ -19,6 +19,7 @@
 #include <memory>
 
 #include "bracket/activation.h"
+#include "bracket/math_mode.h"
 #include "bracket/random.h"
 #include "bracket/spectral_function.h"
 #include "bracket/tensor.h"
@@ -209,6 +210,9 @@ class Ops {
   virtual void leave_device(int /*previous*/) noexcept {}
   /// True for the dry run: addresses are fictitious, nothing may be read back.
   virtual bool planning() const noexcept { return false; }
+  /// How the linear and conv2d ops called from now on multiply f32; fp32 at first. See MathScope.
+  MathMode math_mode() const noexcept { return math_mode_; }
+  void set_math_mode(MathMode mode) noexcept { math_mode_ = mode; }
 
   void upload(Tensor y, const void* host);  ///< contiguous y of the same dtype as the host elements
   void download(void* host, Tensor x);      ///< contiguous x; waits
@@ -216,7 +220,7 @@ class Ops {
   void copy(Tensor y, Tensor x);                ///< same shape; dtypes may differ (converted); strided matrices allowed
   void axpy(Tensor y, double alpha, Tensor x);  ///< y += alpha x; strided matrices allowed
 
-  // ---- linear.{cpp,cu}: dense layers. x [r, in], w [out, in], y [r, out] --------------------------------------------
+  // ---- linear.{cpp,cu}, linear_sm80.cu: dense layers. x [r, in], w [out, in], y [r, out] ----------------------------
   void linear_forward(Tensor y, Tensor x, Tensor w);                                   ///< y = x w^T
   void linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update);     ///< grad_x (+)= grad_y w
   void linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update);  ///< grad_w (+)= grad_y^T x
@@ -503,6 +507,22 @@ class Ops {
 #define BRACKET_OP(...) virtual void do_##__VA_ARGS__ = 0;
 #include "kernels/ops_list.inc"
 #undef BRACKET_OP
+
+ private:
+  MathMode math_mode_ = MathMode::fp32;
+};
+
+/// Another math mode for a scope.
+class MathScope {
+ public:
+  MathScope(Ops& ops, MathMode mode) noexcept : ops_(ops), previous_(ops.math_mode()) { ops.set_math_mode(mode); }
+  ~MathScope() { ops_.set_math_mode(previous_); }
+  MathScope(const MathScope&) = delete;
+  MathScope& operator=(const MathScope&) = delete;
+
+ private:
+  Ops& ops_;
+  MathMode previous_;
 };
 
 }  // namespace bracket

@@ -158,8 +158,8 @@ struct Trainer::Impl {
       stepped = true;
       return;
     }
-    if (!recorded) recording = ops.record([&] { step(ops, arena); });
-    recorded = true;
+    if (recorded != ops.math_mode()) recording = ops.record([&] { step(ops, arena); });
+    recorded = ops.math_mode();
     if (recording)
       recording->replay();
     else
@@ -238,7 +238,8 @@ struct Trainer::Impl {
   Arena arena;
   MemoryPlan memory_plan;
   std::unique_ptr<Recording> recording;  // of a step; null before the second, or where there can be none
-  bool stepped = false, recorded = false;
+  bool stepped = false;
+  std::optional<MathMode> recorded;  // in which mode that was tried
   std::int64_t queued = 0;    // steps asked for, all told
   std::int64_t reported = 0;  // steps whose records have been read
   std::vector<StepRecord> pending;

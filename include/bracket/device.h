@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "bracket/math_mode.h"
 #include "bracket/memory.h"
 
 namespace bracket {
@@ -50,6 +51,8 @@ struct ContextOptions {
   bool graphs = true;
   /// Threads of the CPU device; 0: one per processor this process may use. Results do not depend on it.
   int threads = 0;
+  /// How f32 networks multiply on a GPU, until Context::set_math_mode.
+  MathMode math = MathMode::fp32;
 };
 
 /// One device, one stream, one memory pool and the arithmetic of that device. Everything made from a context must be
@@ -67,6 +70,9 @@ class Context {
   Ops& ops() noexcept;
   MemoryPool& pool() noexcept;
   bool graphs() const noexcept;  ///< ContextOptions::graphs, false with `guard`
+  /// Of the passes from now on; passes that are done stay as they are.
+  MathMode math_mode() const noexcept;
+  void set_math_mode(MathMode mode) noexcept;
   /// Waits until all work queued on the stream is done. The only place that waits.
   void synchronize();
 

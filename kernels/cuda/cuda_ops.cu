@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bracket/error.h"
+#include "kernels/cuda/common/tensor_plan.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/make_cuda_ops.h"
 
@@ -133,6 +134,8 @@ bool begin_capture(cudaStream_t stream) {
 
 CudaOps::CudaOps(int ordinal, void* stream, const AllocatorCallbacks& allocator)
     : ordinal_(ordinal), stream_(static_cast<cudaStream_t>(stream)), allocator_(allocator) {
+  require(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_),
+          "asking CUDA device " + std::to_string(ordinal_) + " for its multiprocessors");
   if (stream_ != nullptr) return;
   const CurrentDevice current(*this);
   require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
@@ -251,6 +254,12 @@ Scratch CudaOps::scratch() {
   }
   return {static_cast<double*>(scratch_), kScratchBytes / static_cast<std::int64_t>(sizeof(double))};
 }
+
+bool CudaOps::uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const {
+  return math_mode() != MathMode::fp32 && dtype == DType::f32 && tensor_cores_pay(m, n, p);
+}
+
+TensorDevice CudaOps::tensor_device() { return {math_mode(), multiprocessors_, scratch(), stream_}; }
 
 void CudaOps::check(cudaError_t code, const char* op, const Tensor& operand) {
   if (code != cudaSuccess) require(code, std::string(op) + " on " + operand.describe());

@@ -8,6 +8,7 @@
 
 #include "bracket/memory.h"
 #include "kernels/cuda/common/matrix.cuh"
+#include "kernels/cuda/linear_sm80.h"
 #include "kernels/ops.h"
 
 namespace bracket::BRACKET_TARGET {
@@ -39,10 +40,14 @@ class CudaOps final : public Ops {
   /// Memory for partial sums of one op at a time; ops of one stream follow one another. Allocated by the first op that
   /// needs it, or before a recording.
   Scratch scratch();
+  /// Whether C[m, n] = sum over p is for the tensor cores, and with what.
+  bool uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const;
+  TensorDevice tensor_device();
   /// Throws CudaError naming the op and its main operand when `code` is not cudaSuccess.
   static void check(cudaError_t code, const char* op, const Tensor& operand);
 
   int ordinal_;
+  int multiprocessors_ = 1;
   cudaStream_t stream_ = nullptr;
   bool owns_stream_ = false;
   void* scratch_ = nullptr;

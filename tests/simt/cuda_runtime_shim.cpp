@@ -280,6 +280,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (value == nullptr || attribute != cudaDevAttrMultiProcessorCount) {
+    return refuse(cudaErrorInvalidValue, "cudaDeviceGetAttribute: value is null or attribute %d unknown",
+                  static_cast<int>(attribute));
+  }
+  cudaDeviceProp properties;
+  const cudaError_t status = cudaGetDeviceProperties(&properties, device);
+  if (status == cudaSuccess) *value = properties.multiProcessorCount;
+  return status;
+}
+
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   if (free_bytes == nullptr || total_bytes == nullptr) {
     return refuse(cudaErrorInvalidValue, "cudaMemGetInfo: an argument is null");

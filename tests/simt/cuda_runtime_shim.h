@@ -1,9 +1,10 @@
 // The part of the CUDA runtime that Bracket's device code calls, carried out on the host, in the global namespace.
 //
-// One device, "SIMT executor", of compute capability 0.0: it runs portable kernels only. Work on a stream is done when
-// the call returns, so a missing synchronisation does not show here. A capturing stream keeps its work for the graph; to
-// wait for it, to copy between host and device on it or to allocate meanwhile is refused. What a GPU would refuse or crash on is refused:
-// a copy past the end of an allocation or in the wrong direction, a foreign pointer in cudaFree, a destroyed stream.
+// One device, "SIMT executor", of compute capability 0.0: it runs portable kernels and, of what newer devices have,
+// tensor_core.h and async_copy.h. Work on a stream is done when the call returns, so a missing synchronisation does not
+// show here. A capturing stream keeps its work for the graph; to wait for it, to copy between host and device on it or
+// to allocate meanwhile is refused. What a GPU would refuse or crash on is refused: a copy past the end of an allocation
+// or in the wrong direction, a foreign pointer in cudaFree, a destroyed stream.
 // cudaGetErrorString() returns the text of this thread's last failure with its values, for the code of that failure.
 //
 // Device memory has exactly the size asked for and starts out as NaN (0xFF). With AddressSanitizer each allocation is
@@ -62,6 +63,8 @@ constexpr unsigned cudaEventDisableTiming = 2;
 constexpr unsigned cudaHostAllocDefault = 0;
 constexpr unsigned cudaHostAllocPortable = 1;
 
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+
 struct cudaDeviceProp {
   char name[256];
   std::size_t totalGlobalMem;
@@ -83,6 +86,7 @@ cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes);
 cudaError_t cudaDeviceSynchronize();
 

@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "simt/async_copy.h"
 #include "simt/block_executor.h"
 #include "simt/cuda_runtime_shim.h"
 #include "simt/executor.h"
@@ -326,6 +327,16 @@ void* shared_variable(const SharedVariable& variable) {
 }
 
 void* dynamic_shared() { return executor_for("shared memory", {"dynamic", 0}).dynamic_shared(); }
+
+void begin_copy(void* destination, const void* source, int bytes, int source_bytes, Site site) {
+  executor_for("cp.async", site).begin_copy(destination, source, bytes, source_bytes, site);
+}
+
+void commit_copies() { executor_for("cp.async.commit_group", {"", 0}).commit_copies(); }
+
+bool take_due_copy(int pending_groups, AsyncCopy& copy) {
+  return executor_for("cp.async.wait_group", {"", 0}).take_due_copy(pending_groups, copy);
+}
 
 void fail_shuffle(int lane, int source, unsigned mask) {
   BlockExecutor& executor = executor_for("shuffle", {"", 0});
