@@ -1,5 +1,5 @@
-// bracket_bench: time of every op on the shapes of the 2-D presets, of the convolutions of DCGAN-32, of its log-volumes, and
-// of one training iteration of each preset.
+// bracket_bench: time of every op on the shapes of the 2-D presets, of the convolutions of DCGAN-32, of its
+// log-volumes, and of one training iteration of each preset.
 //
 // For a file that tools/bench_compare.py accepts:
 //   bracket_bench --benchmark_out=FILE.json --benchmark_out_format=json

@@ -201,8 +201,8 @@ class Ops {
   /// Records what `queue` queues, which does not run, as a CUDA graph. Null, and `queue` was not called, where the
   /// device has no such thing: a CPU, the legacy default stream, a stream that the caller is capturing himself.
   /// `queue` may neither take memory from the device nor wait, and what it queues may change between replays by what
-  /// device memory holds only. The first use of a kernel loads it, which a capture may refuse: run the work once before.
-  /// The recording must be destroyed before these Ops.
+  /// device memory holds only. The first use of a kernel loads it, which a capture may refuse: run the work once
+  /// before. The recording must be destroyed before these Ops.
   virtual std::unique_ptr<Recording> record(const std::function<void()>& /*queue*/) { return nullptr; }
   /// Makes the device current for the calling thread and returns what `leave_device` restores; only CUDA has such a
   /// state. Every checked method below runs between the two, so a caller's current device never changes.
@@ -322,8 +322,8 @@ class Ops {
   void scale_rows(Tensor y, Tensor x, Tensor scale, double factor);  ///< y_i = factor scale_i x_i; may alias
   void tile_identity(Tensor t, std::int64_t samples);                ///< t [samples K, K] = an identity per sample
 
-  // ---- lobpcg.{cpp,cu}: the smallest singular value of J [D, d] per sample, without J. v, r, p, w [n, d] are directions,
-  // ---- jv, jr, jp [n, D] their images J v, ...; see kernels/formula/rayleigh_ritz.h
+  // ---- lobpcg.{cpp,cu}: the smallest singular value of J [D, d] per sample, without J. v, r, p, w [n, d] are
+  // ---- directions, jv, jr, jp [n, D] their images J v, ...; see kernels/formula/rayleigh_ritz.h
   /// r_i = (w_i - mu^2 v_i) / |w_i - mu^2 v_i| with w = J^T J v and mu = |J v| / |v|; zero where it vanishes, NaN where
   /// v does. r may alias w.
   void lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv);
@@ -336,10 +336,10 @@ class Ops {
   /// mu is zero. h, scale [n].
   void lobpcg_volume(Tensor h, Tensor scale, Tensor v, Tensor jv);
 
-  // ---- lobpcg_block.{cpp,cu}: the `block` smallest singular values, 1 to kMaxLobpcgBlock and d at most. Row i block + k
-  // ---- of v, p, r [n block, d] and of the images is direction k of sample i; see kernels/formula/block_ritz.h
-  /// As lobpcg_update: the v of a sample become the orthonormal Ritz vectors of its smallest |J v| in the span of its v,
-  /// p and r, |J v| ascending. A sample with an element that is not finite, or without `block` independent vectors,
+  // ---- lobpcg_block.{cpp,cu}: the `block` smallest singular values, 1 to kMaxLobpcgBlock and d at most. Row
+  // ---- i block + k of v, p, r [n block, d] and of the images is direction k of sample i; see formula/block_ritz.h
+  /// As lobpcg_update: the v of a sample become the orthonormal Ritz vectors of its smallest |J v| in the span of its
+  /// v, p and r, |J v| ascending. A sample with an element that is not finite, or without `block` independent vectors,
   /// becomes NaN.
   void lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block,
                            Tensor largest = {});
@@ -347,7 +347,7 @@ class Ops {
   /// [n block], h and distance f64[n block]. Rounding puts equal values in any order.
   void lobpcg_block_order(Tensor v, Tensor jv, Tensor scale, Tensor h, Tensor mu, Tensor distance, std::int64_t block);
 
-  // ---- singular.{cpp,cu}: factors that never square a condition number, f64 whatever the dtype of J ------------------
+  // ---- singular.{cpp,cu}: factors that never square a condition number, f64 whatever the dtype of J -----------------
   /// T = L Q per sample by Householder reflections: t f64[n K, D], K <= D, becomes Q with orthonormal rows, l f64[n, K,
   /// K] lower triangular with a diagonal >= 0 (J = Q^T L^T is the QR factorisation where row k of T is column k of J).
   void lq_factor(Tensor l, Tensor t);

@@ -42,12 +42,12 @@ std::string quoted(std::string_view name) { return name.empty() ? std::string() 
 
 }  // namespace
 
-double MemoryReport::internal_fragmentation() const noexcept {
+double MemoryReport::rounding_share() const noexcept {
   const MemoryStatistics& s = statistics;
   return s.bytes_in_use == 0 ? 0 : 1 - static_cast<double>(s.bytes_requested) / static_cast<double>(s.bytes_in_use);
 }
 
-double MemoryReport::external_fragmentation() const noexcept {
+double MemoryReport::cached_share() const noexcept {
   const MemoryStatistics& s = statistics;
   return s.bytes_reserved == 0 ? 0 : 1 - static_cast<double>(s.bytes_in_use) / static_cast<double>(s.bytes_reserved);
 }
@@ -58,7 +58,7 @@ std::string summary(const MemoryReport& report) {
       "in use " + byte_count(s.bytes_in_use) + " (requested " + byte_count(s.bytes_requested) + "), peak " +
       byte_count(s.peak_bytes_in_use) + ", reserved " + byte_count(s.bytes_reserved) + "\n" +
       formatted("rounding takes %.1f %% of what is in use, the cache %.1f %% of what is reserved\n",
-                100 * report.internal_fragmentation(), 100 * report.external_fragmentation()) +
+                100 * report.rounding_share(), 100 * report.cached_share()) +
       std::to_string(s.allocations) + " allocations, " + std::to_string(s.upstream_allocations) + " from the device\n";
   for (const MemoryReport::SizeClass& c : report.classes)
     text += formatted("%12s  %6lld blocks, %lld cached\n", byte_count(c.block_bytes).c_str(),

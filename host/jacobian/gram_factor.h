@@ -5,8 +5,8 @@
 
 namespace bracket {
 
-/// lower f64[n, d, d], L L^T = J^T J, and value [n] = sum log diag L = 1/2 log det(J^T J); columns [n d, D] = the rows T
-/// of J^T. NaN where J^T J is not positive definite.
+/// lower f64[n, d, d], L L^T = J^T J, and value [n] = sum log diag L = 1/2 log det(J^T J); columns [n d, D] = the rows
+/// T of J^T. NaN where J^T J is not positive definite.
 inline void gram_factor(Ops& ops, Tensor lower, Tensor value, Tensor columns) {
   ops.gram(lower, columns);
   ops.cholesky(lower);

@@ -97,13 +97,15 @@ void NetworkJacobian::reverse(Ops& ops, Arena& arena, Tensor tangents, Tensor co
     const Tensor scaled = arena.allocate(dtype(), {rows, outputs()});
     ops.fill(scaled, 0);
     ops.axpy(scaled, factor, cotangents.slice_rows(first, rows));
+    const PrimalPass primal = network_->slice(primal_, layout.first, layout.count);
     TangentPass pass;
-    network_->push(ops, arena, pass, primal_, tangents.slice_rows(first, rows), layout);
+    network_->push(ops, arena, pass, primal, tangents.slice_rows(first, rows), {0, layout.count, layout.tangents});
     ReverseRequest part = request;
     part.accumulate_parameters = true;
-    if (!request.grad_input.absent()) part.grad_input = arena.allocate(dtype(), {n, inputs()});
-    network_->reverse(ops, arena, primal_, &pass, {}, scaled, part);
-    if (!request.grad_input.absent()) ops.axpy(request.grad_input, 1, part.grad_input);
+    if (!request.grad_input.absent()) part.grad_input = arena.allocate(dtype(), {layout.count, inputs()});
+    network_->reverse(ops, arena, primal, &pass, {}, scaled, part);
+    if (!request.grad_input.absent())
+      ops.axpy(request.grad_input.slice_rows(layout.first, layout.count), 1, part.grad_input);
     arena.rewind(mark);
   });
 }

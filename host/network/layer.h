@@ -120,8 +120,8 @@ class Layer {
   /// grad_y: adjoint of the output; its primal part may be absent (zero), its tangent part is absent without tangents.
   /// grad_x, grad_side: both parts or none (of a product with a weight also the primal part alone), overwritten; they
   /// share no memory with grad_y. grad_block: flat gradient or absent. Of a pull the tangent parts of grad_y, grad_x
-  /// and grad_side are present and nothing else but the primal parts of x, side and slots; with a grad_block, which only
-  /// piecewise-linear layers take then, the tangent parts of x and slots too.
+  /// and grad_side are present and nothing else but the primal parts of x, side and slots; with a grad_block, which
+  /// only piecewise-linear layers take then, the tangent parts of x and slots too.
   virtual void reverse(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
                        std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x,
                        const Stacked& grad_side, const Tensor& grad_block, Update update) const = 0;

@@ -89,14 +89,6 @@ std::int64_t ParameterInfo::size() const {
   return size;
 }
 
-PrimalPass PrimalPass::first_rows(std::int64_t count) const {
-  PrimalPass part{mode, count, parameters, input.slice_rows(0, count), {}, {}};
-  for (const Tensor& slot : slots) part.slots.push_back(slot.slice_rows(0, count));
-  for (const Tensor& extra : extras)
-    part.extras.push_back(extra.dtype() == DType::u8 ? extra.slice_rows(0, count) : extra);
-  return part;
-}
-
 Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_(dtype) {
   if (spec_.input_size < 1)
     throw InvalidArgument("network input_size is " + std::to_string(spec_.input_size) + ", must be at least 1");
@@ -244,6 +236,19 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
 void Network::pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
                            const TangentLayout& layout) const {
   pull(ops, arena, x, pass, nullptr, cotangents, layout, {});
+}
+
+PrimalPass Network::slice(const PrimalPass& pass, std::int64_t first, std::int64_t count) const {
+  if (first < 0 || count < 0 || first + count > pass.rows)
+    throw InvalidArgument("slice: rows " + std::to_string(first) + " to " + std::to_string(first + count) +
+                          " of a pass of " + std::to_string(pass.rows));
+  if (pass.mode == PassMode::training && has_batch_norm())
+    throw InvalidArgument("slice: the rows of a training pass with BatchNorm belong together");
+  PrimalPass part{pass.mode, count, pass.parameters, pass.input.slice_rows(first, count), {}, {}};
+  for (const Tensor& slot : pass.slots) part.slots.push_back(slot.slice_rows(first, count));
+  for (std::size_t i = 0; i < pass.extras.size(); ++i)
+    part.extras.push_back(chain_->extras()[i].bytes_per_row ? pass.extras[i].slice_rows(first, count) : pass.extras[i]);
+  return part;
 }
 
 void Network::reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,

@@ -158,7 +158,8 @@ struct Trainer::Impl {
       stepped = true;
       return;
     }
-    if (recorded != ops.math_mode()) recording = ops.record([&] { step(ops, arena); });
+    // Where there can be none, now or ever, asking costs next to nothing.
+    if (!recording || recorded != ops.math_mode()) recording = ops.record([&] { step(ops, arena); });
     recorded = ops.math_mode();
     if (recording)
       recording->replay();
@@ -239,7 +240,7 @@ struct Trainer::Impl {
   MemoryPlan memory_plan;
   std::unique_ptr<Recording> recording;  // of a step; null before the second, or where there can be none
   bool stepped = false;
-  std::optional<MathMode> recorded;  // in which mode that was tried
+  MathMode recorded = MathMode::fp32;  // the products in it
   std::int64_t queued = 0;    // steps asked for, all told
   std::int64_t reported = 0;  // steps whose records have been read
   std::vector<StepRecord> pending;

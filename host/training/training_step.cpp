@@ -164,7 +164,7 @@ void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tens
   request.grad_parameters = energy.gradient;
   if (split && energy.network.piecewise_linear()) {
     // The third block enters the loss by its tangents alone, whose adjoints then do not bend its primal rows'.
-    energy.network.reverse(ops, arena, passes.energy.first_rows(2 * n), nullptr,
+    energy.network.reverse(ops, arena, energy.network.slice(passes.energy, 0, 2 * n), nullptr,
                            seeds.slice_rows(0, 2 * n).reshaped({2 * n, 1}), {}, request);
     energy.network.reverse_tangents(ops, arena, passes.energy, passes.energy_tangent, seed_tangent.reshaped({n, 1}),
                                     energy.gradient, true);

@@ -47,7 +47,8 @@ struct ContextOptions {
   /// Surround every buffer with canaries and fill fresh memory with NaN; checked when a buffer is released.
   bool guard = false;
   /// Trainers record their step once as a CUDA graph and replay it: the same kernels and the same bits, from one launch
-  /// a step. Without effect on a CPU and with `guard`. False: every kernel is launched by itself, as some tools want it.
+  /// a step. Without effect on a CPU and with `guard`. False: every kernel is launched by itself, as some tools want
+  /// it.
   bool graphs = true;
   /// Threads of the CPU device; 0: one per processor this process may use. Results do not depend on it.
   int threads = 0;

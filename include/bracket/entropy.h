@@ -12,7 +12,7 @@
 namespace bracket {
 
 enum class EntropyEstimator : std::uint8_t {
-  exact,         ///< h itself: fp64 Gram matrix of all d tangents and its Cholesky factor
+  exact,         ///< h: fp64 Gram matrix of all d tangents and its Cholesky factor
   min_singular,  ///< d log s_1 <= h from the smallest singular value s_1 of J, by a dense symmetric eigen-solve
   lobpcg,        ///< d log mu, mu >= s_1 after a few steps of LOBPCG, without J (the estimator of the paper)
 };
@@ -22,7 +22,10 @@ EntropyEstimator entropy_estimator_from_name(
     const std::string& name);  ///< throws InvalidArgument with the nearest name
 
 /// What a reported value is worth: "exact" (h itself), "certified" (never above h) or "optimistic" (above d log s_1,
-/// and with few steps on an ill-conditioned J even above h: bounds made of it do not hold).
+/// and with few steps on an ill-conditioned J even above h: bounds made of it do not hold). The first two but for
+/// rounding: training never waits to see whether a sample needs QR, so both are relative to the Gram matrix of columns
+/// in the network's precision u, errors of some d cond^2 2^-53 + d u cond; NaN, and training stops, where that matrix
+/// is not positive definite. singular_values.h has what knows better.
 const char* entropy_certificate(EntropyEstimator estimator) noexcept;
 
 struct EntropyConfig {
@@ -35,8 +38,8 @@ struct EntropyConfig {
   std::int64_t chunk = 0;
 };
 
-/// Products with J and with J^T per sample for the estimate and its derivative, d latents: exact 2 d, min_singular d + 2,
-/// lobpcg 2 K + 3. Where `chunk` leaves samples out, exact sends its d tangents once more.
+/// Products with J and with J^T per sample for the estimate and its derivative, d latents: exact 2 d, min_singular d +
+/// 2, lobpcg 2 K + 3. Where `chunk` leaves samples out, exact sends its d tangents once more.
 std::int64_t entropy_passes(const EntropyConfig& config, std::int64_t d) noexcept;
 
 /// One batch sent through a generator in inference mode, and the estimate. Valid until the arena is rewound.

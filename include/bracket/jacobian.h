@@ -42,7 +42,9 @@ class JacobianOperator {
   JacobianOperator& operator=(const JacobianOperator&) = default;
 
  private:
-  /// Shapes have been checked and there is at least one row. What is taken from the arena is given up by the caller.
+  /// Shapes have been checked and there is at least one row. What is taken from the arena is given up by the caller. An
+  /// operator of an embedding program queues its work on the stream that it gave the context; in a dry run
+  /// (arena.planning()) addresses are fictitious, and it may only take from the arena what it will take.
   virtual void do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const = 0;
   virtual void do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const = 0;
 

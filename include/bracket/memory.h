@@ -38,7 +38,7 @@ struct MemoryStatistics {
   std::int64_t upstream_allocations = 0;  ///< requests passed on to the allocator
 };
 
-/// Where the memory of a pool is.
+/// Where the memory of a pool is. In guard mode the guards count as rounding.
 struct MemoryReport {
   struct SizeClass {
     std::int64_t block_bytes = 0;
@@ -48,9 +48,9 @@ struct MemoryReport {
   MemoryStatistics statistics;
   std::vector<SizeClass> classes;  ///< those that have blocks, smallest first
   /// Share of the bytes in use that nobody asked for: blocks are rounded up.
-  double internal_fragmentation() const noexcept;
-  /// Share of the reserved bytes that are cached, of no use to a request of another size class.
-  double external_fragmentation() const noexcept;
+  double rounding_share() const noexcept;
+  /// Share of the reserved bytes that lies idle in the cache, for requests of the same size classes.
+  double cached_share() const noexcept;
 };
 /// A few lines for people.
 std::string summary(const MemoryReport& report);

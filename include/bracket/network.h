@@ -228,8 +228,6 @@ struct PrimalPass {
   std::vector<Tensor> slots;   ///< one per intermediate value, in layer order
   std::vector<Tensor> extras;  ///< batch statistics, normalised weights, signs of what went into a relu
   Tensor output() const { return slots.back(); }
-  /// The pass as it would be of the first `count` rows alone, for a network without BatchNorm or in inference mode.
-  PrimalPass first_rows(std::int64_t count) const;
 };
 
 /// Tangents sent through a primal pass.
@@ -299,10 +297,13 @@ class Network {
   void evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& parameters, Tensor x, PassMode mode) const;
   void push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& pass, Tensor tangents,
                     const TangentLayout& layout) const;
-  /// The adjoint of push_through: x [layout.rows(), input_size] = J^T times cotangents [layout.rows(), output_size], row
-  /// by row, J the Jacobian at the primal row that the layout says. No primal rows are computed again.
+  /// The adjoint of push_through: x [layout.rows(), input_size] = J^T times cotangents [layout.rows(), output_size],
+  /// row by row, J the Jacobian at the primal row that the layout says. No primal rows are computed again.
   void pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
                     const TangentLayout& layout) const;
+  /// The pass as it would be of rows [first, first + count) alone; it shares the memory. Throws InvalidArgument for
+  /// rows that are not there and for a training pass with BatchNorm, whose rows belong together.
+  PrimalPass slice(const PrimalPass& pass, std::int64_t first, std::int64_t count) const;
   /// The gradient of <tangent_cotangent, output tangents> in the parameters, of a piecewise-linear network (else
   /// InvalidArgument): as `reverse`, which would send a zero adjoint along for every primal row.
   void reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,

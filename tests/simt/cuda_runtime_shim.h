@@ -3,8 +3,8 @@
 // One device, "SIMT executor", of compute capability 0.0: it runs portable kernels and, of what newer devices have,
 // tensor_core.h and async_copy.h. Work on a stream is done when the call returns, so a missing synchronisation does not
 // show here. A capturing stream keeps its work for the graph; to wait for it, to copy between host and device on it or
-// to allocate meanwhile is refused. What a GPU would refuse or crash on is refused: a copy past the end of an allocation
-// or in the wrong direction, a foreign pointer in cudaFree, a destroyed stream.
+// to allocate meanwhile is refused. What a GPU would refuse or crash on is refused: a copy past the end of an
+// allocation or in the wrong direction, a foreign pointer in cudaFree, a destroyed stream.
 // cudaGetErrorString() returns the text of this thread's last failure with its values, for the code of that failure.
 //
 // Device memory has exactly the size asked for and starts out as NaN (0xFF). With AddressSanitizer each allocation is
