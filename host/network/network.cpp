@@ -179,6 +179,7 @@ void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent
 
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x,
                       PassMode mode) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
@@ -189,6 +190,7 @@ void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterS
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tangent_pass,
                       const ParameterSet& parameters, Tensor x, Tensor tangents, const TangentLayout& layout,
                       PassMode mode) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
@@ -200,6 +202,7 @@ void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tan
 
 void Network::push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
                    const TangentLayout& layout) const {
+  const MathScope math(ops, math_.jacobian.value_or(ops.math_mode()));
   tangent_pass.layout = layout;
   tangent_pass.input = tangents;
   run(ops, arena, nullptr, &tangent_pass, pass);
@@ -207,6 +210,7 @@ void Network::push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const Prim
 
 void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& parameters, Tensor x,
                        PassMode mode) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows{x.rows(), 0, 0, 0};
   const Frame frame{ops, arena, dtype_, mode, rows, parameters, true};
@@ -220,6 +224,7 @@ void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& par
 
 void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& pass, Tensor tangents,
                            const TangentLayout& layout) const {
+  const MathScope math(ops, math_.jacobian.value_or(ops.math_mode()));
   if (pass.mode == PassMode::training && has_batch_norm()) throw InvalidArgument(kTangentsNeedInference);
   const std::int64_t mark = arena.mark();
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
@@ -233,6 +238,7 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
 
 void Network::pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
                            const TangentLayout& layout) const {
+  const MathScope math(ops, math_.jacobian.value_or(ops.math_mode()));
   if (pass.mode == PassMode::training && has_batch_norm()) throw InvalidArgument(kTangentsNeedInference);
   const std::int64_t mark = arena.mark();
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
@@ -249,6 +255,7 @@ void Network::pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& p
 
 void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
                       Tensor tangent_cotangent, const ReverseRequest& request) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows = rows_of(pass, tangent_pass);
   const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, true};
