@@ -63,9 +63,9 @@ struct OpCase {
   DType dtype = DType::f32;
   double flops = 0;  ///< of one call; 0: the case is bound by memory, see `bytes`
   double bytes = 0;  ///< read and written by one call at least, each operand once
+  std::function<Work(Operands&)> make = {};
   MathMode math = MathMode::fp32;
   bool gpu_only = false;
-  std::function<Work(Operands&)> make;
 };
 
 /// Registers the case for every device; `devices` must outlive the benchmarks.

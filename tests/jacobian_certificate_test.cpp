@@ -103,10 +103,10 @@ class Slack {
   double quotient(double mu) const { return d_ * kW * frobenius_ + 4 * u_ * mu; }
 
   /// Of value k > 0 of a block. Only the eigenvalues of V^T A V bound those of A one by one: where V is not
-  /// orthonormal, or not of Ritz vectors, by e, mu_k^2 moves by some e s_d^2. A step keeps directions whose squared
-  /// sine to the others is 1e-6, and knows what is left of them to u / 1e-6, of two in a row to u / 1e-12.
+  /// orthonormal, or not of Ritz vectors, by e, mu_k^2 moves by e s_d^2. V is made orthonormal at the end, turned to
+  /// Ritz vectors and stored, J V likewise: two roundings of four directions each in both, e <= 16 u twice.
   double ritz(std::int64_t k) const {
-    return s_(k) - std::sqrt(std::max(0.0, square(s_(k)) - u_ / 1e-12 * square(top()))) + quotient(s_(k));
+    return s_(k) - std::sqrt(std::max(0.0, square(s_(k)) - 32 * u_ * square(top()))) + quotient(s_(k));
   }
 
   /// The residual r = |J^T u - mu v|: rounding J v moves J^T u by u s_d, rounding the product by u (mu + r), mu^2 by

@@ -26,6 +26,7 @@ class NetworkOnDevice {
   }
 
   const Network& network() const { return network_; }
+  Network& network() { return network_; }
   ParameterSet parameters() const { return {values_, buffers_}; }
   Context& context() const { return *context_; }
   Arena& arena() { return arena_; }

@@ -116,6 +116,29 @@ TEST_P(SingularBlocksTest, FindTheSmallestValues) {
   }
 }
 
+// After few steps too, where directions of a step were nearly dependent. V and J V are rounded twice, four directions
+// each: V V^T is off by 16 u at most and mu_k^2 by twice that times s_d^2.
+TEST_P(SingularBlocksTest, ValuesAreRitzValuesOfOrthonormalDirections) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const std::int64_t block : {2, 4}) {
+      auto engine = test_engine(11);
+      const std::int64_t n = on_cpu() ? 100 : 4, d = 7;
+      std::vector<MatrixXd> matrices;
+      for (std::int64_t i = 0; i < n; ++i)
+        matrices.push_back(rounded(with_singular_values(d, geometric_spectrum(d, 1, 1e5), engine), dtype));
+      const Found got = find(matrix_jacobian(matrices, dtype), random_matrix(n * block, d, 4), {1, 0, block});
+      const double u = unit_roundoff(dtype);
+      for (std::int64_t i = 0; i < n; ++i) {
+        const MatrixXd v = block_rows(got.direction, i * block, block);
+        EXPECT_LE((v * v.transpose() - MatrixXd::Identity(block, block)).norm(), 16 * u);
+        const VectorXd s = singular_values_of(matrices[static_cast<std::size_t>(i)]);
+        for (std::int64_t k = 0; k < block; ++k)
+          EXPECT_GE(got.values(i, k) * got.values(i, k), s(k) * s(k) - 32 * u * s(d - 1) * s(d - 1)) << k;
+      }
+    }
+  }
+}
+
 // One direction without a preconditioner is the iteration of lobpcg.{cpp,cu}, to the last bit.
 TEST_P(SingularBlocksTest, OneDirectionIsTheIterationOfOneVector) {
   for (const DType dtype : {DType::f32, DType::f64}) {

@@ -57,7 +57,15 @@ void finish_block(Ops& ops, Arena& arena, const JacobianOperator& jacobian, cons
   const Tensor mu = estimate.ritz_values.reshaped({rows}), distance = estimate.ritz_distances.reshaped({rows});
   const Tensor w = arena.allocate(dtype, {rows, d}), jv = arena.allocate(dtype, {rows, outputs});
   const Tensor h = arena.allocate(DType::f64, {rows}), scale = arena.allocate(dtype, {rows});
+  // Value k >= s_k is Cauchy's theorem on Ritz values of orthonormal directions, which the steps leave so up to what
+  // they count as independent: once more, in the span of V alone.
+  const Tensor none = arena.allocate(dtype, {2 * rows, d}), no_image = arena.allocate(dtype, {2 * rows, outputs});
+  ops.fill(none, 0);
+  ops.fill(no_image, 0);
+  orthonormalize(ops, arena, direction, block);
   jacobian.apply(ops, arena, jv, direction);
+  ops.lobpcg_block_update(direction, none.slice_rows(0, rows), jv, no_image.slice_rows(0, rows),
+                          none.slice_rows(rows, rows), no_image.slice_rows(rows, rows), block);
   jacobian.apply_transpose(ops, arena, w, jv);
   estimate.passes.apply += block;
   estimate.passes.transpose += block;

@@ -181,6 +181,7 @@ void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent
 
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x,
                       PassMode mode) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
@@ -191,6 +192,7 @@ void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterS
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tangent_pass,
                       const ParameterSet& parameters, Tensor x, Tensor tangents, const TangentLayout& layout,
                       PassMode mode) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
@@ -202,6 +204,7 @@ void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tan
 
 void Network::push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
                    const TangentLayout& layout) const {
+  const MathScope math(ops, math_.jacobian.value_or(ops.math_mode()));
   tangent_pass.layout = layout;
   tangent_pass.input = tangents;
   run(ops, arena, nullptr, &tangent_pass, pass);
@@ -209,6 +212,7 @@ void Network::push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const Prim
 
 void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& parameters, Tensor x,
                        PassMode mode) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows{x.rows(), 0, 0, 0};
   const Frame frame{ops, arena, dtype_, mode, rows, parameters, true};
@@ -222,6 +226,7 @@ void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& par
 
 void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& pass, Tensor tangents,
                            const TangentLayout& layout) const {
+  const MathScope math(ops, math_.jacobian.value_or(ops.math_mode()));
   if (pass.mode == PassMode::training && has_batch_norm()) throw InvalidArgument(kTangentsNeedInference);
   const std::int64_t mark = arena.mark();
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
@@ -235,6 +240,7 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
 
 void Network::pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
                            const TangentLayout& layout) const {
+  const MathScope math(ops, math_.jacobian.value_or(ops.math_mode()));
   pull(ops, arena, x, pass, nullptr, cotangents, layout, {});
 }
 
@@ -254,6 +260,7 @@ PrimalPass Network::slice(const PrimalPass& pass, std::int64_t first, std::int64
 void Network::reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,
                                Tensor tangent_cotangent, Tensor grad_parameters, bool accumulate) const {
   if (!piecewise_linear()) throw InvalidArgument("reverse_tangents: the network is not piecewise linear; use reverse");
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   ReverseRequest request;
   request.grad_parameters = grad_parameters;
   request.accumulate_parameters = accumulate;
@@ -279,6 +286,7 @@ void Network::pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, con
 
 void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
                       Tensor tangent_cotangent, const ReverseRequest& request) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows = rows_of(pass, tangent_pass);
   const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, true};

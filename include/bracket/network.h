@@ -16,6 +16,7 @@
 
 #include "bracket/activation.h"
 #include "bracket/image_shape.h"
+#include "bracket/math_mode.h"
 #include "bracket/memory.h"
 #include "bracket/random.h"
 #include "bracket/tensor.h"
@@ -246,6 +247,12 @@ struct ReverseRequest {
   bool accumulate_parameters = false;
 };
 
+/// Math modes of a network's passes; absent: that of the context.
+struct NetworkMath {
+  std::optional<MathMode> passes;    ///< forward, evaluate, reverse; the fused forward takes its tangents along
+  std::optional<MathMode> jacobian;  ///< push, push_through, pull_through: products with the Jacobian
+};
+
 class Network {
  public:
   /// Checks the specification; throws InvalidArgument naming the layer.
@@ -256,6 +263,8 @@ class Network {
 
   const NetworkSpec& spec() const noexcept { return spec_; }
   DType dtype() const noexcept { return dtype_; }
+  const NetworkMath& math() const noexcept { return math_; }
+  void set_math(const NetworkMath& math) noexcept { math_ = math; }  ///< of the passes from now on
   std::int64_t input_size() const noexcept { return spec_.input_size; }
   std::int64_t output_size() const noexcept;
   /// The shape of an output row where it is an image.
@@ -320,6 +329,7 @@ class Network {
 
   NetworkSpec spec_;
   DType dtype_;
+  NetworkMath math_;
   std::int64_t value_elements_ = 0;
   std::int64_t buffer_elements_ = 0;
   std::vector<ParameterInfo> infos_;

@@ -8,7 +8,8 @@
 //   tf32x3   x = big + small + rest, big = tf32(x), small = tf32(x - big), |rest| <= 2^-22 |x|;
 //            a b ~ small big + big small + big big: what is left out is below 3 2^-22 |a b|. The instruction cuts its
 //            sums off instead of rounding them, so each step starts at 0 and is added to the fp32 sum outside it
-//            (Ootomo and Yokota, 2203.03341): 4 additions per lane beside 3 instructions.
+//            (Ootomo and Yokota, 2203.03341): 4 additions per lane beside 3 instructions. An infinite operand makes its
+//            products NaN, as inf - inf.
 //   bf16     operands are stored in fp32 and rounded on the way to the instruction: shared memory is read as often as
 //            for tf32 per element of p, which makes it the bound (48 loads per 16 instructions of a 64 x 32 warp tile).
 #pragma once
