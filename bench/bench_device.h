@@ -21,6 +21,7 @@ class CudaStopwatch {
   /// Records what `queue` puts on the stream as a graph instead of running it.
   virtual void capture(const std::function<void()>& queue) = 0;
   virtual double graph_seconds() = 0;  ///< of one launch of the captured graph
+  virtual void allocate_and_free(std::int64_t bytes) = 0;  ///< by cudaMallocAsync and cudaFreeAsync on the stream
 };
 
 /// Only in builds with CUDA. Throws CudaError.

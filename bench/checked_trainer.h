@@ -8,8 +8,8 @@
 namespace bracket::bench {
 
 /// A forward pass through five layers of K <= 128 rounds by up to 5 K u = 4e-5; a residual of the penalty is the
-/// difference of two such numbers and enters squared, and a gradient norm carries the second derivatives of all layers: a
-/// factor of ten. The longer sums of image networks round at random, and no more (measured: 2e-7).
+/// difference of two such numbers and enters squared, and a gradient norm carries the second derivatives of all layers:
+/// a factor of ten. The longer sums of image networks round at random, and no more (measured: 2e-7).
 inline constexpr double kAllowedFirstStepError = 4e-4;
 
 struct CheckedTrainer {

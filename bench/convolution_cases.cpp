@@ -2,6 +2,7 @@
 // are transposed: their forward is the case "conv2d_reverse_data", and the reverse. Checked against loops in double.
 #include <array>
 #include <cstddef>
+#include <span>
 #include <utility>
 
 #include "bench/op_case.h"
@@ -110,22 +111,35 @@ constexpr std::array kDirections = {Direction{"conv2d_forward", forward},
                                     Direction{"conv2d_reverse_data", reverse_data},
                                     Direction{"conv2d_reverse_weights", reverse_weights}};
 
+/// Also in the math modes that only GPUs have: a layer of each kind, E3, E6 and G2.
+constexpr std::array kTensorLayers = {kLayers[2], kLayers[5], kLayers[8]};
+
+void register_layers(std::span<const Layer> layers, const Direction& direction, MathMode mode,
+                     std::vector<BenchDevice>& devices) {
+  for (const Layer& layer : layers) {
+    const Convolution& m = layer.map;
+    OpCase op;
+    op.math = mode;
+    op.gpu_only = mode != MathMode::fp32;
+    op.name = std::string(direction.name) + "/" + layer.name + "_" + std::to_string(kBatch) + "x" +
+              std::to_string(m.in_height) + "x" + std::to_string(m.in_width) + "x" + std::to_string(m.in_channels) +
+              "_to_" + std::to_string(m.out_channels) + "_k" + std::to_string(m.kernel) + "s" +
+              std::to_string(m.stride);
+    op.flops = 2.0 * static_cast<double>(kBatch * m.out_columns() * m.weight_columns());
+    op.bytes = static_cast<double>((kBatch * (m.in_columns() + m.out_columns()) + m.out_channels * m.weight_columns()) *
+                                   dtype_bytes(op.dtype));
+    op.make = [make = direction.make, m](Operands& operands) { return make(operands, m); };
+    register_case(op, devices);
+  }
+}
+
 }  // namespace
 
 void register_convolution_cases(std::vector<BenchDevice>& devices) {
   for (const Direction& direction : kDirections) {
-    for (const Layer& layer : kLayers) {
-      const Convolution& m = layer.map;
-      OpCase op;
-      op.name = std::string(direction.name) + "/" + layer.name + "_" + std::to_string(kBatch) + "x" +
-                std::to_string(m.in_height) + "x" + std::to_string(m.in_width) + "x" + std::to_string(m.in_channels) +
-                "_to_" + std::to_string(m.out_channels) + "_k" + std::to_string(m.kernel) + "s" +
-                std::to_string(m.stride);
-      op.flops = 2.0 * static_cast<double>(kBatch * m.out_columns() * m.weight_columns());
-      op.bytes = static_cast<double>(
-          (kBatch * (m.in_columns() + m.out_columns()) + m.out_channels * m.weight_columns()) * dtype_bytes(op.dtype));
-      op.make = [make = direction.make, m](Operands& operands) { return make(operands, m); };
-      register_case(op, devices);
+    register_layers(kLayers, direction, MathMode::fp32, devices);
+    for (const MathMode mode : {MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
+      register_layers(kTensorLayers, direction, mode, devices);
     }
   }
 }

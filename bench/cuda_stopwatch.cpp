@@ -67,6 +67,12 @@ class EventStopwatch final : public CudaStopwatch {
     return seconds([this] { require(cudaGraphLaunch(graph_, stream_), "launching a graph"); });
   }
 
+  void allocate_and_free(std::int64_t bytes) override {
+    void* memory = nullptr;
+    require(cudaMallocAsync(&memory, static_cast<std::size_t>(bytes), stream_), "cudaMallocAsync");
+    require(cudaFreeAsync(memory, stream_), "cudaFreeAsync");
+  }
+
  private:
   void drop_graph() {
     if (graph_ != nullptr) static_cast<void>(cudaGraphExecDestroy(graph_));

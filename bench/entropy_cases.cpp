@@ -1,8 +1,9 @@
-// The log-volume of the DCGAN-32 generator (128 latents, 3,072 outputs) and its gradient in parameters and latents, as a
-// training step needs them: every estimator the trainer has, beside the exact one. 64 samples on a GPU, 4 on a CPU.
+// The log-volume of the DCGAN-32 generator (128 latents, 3,072 outputs) and its gradient in parameters and latents, as
+// a training step needs them: every estimator the trainer has, beside the exact one. 64 samples on a GPU, 4 on a CPU.
 //
-// A product with J or J^T is one pass of a sample through the generator: 102 million multiplications and additions each.
-// Counters: passes per sample, flops of them (the vector algebra of the estimator, the Gram matrix above all, is extra).
+// A product with J or J^T is one pass of a sample through the generator: 102 million multiplications and additions
+// each. Counters: passes per sample, flops of them (the vector algebra of the estimator, the Gram matrix above all, is
+// extra).
 #include <benchmark/benchmark.h>
 
 #include <array>

@@ -1,4 +1,5 @@
-// Dense layers on the shapes of the 2-D presets: rows x inputs x outputs. Checked against a plain triple loop.
+// Dense layers on the shapes of the 2-D presets: rows x inputs x outputs. Checked against a plain triple loop. On GPUs
+// also in the other math modes, beside fp32, and on shapes that fill one, for which the CPU in f64 is quicker to ask.
 #include <array>
 #include <cstddef>
 #include <utility>
@@ -20,10 +21,16 @@ constexpr std::array kShapes = {
     Shape{384, 64, 1},    Shape{384, 1, 48},          Shape{384, 48, 48}, Shape{384, 48, 38},
 };
 
-/// c[m, n] = sum over k of a(i, k) b(k, j).
+/// A preset's layer of either kind, one wave of tiles, and many.
+constexpr std::array kTensorShapes = {Shape{800, 100, 100}, Shape{384, 64, 64}, Shape{1024, 1024, 1024},
+                                      Shape{8192, 1024, 1024}};
+constexpr double kMostLooped = 1e8;  // multiply-adds: about a second
+
+/// c[m, n] = sum over k of a(i, k) b(k, j); empty where that takes too long.
 template <class A, class B>
 std::vector<double> product(std::int64_t m, std::int64_t n, std::int64_t depth, const A& a, const B& b) {
   std::vector<double> c;
+  if (static_cast<double>(m * n * depth) > kMostLooped) return c;
   c.reserve(static_cast<std::size_t>(m * n));
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < n; ++j) {
@@ -79,21 +86,33 @@ constexpr std::array kDirections = {Direction{"linear_forward", forward},
                                     Direction{"linear_reverse_data", reverse_data},
                                     Direction{"linear_reverse_weights", reverse_weights}};
 
+OpCase make_case(const Direction& direction, const Shape& shape, DType dtype) {
+  const auto [rows, in, out, both] = shape;
+  OpCase op;
+  op.name =
+      std::string(direction.name) + "/" + std::to_string(rows) + "x" + std::to_string(in) + "x" + std::to_string(out);
+  op.dtype = dtype;
+  op.flops = 2.0 * static_cast<double>(rows * in * out);
+  op.bytes = static_cast<double>((rows * (in + out) + in * out) * dtype_bytes(dtype));
+  op.make = [make = direction.make, shape](Operands& operands) { return make(operands, shape); };
+  return op;
+}
+
 }  // namespace
 
 void register_linear_cases(std::vector<BenchDevice>& devices) {
   for (const Direction& direction : kDirections) {
     for (const Shape& shape : kShapes) {
-      for (const DType dtype : {DType::f32, DType::f64}) {
-        if (dtype == DType::f64 && !shape.both_precisions) continue;
-        const auto [rows, in, out, both] = shape;
-        OpCase op;
-        op.name = std::string(direction.name) + "/" + std::to_string(rows) + "x" + std::to_string(in) + "x" +
-                  std::to_string(out);
-        op.dtype = dtype;
-        op.flops = 2.0 * static_cast<double>(rows * in * out);
-        op.bytes = static_cast<double>((rows * (in + out) + in * out) * dtype_bytes(dtype));
-        op.make = [make = direction.make, shape](Operands& operands) { return make(operands, shape); };
+      register_case(make_case(direction, shape, DType::f32), devices);
+      if (shape.both_precisions) register_case(make_case(direction, shape, DType::f64), devices);
+    }
+    for (const Shape& shape : kTensorShapes) {
+      for (const MathMode mode : {MathMode::fp32, MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
+        // The presets' fp32 cases are there already.
+        if (mode == MathMode::fp32 && shape.rows < 1024) continue;
+        OpCase op = make_case(direction, shape, DType::f32);
+        op.math = mode;
+        op.gpu_only = true;
         register_case(op, devices);
       }
     }

@@ -60,7 +60,13 @@ double worst_error(const std::vector<double>& actual, const std::vector<double>&
 /// sqrt(K) u / 12, which is 1.3e-6 in f32 for the longest sums (65,536 pixels in the weight gradient of a convolution)
 /// and 1.4e-7 for those of the 2-D presets. The remaining factor is for chains of pointwise functions with derivatives
 /// up to e^4 (the staircase's steepness) on short sums.
-double gate(DType dtype) { return dtype == DType::f32 ? 1e-5 : 2e-14; }
+/// Two operands rounded to b bits change a product by 0.6 2^-b of it (root mean square), and these errors add like the
+/// products themselves: a share of 0.6 2^-b, 3e-4 for 11 bits and 2.3e-3 for 8. tf32x3 is as exact as fp32.
+double gate(const OpCase& op) {
+  if (op.math == MathMode::tf32) return 2e-3;
+  if (op.math == MathMode::bf16) return 2e-2;
+  return op.dtype == DType::f32 ? 1e-5 : 2e-14;
+}
 
 struct Prepared {
   std::unique_ptr<Operands> operands;
@@ -95,6 +101,7 @@ Prepared prepare(const OpCase& op, Context& context) {
   Prepared prepared;
   prepared.operands = std::make_unique<Operands>(context, op.dtype);
   prepared.work = op.make(*prepared.operands);
+  const MathScope scope(context.ops(), op.math);
   prepared.work.run(context.ops());
   const auto expected = expectations(op, prepared.work);
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -114,15 +121,16 @@ void time_on_cuda(benchmark::State& state, CudaStopwatch& stopwatch, const std::
 
 void run_case(benchmark::State& state, const OpCase& op, BenchDevice& device, std::shared_ptr<Prepared>& kept) {
   if (!kept) kept = std::make_shared<Prepared>(prepare(op, *device.context));
-  if (!(kept->error <= gate(op.dtype))) {
+  if (!(kept->error <= gate(op))) {
     std::array<char, 128> text{};
     std::snprintf(text.data(), text.size(), "wrong result: error %.3g of the largest value, allowed %.3g", kept->error,
-                  gate(op.dtype));
+                  gate(op));
     report_failure(op.name + " on " + device.name + ": " + text.data());
     state.SkipWithError(text.data());
     return;
   }
   Ops& ops = device.context->ops();
+  const MathScope scope(ops, op.math);
   const auto call = [&] { kept->work.run(ops); };
   if (device.stopwatch) {
     time_on_cuda(state, *device.stopwatch, call);
@@ -188,7 +196,9 @@ std::vector<double> Operands::values(const Tensor& x) const { return download(op
 
 void register_case(const OpCase& op, std::vector<BenchDevice>& devices) {
   for (BenchDevice& device : devices) {
-    const std::string name = op.name + "/" + dtype_name(op.dtype) + "/" + device.name;
+    if (op.gpu_only && !device.stopwatch) continue;
+    const std::string precision = op.math == MathMode::fp32 ? dtype_name(op.dtype) : math_mode_name(op.math);
+    const std::string name = op.name + "/" + precision + "/" + device.name;
     auto kept = std::make_shared<std::shared_ptr<Prepared>>();
     auto* const bench = benchmark::RegisterBenchmark(name.c_str(), [op, &device, kept](benchmark::State& state) {
       try {

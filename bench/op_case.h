@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "bench/bench_device.h"
+#include "bracket/math_mode.h"
 #include "kernels/ops.h"
 
 namespace bracket::bench {
@@ -62,6 +63,8 @@ struct OpCase {
   DType dtype = DType::f32;
   double flops = 0;  ///< of one call; 0: the case is bound by memory, see `bytes`
   double bytes = 0;  ///< read and written by one call at least, each operand once
+  MathMode math = MathMode::fp32;
+  bool gpu_only = false;
   std::function<Work(Operands&)> make;
 };
 
@@ -74,6 +77,7 @@ void register_entropy_cases(std::vector<BenchDevice>& devices);
 void register_jacobian_cases(std::vector<BenchDevice>& devices);
 void register_layer_cases(std::vector<BenchDevice>& devices);
 void register_step_cases(std::vector<BenchDevice>& devices);
+void register_memory_cases(std::vector<BenchDevice>& devices);
 void register_training_cases(std::vector<BenchDevice>& devices);
 
 /// Records a wrong result or an exception; `failure_count` decides the exit status.

@@ -16,34 +16,56 @@ namespace {
 
 struct TrainingCase {
   const char* preset;
-  const char* data;  ///< name of a density; null: normal rows of the shape of the 8 x 8 digits
+  const char* data;            ///< name of a density; null: rows or images of random numbers
+  std::int64_t side = 0;       ///< of images of three channels; 0: normal rows of the shape of the 8 x 8 digits
+  std::int64_t cpu_batch = 0;  ///< 0: the preset's, as on a GPU
 };
-constexpr std::array kCases = {TrainingCase{"toy-a", "25gaussians"}, TrainingCase{"toy-b", "25gaussians"},
-                               TrainingCase{"calibrated-2d", "25gaussians"}, TrainingCase{"vectors", nullptr}};
+constexpr std::array kCases = {TrainingCase{"toy-a", "25gaussians"},         TrainingCase{"toy-b", "25gaussians"},
+                               TrainingCase{"calibrated-2d", "25gaussians"}, TrainingCase{"vectors", nullptr},
+                               TrainingCase{"cifar10-ii", nullptr, 32, 8},   TrainingCase{"faces-64", nullptr, 64, 2}};
 constexpr std::uint64_t kSeed = 0;
 
 constexpr int kStepsPerEventPair = 10;
 constexpr int kWarmUpSteps = 100;
+constexpr int kImageWarmUpSteps = 2;
+constexpr int kPhaseSteps = 5;
 
 Dataset dataset_of(const TrainingCase& training) {
   if (training.data != nullptr) return Dataset::open(training.data);
-  constexpr std::int64_t rows = 1797, cols = 64;
   std::mt19937_64 engine(7);
+  if (training.side > 0) {
+    constexpr std::int64_t kImages = 256;
+    const ImageShape shape{3, training.side, training.side};
+    std::vector<std::uint8_t> pixels(static_cast<std::size_t>(kImages * shape.size()));
+    for (std::uint8_t& pixel : pixels) pixel = static_cast<std::uint8_t>(engine() >> 56);
+    return Dataset::from_images(pixels, shape, kImages);
+  }
+  constexpr std::int64_t rows = 1797, cols = 64;
   std::normal_distribution<double> distribution;
   std::vector<double> values(static_cast<std::size_t>(rows * cols));
   for (double& value : values) value = static_cast<double>(static_cast<float>(distribution(engine)));
   return Dataset::from_rows(values, rows, cols);
 }
 
+/// On the CPU, and where the step is compared with double precision, a small batch says as much.
+CheckedTrainer prepare(const TrainingCase& training, Context& context) {
+  const Dataset data = dataset_of(training);
+  const TrainerConfig config = make_preset(training.preset, data, kSeed);
+  TrainerConfig small = config;
+  if (training.cpu_batch > 0) small.batch_size = training.cpu_batch;
+  CheckedTrainer checked = checked_trainer(context, small, data);
+  if (context.device().kind != DeviceKind::cpu && small.batch_size != config.batch_size) {
+    checked.trainer.reset();
+    checked.trainer = std::make_unique<Trainer>(context, config, data);
+  }
+  checked.trainer->run(training.side > 0 ? kImageWarmUpSteps : kWarmUpSteps);
+  checked.trainer->reports();
+  return checked;
+}
+
 void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice& device,
               std::shared_ptr<CheckedTrainer>& kept) {
-  if (!kept) {
-    const Dataset data = dataset_of(training);
-    kept = std::make_shared<CheckedTrainer>(
-        checked_trainer(*device.context, make_preset(training.preset, data, kSeed), data));
-    kept->trainer->run(kWarmUpSteps);
-    kept->trainer->reports();
-  }
+  if (!kept) kept = std::make_shared<CheckedTrainer>(prepare(training, *device.context));
   if (!(kept->error <= kAllowedFirstStepError)) {
     std::array<char, 128> text{};
     std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error,
@@ -62,6 +84,9 @@ void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice
   }
   trainer.reports();  // throws Diverged: a time of steps that did nothing is no time
   state.counters["error"] = kept->error;
+  for (const PhaseTime& phase : trainer.time_phases(kPhaseSteps))
+    state.counters[phase.name + " ms"] = phase.milliseconds;
+  state.counters["batch"] = static_cast<double>(trainer.config().batch_size);
   state.counters["arena_KiB"] = static_cast<double>(trainer.memory_plan().step) / 1024;
 }
 

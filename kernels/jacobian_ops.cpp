@@ -40,6 +40,20 @@ void Ops::log_volume(Tensor h, Tensor deficiency, Tensor values, double toleranc
   do_log_volume(h, deficiency, values, tolerance);
 }
 
+void Ops::rank_threshold(Tensor h, Tensor scale, Tensor deficient, Tensor mu, Tensor largest, double tolerance) {
+  const OperandCheck check("rank_threshold", "scale", scale);
+  check.present("largest", largest);
+  check.f64_vector("largest", largest, largest.rows());
+  check.f64_vector("deficient", deficient, largest.rows());
+  check.vector("scale", scale, scale.rows());
+  if (largest.rows() > 0) check.divides("rows of largest", largest.rows(), "rows of scale", scale.rows());
+  check.f64_vector("h", h, scale.rows());
+  check.f64_vector("mu", mu, scale.rows());
+  check.range("tolerance", tolerance, 0, 1);
+  const DeviceScope scope(*this);
+  do_rank_threshold(h, scale, deficient, mu, largest, tolerance);
+}
+
 void Ops::normalize_rows(Tensor y, Tensor norm, Tensor x) {
   const OperandCheck check("normalize_rows", "x", x);
   check.matrix("x", x, x.rows(), x.cols());
@@ -75,38 +89,93 @@ void Ops::golub_kahan_right(Tensor basis, Tensor beta, Tensor w, Tensor alpha, s
   do_golub_kahan_right(basis, beta, w, alpha, step);
 }
 
-void Ops::bidiagonal(Tensor a, Tensor alpha, Tensor beta, Tensor lower) {
+void Ops::bidiagonal(Tensor a, Tensor alpha, Tensor beta) {
   const OperandCheck check("bidiagonal");
   check.f64_squares("a", a);
   check.present("alpha", alpha);
   check.f64_matrix("alpha", alpha, a.extent(0), alpha.cols());
   check.f64_matrix("beta", beta, a.extent(0), alpha.cols());
-  const std::int64_t most = alpha.cols() + (lower.absent() ? 0 : 1);
-  if (a.extent(1) < 1 || a.extent(1) > most)
-    check.fail("a is " + a.describe() + "; its blocks must have 1 to " + std::to_string(most) + " rows");
-  if (!lower.absent()) {
-    check.f64_vector("lower", lower, lower.rows());
-    if (a.extent(0) > 0) check.divides("rows of lower", lower.rows(), "rows of alpha", a.extent(0));
-  }
+  if (a.extent(1) < 1 || a.extent(1) > alpha.cols())
+    check.fail("a is " + a.describe() + "; its blocks must have 1 to " + std::to_string(alpha.cols()) + " rows");
   const DeviceScope scope(*this);
-  do_bidiagonal(a, alpha, beta, lower);
+  do_bidiagonal(a, alpha, beta);
 }
 
-void Ops::quadrature(Tensor sum, Tensor values, Tensor vectors, Tensor norm, Tensor weight, const SpectralFunction& f,
-                     Update update) {
-  const OperandCheck check("quadrature");
-  check.f64_squares("vectors", vectors);
-  const std::int64_t m = vectors.extent(0);
-  check.f64_matrix("values", values, m, vectors.extent(1));
-  check.f64_vector("sum", sum, m);
-  check.f64_vector("norm", norm, m);
-  if (!weight.absent()) check.f64_vector("weight", weight, m);
+void Ops::quadrature_rules(Tensor nodes, Tensor shares, Tensor alpha, Tensor beta, Tensor lower, Tensor workspace) {
+  const OperandCheck check("quadrature_rules");
+  check.present("alpha", alpha);
+  const std::int64_t m = alpha.rows(), most = alpha.cols() + (lower.absent() ? 0 : 1);
+  check.f64_matrix("alpha", alpha, m, alpha.cols());
+  check.f64_matrix("beta", beta, m, alpha.cols());
+  check.present("nodes", nodes);
+  check.f64_matrix("nodes", nodes, nodes.rows(), nodes.cols());
+  check.f64_matrix("shares", shares, nodes.rows(), nodes.cols());
+  check.contiguous("nodes", nodes);
+  check.contiguous("shares", shares);
+  check.f64_vector("workspace", workspace, nodes.size());
+  if (nodes.rows() < 1 || nodes.rows() > most)
+    check.fail("nodes is " + nodes.describe() + "; rules must have 1 to " + std::to_string(most) + " nodes");
+  if (m == 0 ? nodes.cols() != 0 : nodes.cols() == 0 || nodes.cols() % m != 0 || nodes.cols() / m > nodes.rows())
+    check.fail("nodes is " + nodes.describe() + "; it must have a column for each of 1 to " +
+               std::to_string(nodes.rows()) + " rules of " + std::to_string(m) + " rows");
+  if (!lower.absent()) {
+    check.f64_vector("lower", lower, lower.rows());
+    if (m > 0) check.divides("rows of lower", lower.rows(), "rows of alpha", m);
+    if (nodes.cols() != m) check.fail("lower is " + lower.describe() + " but there is more than one rule per row");
+  }
+  check.distinct("nodes", nodes, "shares", shares);
+  check.distinct("nodes", nodes, "workspace", workspace);
+  check.distinct("shares", shares, "workspace", workspace);
+  const DeviceScope scope(*this);
+  do_quadrature_rules(nodes, shares, alpha, beta, lower, workspace);
+}
+
+namespace {
+
+void check_function(const OperandCheck& check, const SpectralFunction& f, double tolerance) {
   if (f.kind != SpectralFunction::Kind::logarithm && f.kind != SpectralFunction::Kind::power)
     check.fail("spectral function " + std::to_string(static_cast<int>(f.kind)) + " is not known");
   check.finite("exponent", f.exponent);
-  check.update(update);
+  check.range("tolerance", tolerance, 0, 1);
+}
+
+}  // namespace
+
+void Ops::quadrature(Tensor sum, Tensor zeros, Tensor nodes, Tensor shares, Tensor norm, Tensor weight,
+                     const SpectralFunction& f, double tolerance) {
+  const OperandCheck check("quadrature");
+  check.present("norm", norm);
+  const std::int64_t m = norm.rows();
+  check.f64_vector("norm", norm, m);
+  check.f64_vector("sum", sum, m);
+  check.f64_vector("zeros", zeros, m);
+  const std::int64_t rules = weight.absent() ? 1 : weight.rows();
+  if (!weight.absent()) check.f64_matrix("weight", weight, rules, m);
+  check.present("nodes", nodes);
+  check.f64_matrix("nodes", nodes, nodes.rows(), rules * m);
+  check.f64_matrix("shares", shares, nodes.rows(), rules * m);
+  check.contiguous("nodes", nodes);
+  check.contiguous("shares", shares);
+  check.at_least("rows of nodes", nodes.rows(), 1);
+  check_function(check, f, tolerance);
   const DeviceScope scope(*this);
-  do_quadrature(sum, values, vectors, norm, weight, f, update);
+  do_quadrature(sum, zeros, nodes, shares, norm, weight, f, tolerance);
+}
+
+void Ops::spectral_coefficients(Tensor coefficients, Tensor values, Tensor vectors, Tensor norm,
+                                const SpectralFunction& f, double tolerance) {
+  const OperandCheck check("spectral_coefficients", "coefficients", coefficients);
+  check.f64_squares("vectors", vectors);
+  const std::int64_t m = vectors.extent(0), k = vectors.extent(1);
+  check.f64_matrix("values", values, m, k);
+  check.matrix("coefficients", coefficients, m, coefficients.cols());
+  if (k < 1 || k > coefficients.cols())
+    check.fail("vectors is " + vectors.describe() + "; its blocks must have 1 to " +
+               std::to_string(coefficients.cols()) + " rows");
+  check.f64_vector("norm", norm, m);
+  check_function(check, f, tolerance);
+  const DeviceScope scope(*this);
+  do_spectral_coefficients(coefficients, values, vectors, norm, f, tolerance);
 }
 
 void Ops::singular_certificate(Tensor h, Tensor scale, Tensor mu, Tensor distance, Tensor w, Tensor v, Tensor jv,
@@ -126,7 +195,7 @@ void Ops::singular_certificate(Tensor h, Tensor scale, Tensor mu, Tensor distanc
 }
 
 void Ops::conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor residual, Tensor w, Tensor jp, Tensor norm,
-                                  double tolerance) {
+                                  double tolerance, Tensor energy) {
   const OperandCheck check("conjugate_gradient_step", "x", x);
   const std::int64_t m = x.rows(), d = x.cols();
   check.matrix("x", x, m, d);
@@ -142,8 +211,21 @@ void Ops::conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor residual,
   check.distinct("x", x, "p", p);
   check.distinct("r", r, "p", p);
   check.distinct("r", r, "w", w);
+  if (!energy.absent()) check.f64_vector("energy", energy, m);
   const DeviceScope scope(*this);
-  do_conjugate_gradient_step(x, r, p, residual, w, jp, norm, tolerance);
+  do_conjugate_gradient_step(x, r, p, residual, w, jp, norm, tolerance, energy);
+}
+
+void Ops::conjugate_direction(Tensor p, Tensor energy, Tensor z, Tensor r) {
+  const OperandCheck check("conjugate_direction", "p", p);
+  check.matrix("p", p, p.rows(), p.cols());
+  check.matrix("z", z, p.rows(), p.cols());
+  check.matrix("r", r, p.rows(), p.cols());
+  check.f64_vector("energy", energy, p.rows());
+  check.distinct("p", p, "z", z);
+  check.distinct("p", p, "r", r);
+  const DeviceScope scope(*this);
+  do_conjugate_direction(p, energy, z, r);
 }
 
 void Ops::random_signs(Tensor y, const RandomKey& key, const std::int64_t* counter) {
@@ -169,6 +251,18 @@ void Ops::project_rows(Tensor x, Tensor q, std::int64_t samples) {
   check.distinct("x", x, "q", q);
   const DeviceScope scope(*this);
   do_project_rows(x, q, samples);
+}
+
+void Ops::clear_rows(Tensor y, Tensor marks) {
+  const OperandCheck check("clear_rows", "y", y);
+  check.matrix("y", y, y.rows(), y.cols());
+  check.present("marks", marks);
+  check.f64_vector("marks", marks, marks.rows());
+  if (marks.rows() == 0 ? y.rows() != 0 : y.rows() % marks.rows() != 0)
+    check.fail("y is " + y.describe() + "; it must hold the same number of rows for each of " +
+               std::to_string(marks.rows()) + " marks");
+  const DeviceScope scope(*this);
+  do_clear_rows(y, marks);
 }
 
 void Ops::probe_mean(Tensor value, Tensor error, Tensor samples, double correction) {
@@ -199,7 +293,8 @@ void Ops::roulette_weights(Tensor weights, std::int64_t certain, double survival
   do_roulette_weights(weights, certain, survival, key, counter);
 }
 
-void Ops::leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Tensor gram_basis, Tensor inverse) {
+void Ops::leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Tensor gram_basis, Tensor inverse,
+                              Tensor forms) {
   const OperandCheck check("leave_one_out_trace");
   check.f64_squares("inverse", inverse);
   const std::int64_t n = inverse.extent(0), r = inverse.extent(1);
@@ -208,8 +303,9 @@ void Ops::leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Ten
   check.f64_squares("gram_basis", gram_basis, n, 2 * r);
   check.f64_vector("value", value, n);
   check.f64_vector("error", error, n);
+  if (!forms.absent()) check.f64_vector("forms", forms, n * r);
   const DeviceScope scope(*this);
-  do_leave_one_out_trace(value, error, gram_image, gram_basis, inverse);
+  do_leave_one_out_trace(value, error, gram_image, gram_basis, inverse, forms);
 }
 
 }  // namespace bracket

@@ -51,11 +51,12 @@ void Ops::lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv) {
   do_lobpcg_residual(r, w, v, jv);
 }
 
-void Ops::lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr) {
+void Ops::lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, Tensor largest) {
   const OperandCheck check("lobpcg_update", "v", v);
   check_update(check, v, p, jv, jp, r, jr);
+  if (!largest.absent()) check.f64_vector("largest", largest, v.rows());
   const DeviceScope scope(*this);
-  do_lobpcg_update(v, p, jv, jp, r, jr);
+  do_lobpcg_update(v, p, jv, jp, r, jr, largest);
 }
 
 void Ops::lobpcg_volume(Tensor h, Tensor scale, Tensor v, Tensor jv) {
@@ -69,12 +70,14 @@ void Ops::lobpcg_volume(Tensor h, Tensor scale, Tensor v, Tensor jv) {
   do_lobpcg_volume(h, scale, v, jv);
 }
 
-void Ops::lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block) {
+void Ops::lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block,
+                              Tensor largest) {
   const OperandCheck check("lobpcg_block_update", "v", v);
   check_update(check, v, p, jv, jp, r, jr);
   check_block(check, v, block);
+  if (!largest.absent()) check.f64_vector("largest", largest, v.rows() / block);
   const DeviceScope scope(*this);
-  do_lobpcg_block_update(v, p, jv, jp, r, jr, block);
+  do_lobpcg_block_update(v, p, jv, jp, r, jr, block, largest);
 }
 
 void Ops::lobpcg_block_order(Tensor v, Tensor jv, Tensor scale, Tensor h, Tensor mu, Tensor distance,

@@ -15,9 +15,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "bracket/activation.h"
+#include "bracket/math_mode.h"
 #include "bracket/random.h"
 #include "bracket/spectral_function.h"
 #include "bracket/tensor.h"
@@ -169,6 +171,13 @@ class UploadQueue {
   virtual void upload(void* device, std::int64_t bytes) = 0;
 };
 
+/// Queued work that was recorded once.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;  ///< queues it again, as one piece, on the device's stream
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -189,12 +198,21 @@ class Ops {
   /// Slots of `bytes` each. Throws OutOfMemory. The queue must be destroyed before these Ops.
   virtual std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) = 0;
   virtual void synchronize() = 0;
+  /// Records what `queue` queues, which does not run, as a CUDA graph. Null, and `queue` was not called, where the
+  /// device has no such thing: a CPU, the legacy default stream, a stream that the caller is capturing himself.
+  /// `queue` may neither take memory from the device nor wait, and what it queues may change between replays by what
+  /// device memory holds only. The first use of a kernel loads it, which a capture may refuse: run the work once
+  /// before. The recording must be destroyed before these Ops.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& /*queue*/) { return nullptr; }
   /// Makes the device current for the calling thread and returns what `leave_device` restores; only CUDA has such a
   /// state. Every checked method below runs between the two, so a caller's current device never changes.
   virtual int enter_device() { return 0; }
   virtual void leave_device(int /*previous*/) noexcept {}
   /// True for the dry run: addresses are fictitious, nothing may be read back.
   virtual bool planning() const noexcept { return false; }
+  /// How the linear and conv2d ops called from now on multiply f32; fp32 at first. See MathScope.
+  MathMode math_mode() const noexcept { return math_mode_; }
+  void set_math_mode(MathMode mode) noexcept { math_mode_ = mode; }
 
   void upload(Tensor y, const void* host);  ///< contiguous y of the same dtype as the host elements
   void download(void* host, Tensor x);      ///< contiguous x; waits
@@ -202,7 +220,7 @@ class Ops {
   void copy(Tensor y, Tensor x);                ///< same shape; dtypes may differ (converted); strided matrices allowed
   void axpy(Tensor y, double alpha, Tensor x);  ///< y += alpha x; strided matrices allowed
 
-  // ---- linear.{cpp,cu}: dense layers. x [r, in], w [out, in], y [r, out] --------------------------------------------
+  // ---- linear.{cpp,cu}, linear_sm80.cu: dense layers. x [r, in], w [out, in], y [r, out] ----------------------------
   void linear_forward(Tensor y, Tensor x, Tensor w);                                   ///< y = x w^T
   void linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update);     ///< grad_x (+)= grad_y w
   void linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update);  ///< grad_w (+)= grad_y^T x
@@ -304,43 +322,51 @@ class Ops {
   void scale_rows(Tensor y, Tensor x, Tensor scale, double factor);  ///< y_i = factor scale_i x_i; may alias
   void tile_identity(Tensor t, std::int64_t samples);                ///< t [samples K, K] = an identity per sample
 
-  // ---- lobpcg.{cpp,cu}: the smallest singular value of J [D, d] per sample, without J. v, r, p, w [n, d] are directions,
-  // ---- jv, jr, jp [n, D] their images J v, ...; see kernels/formula/rayleigh_ritz.h
+  // ---- lobpcg.{cpp,cu}: the smallest singular value of J [D, d] per sample, without J. v, r, p, w [n, d] are
+  // ---- directions, jv, jr, jp [n, D] their images J v, ...; see kernels/formula/rayleigh_ritz.h
   /// r_i = (w_i - mu^2 v_i) / |w_i - mu^2 v_i| with w = J^T J v and mu = |J v| / |v|; zero where it vanishes, NaN where
   /// v does. r may alias w.
   void lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv);
   /// v becomes the unit vector in the span of {v, r, p} with the smallest |J v|, p a unit vector (or zero) that spans
   /// with it what the update does; jv and jp follow by linearity. Vectors that depend on those before them are dropped
-  /// (a zero p starts). A sample with an element that is not finite becomes NaN.
-  void lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr);
+  /// (a zero p starts). A sample with an element that is not finite becomes NaN. largest f64[n], optional, is raised to
+  /// the largest |J x| of a unit vector x in that span.
+  void lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, Tensor largest = {});
   /// h = d log mu and scale = d / |J v|^2: the derivative of h with v held constant is <scale J v, d(J v)>. NaN where
   /// mu is zero. h, scale [n].
   void lobpcg_volume(Tensor h, Tensor scale, Tensor v, Tensor jv);
 
-  // ---- lobpcg_block.{cpp,cu}: the `block` smallest singular values, 1 to kMaxLobpcgBlock and d at most. Row i block + k
-  // ---- of v, p, r [n block, d] and of the images is direction k of sample i; see kernels/formula/block_ritz.h
-  /// As lobpcg_update: the v of a sample become the orthonormal Ritz vectors of its smallest |J v| in the span of its v,
-  /// p and r, |J v| ascending. A sample with an element that is not finite, or without `block` independent vectors,
+  // ---- lobpcg_block.{cpp,cu}: the `block` smallest singular values, 1 to kMaxLobpcgBlock and d at most. Row
+  // ---- i block + k of v, p, r [n block, d] and of the images is direction k of sample i; see formula/block_ritz.h
+  /// As lobpcg_update: the v of a sample become the orthonormal Ritz vectors of its smallest |J v| in the span of its
+  /// v, p and r, |J v| ascending. A sample with an element that is not finite, or without `block` independent vectors,
   /// becomes NaN.
-  void lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block);
+  void lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block,
+                           Tensor largest = {});
   /// Orders the rows of every sample by mu f64[n block], ascending, with what singular_certificate said of them: scale
   /// [n block], h and distance f64[n block]. Rounding puts equal values in any order.
   void lobpcg_block_order(Tensor v, Tensor jv, Tensor scale, Tensor h, Tensor mu, Tensor distance, std::int64_t block);
 
-  // ---- singular.{cpp,cu}: factors that never square a condition number, f64 whatever the dtype of J ------------------
+  // ---- singular.{cpp,cu}: factors that never square a condition number, f64 whatever the dtype of J -----------------
   /// T = L Q per sample by Householder reflections: t f64[n K, D], K <= D, becomes Q with orthonormal rows, l f64[n, K,
   /// K] lower triangular with a diagonal >= 0 (J = Q^T L^T is the QR factorisation where row k of T is column k of J).
   void lq_factor(Tensor l, Tensor t);
   /// One-sided Jacobi on the rows of A: values f64[n, K] ascending, vectors f64[n, K, K], row k the unit left singular
-  /// vector x with |x^T A| = value k and its largest component positive. `a` f64[n, K, K] is overwritten.
+  /// vector x with |x^T A| = value k and its largest component positive. `a` f64[n, K, K] is overwritten. Values
+  /// below 2^-450 of the largest are 0. NaN where an element is not finite, and where 40 sweeps, of which 6 to 10 are
+  /// usual, leave rows that are not orthogonal: nothing is known that does.
   void singular_values(Tensor values, Tensor vectors, Tensor a);
   /// h f64[n] = sum_k log s_k with s = values f64[n, K] ascending, -inf where deficiency f64[n], the number of s_k <=
   /// tolerance s_K (all K where s_K = 0), is positive; h NaN and deficiency 0 where a value is NaN.
   void log_volume(Tensor h, Tensor deficiency, Tensor values, double tolerance);
+  /// What counts as zero of the smallest singular values mu f64[n b], b per sample: mu <= tolerance largest_i makes h
+  /// f64[n b] = -inf and scale [n b] = 0; deficient f64[n] is their number. largest f64[n].
+  void rank_threshold(Tensor h, Tensor scale, Tensor deficient, Tensor mu, Tensor largest, double tolerance);
 
   // ---- golub_kahan.{cpp,cu}: J V = U B per row, B upper bidiagonal, without J. v_k is row i K + k of basis [m K, d];
   // ---- alpha f64[m, K] the diagonal of B, beta f64[m, K] the elements right of it; see kernels/formula/bidiagonal.h
-  /// y_i = x_i / |x_i|, norm f64[m] = |x_i|; zero where x is, NaN where it is not finite. y may alias x.
+  /// y_i = x_i / |x_i|, norm f64[m] = |x_i|; zero where x is, NaN where it is not finite. y may alias x. Here and below
+  /// norms are those of scaled elements where squares would leave the range of a double.
   void normalize_rows(Tensor y, Tensor norm, Tensor x);
   /// u <- (jv - beta_{k-1} u) / alpha_k and alpha_k = the norm of that, k = step; jv = J v_k. u is not read at step 0.
   /// What is below 8 roundings of |jv| counts as zero. u, jv [m, D].
@@ -349,27 +375,43 @@ class Ops {
   /// there is room for it. What is below 8 roundings of |w| counts as zero, as does beta_{d-1}; v_{k+1} then comes from
   /// the coordinate direction furthest from v_0 .. v_k. w [m, d] is overwritten.
   void golub_kahan_right(Tensor basis, Tensor beta, Tensor w, Tensor alpha, std::int64_t step);
-  /// a f64[m, k, k] = the transpose of the leading k x k block of B, k <= K. With `lower` f64[n], n dividing m: of B
-  /// extended by one row such that lower_i is an eigenvalue of B^T B (Gauss-Radau), k <= K + 1 of it; zero last element
-  /// where lower_i >= an eigenvalue of the block it extends, which then is no lower end of the spectrum.
-  void bidiagonal(Tensor a, Tensor alpha, Tensor beta, Tensor lower);
-  /// sum f64[m] (+)= weight_i norm_i^2 sum_j x_j0^2 f(s_j^2), (s, x) = values and vectors of `bidiagonal`: the
-  /// quadrature of v^T f(J^T J) v. Terms without weight are left out. weight f64[m] optional.
-  void quadrature(Tensor sum, Tensor values, Tensor vectors, Tensor norm, Tensor weight, const SpectralFunction& f,
-                  Update update);
+  void bidiagonal(Tensor a, Tensor alpha, Tensor beta);  ///< a f64[m, k, k] = (leading k x k block of B)^T, k <= K
+  /// Gauss rules of the spectral measures of m starts, by the QR of formula/bidiagonal_qr.h: column j m + i of nodes
+  /// and shares f64[k, m c] is the rule of row i with k - c + 1 + j nodes, 0 <= j < c. Nodes are the singular values of
+  /// the leading block of B, ascending; shares, whose sum is 1, the squared first components of its right singular
+  /// vectors. Zeros fill a column from its top. With `lower` f64[n], n dividing m, c = 1: Gauss-Radau, k <= K + 1, of B
+  /// extended by one row such that lower_i is an eigenvalue of B^T B; zero last element where lower_i >= an eigenvalue
+  /// of the block it extends, which then is no lower end of the spectrum. NaN where the block is not finite, or the QR
+  /// does not converge. workspace f64[k m c].
+  void quadrature_rules(Tensor nodes, Tensor shares, Tensor alpha, Tensor beta, Tensor lower, Tensor workspace);
+  /// sum f64[m] = norm_i^2 sum_j weight_ji sum_q share_q f(node_q^2) over the c rules of row i: the quadrature of v^T
+  /// f(J^T J) v where c = 1 and weight f64[c, m], optional then, is 1. Nodes <= tolerance times the largest of their
+  /// rule count as zero: zeros f64[m] is 1 where a rule with a weight has one with a share, else 0.
+  void quadrature(Tensor sum, Tensor zeros, Tensor nodes, Tensor shares, Tensor norm, Tensor weight,
+                  const SpectralFunction& f, double tolerance);
+  /// coefficients [m, K] = norm_i f(B^T B) e_1 by values f64[m, k] and vectors f64[m, k, k] of `bidiagonal`, zero
+  /// behind the first k: f(J^T J) v is the combination of the v_k with them. What counts as zero, as in `quadrature`,
+  /// is left out where f is infinite.
+  void spectral_coefficients(Tensor coefficients, Tensor values, Tensor vectors, Tensor norm, const SpectralFunction& f,
+                             double tolerance);
   /// Of the unit vector along v: mu f64[n] = |J v|, h f64[n] = dimension log mu, scale [n] = dimension / (mu^2 |v|^2),
-  /// and distance f64[n], an upper bound of min_k |s_k - mu|; w = J^T J v. h = -inf and scale = 0 where mu = 0.
+  /// and distance f64[n], an upper bound of min_k |s_k - mu|; w = J^T J v. h = -inf and scale = 0 where mu = 0. A scale
+  /// that is no normal number of its dtype becomes NaN.
   void singular_certificate(Tensor h, Tensor scale, Tensor mu, Tensor distance, Tensor w, Tensor v, Tensor jv,
                             double dimension);
 
   // ---- probes.{cpp,cu}: stochastic traces and what their derivatives need, per row ----------------------------------
   /// One step of conjugate gradients for J^T J x = b: w = J^T J p, jp = J p, residual f64[m] = |r| (updated), norm
-  /// f64[m] = |b|. Rows with residual <= tolerance norm, or |J p| = 0, are left as they are.
+  /// f64[m] = |b|. Rows with residual <= tolerance norm, or |J p| = 0, are left as they are. With `energy` f64[m] =
+  /// r^T T r, preconditioned: p is left to conjugate_direction; rows of energy <= 0 are left as they are.
   void conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor residual, Tensor w, Tensor jp, Tensor norm,
-                               double tolerance);
+                               double tolerance, Tensor energy = {});
+  /// p <- z + (r^T z / energy) p and energy f64[m] <- r^T z, z = T r; p <- z where energy is 0, as at the start.
+  void conjugate_direction(Tensor p, Tensor energy, Tensor z, Tensor r);
   void random_signs(Tensor y, const RandomKey& key, const std::int64_t* counter);  ///< +-1 by the top bit of the word
   /// x_i <- x_i - Q^T Q x_i per sample, twice; x [n P, d], q [n R, d] with orthonormal rows (or zero ones).
   void project_rows(Tensor x, Tensor q, std::int64_t samples);
+  void clear_rows(Tensor y, Tensor marks);  ///< rows of y [n P, c] become 0 where marks f64[n] > 0 for their sample
   /// value f64[n] = mean of samples f64[n P] per sample, error f64[n] = sqrt(correction s^2 / P), s^2 the variance with
   /// divisor P - 1; 0 where correction is, infinite for P = 1 otherwise.
   void probe_mean(Tensor value, Tensor error, Tensor samples, double correction);
@@ -378,9 +420,11 @@ class Ops {
   /// key: 64 bits, so that P_j down to 2^-60 are drawn as often as they say.
   void roulette_weights(Tensor weights, std::int64_t certain, double survival, const RandomKey& key,
                         const std::int64_t* counter);
-  /// Leave-one-out traces: gram_image, gram_basis f64[n, 2 R, 2 R] are the Gram matrices of J [X; Q] and of [X; Q], X
-  /// and Q holding R rows each, inverse f64[n, R, R] that of L in J^T J X = L Q (as rows). value, error f64[n].
-  void leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Tensor gram_basis, Tensor inverse);
+  /// Leave-one-out traces of A: gram_image, gram_basis f64[n, 2 R, 2 R] are [X; Q] A [X; Q]^T and [X; Q] [X; Q]^T, X
+  /// and Q holding R rows each, inverse f64[n, R, R] that of L in A X = L Q (as rows). value, error f64[n]. forms
+  /// f64[n R], optional, take the place of the first R diagonal elements of gram_image.
+  void leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Tensor gram_basis, Tensor inverse,
+                           Tensor forms = {});
 
   // ---- density.{cpp,cu}: layers of calibrated densities, on stacked rows --------------------------------------------
   /// y = [x, sin(x f^T), cos(x f^T)]; x [r, D], f [F, D], y [r, D + 2F].
@@ -463,6 +507,22 @@ class Ops {
 #define BRACKET_OP(...) virtual void do_##__VA_ARGS__ = 0;
 #include "kernels/ops_list.inc"
 #undef BRACKET_OP
+
+ private:
+  MathMode math_mode_ = MathMode::fp32;
+};
+
+/// Another math mode for a scope.
+class MathScope {
+ public:
+  MathScope(Ops& ops, MathMode mode) noexcept : ops_(ops), previous_(ops.math_mode()) { ops.set_math_mode(mode); }
+  ~MathScope() { ops_.set_math_mode(previous_); }
+  MathScope(const MathScope&) = delete;
+  MathScope& operator=(const MathScope&) = delete;
+
+ private:
+  Ops& ops_;
+  MathMode previous_;
 };
 
 }  // namespace bracket

@@ -96,10 +96,10 @@ inline auto members(const DataConfig& c) {
   return std::tie(flip, dequantise, device_bytes);
 }
 inline auto members(const TrainerConfig& c) {
-  const auto& [energy, generator, penalty, schedule, data, entropy, entropy_weight, entropy_reuse, ema_decay, batch_size,
-               energy_steps, total_steps, seed, dtype] = c;
-  return std::tie(energy, generator, penalty, schedule, data, entropy, entropy_weight, entropy_reuse, ema_decay, batch_size,
-                  energy_steps, total_steps, seed, dtype);
+  const auto& [energy, generator, penalty, schedule, data, entropy, entropy_weight, entropy_reuse, ema_decay,
+               batch_size, energy_steps, total_steps, seed, dtype] = c;
+  return std::tie(energy, generator, penalty, schedule, data, entropy, entropy_weight, entropy_reuse, ema_decay,
+                  batch_size, energy_steps, total_steps, seed, dtype);
 }
 
 #define BRACKET_TEST_EQUAL(Type) \

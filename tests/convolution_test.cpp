@@ -4,15 +4,15 @@
 #include <array>
 #include <cstddef>
 
-#include "ops_fixture.h"
+#include "convolution_fixture.h"
 
 namespace bracket::test {
 namespace {
 
-struct Shape {
-  std::int64_t rows;
-  Convolution map;
-};
+using Shape = ConvolutionShape;
+using Layer = ConvolutionLayer;
+using Reference = ConvolutionReference;
+using Runner = ConvolutionRunner;
 
 /// Every kernel from 1 to 5 with every stride from 1 to 3 and padding from 0 to 2, on images that are not square and
 /// mostly no multiple of the stride, with channel counts and rows in turn.
@@ -49,88 +49,9 @@ const std::vector<Shape>& special_shapes() {
   return shapes;
 }
 
-std::string text(const Shape& s) {
-  const Convolution& m = s.map;
-  return std::to_string(s.rows) + " rows of " + std::to_string(m.in_height) + " x " + std::to_string(m.in_width) +
-         " x " + std::to_string(m.in_channels) + " -> " + std::to_string(m.out_channels) + ", kernel " +
-         std::to_string(m.kernel) + ", stride " + std::to_string(m.stride) + ", padding " + std::to_string(m.padding);
-}
-
-/// A result in double, with the sum of |a| |b| (+ |c| when accumulating) and the number of products of each element.
-struct Expected {
-  HostMatrix value;
-  HostMatrix magnitude;
-  HostMatrix terms;
-
-  Expected(std::int64_t rows, std::int64_t cols, const HostMatrix* initial)
-      : value(rows, cols), magnitude(rows, cols), terms(rows, cols) {
-    if (!initial) return;
-    value = *initial;
-    for (std::size_t k = 0; k < value.values.size(); ++k) magnitude.values[k] = std::abs(value.values[k]);
-  }
-  void add(std::int64_t i, std::int64_t j, double product) {
-    value(i, j) += product;
-    magnitude(i, j) += std::abs(product);
-    terms(i, j) += 1;
-  }
-};
-
-/// Operands of one layer on the host, rounded to the dtype, and what the gradients start from.
-struct Layer {
-  HostMatrix x, w, grad_y, start_x, start_w;
-  Layer(const Shape& s, DType dtype)
-      : x(random_matrix(s.rows, s.map.in_columns(), 1).rounded(dtype)),
-        w(random_matrix(s.map.out_channels, s.map.weight_columns(), 2).rounded(dtype)),
-        grad_y(random_matrix(s.rows, s.map.out_columns(), 3).rounded(dtype)),
-        start_x(random_matrix(s.rows, s.map.in_columns(), 4).rounded(dtype)),
-        start_w(random_matrix(s.map.out_channels, s.map.weight_columns(), 5).rounded(dtype)) {}
-};
-
-/// A convolution is one trilinear form, the sum of grad_y[out] x[in] w[weight] over all terms; y, grad_x and grad_w
-/// are its derivatives.
-struct Reference {
-  Expected y, grad_x, grad_w;
-
-  Reference(const Shape& s, const Layer& layer, bool accumulate)
-      : y(s.rows, s.map.out_columns(), nullptr),
-        grad_x(s.rows, s.map.in_columns(), accumulate ? &layer.start_x : nullptr),
-        grad_w(s.map.out_channels, s.map.weight_columns(), accumulate ? &layer.start_w : nullptr) {
-    const Convolution& m = s.map;
-    const std::int64_t out_height = (m.in_height + 2 * m.padding - m.kernel) / m.stride + 1;
-    const std::int64_t out_width = (m.in_width + 2 * m.padding - m.kernel) / m.stride + 1;
-    for (std::int64_t i = 0; i < s.rows; ++i) {
-      for (std::int64_t out_y = 0; out_y < out_height; ++out_y) {
-        for (std::int64_t out_x = 0; out_x < out_width; ++out_x) {
-          for (std::int64_t ky = 0; ky < m.kernel; ++ky) {
-            for (std::int64_t kx = 0; kx < m.kernel; ++kx) {
-              const std::int64_t in_y = out_y * m.stride + ky - m.padding;
-              const std::int64_t in_x = out_x * m.stride + kx - m.padding;
-              if (in_y < 0 || in_y >= m.in_height || in_x < 0 || in_x >= m.in_width) continue;
-              const std::int64_t in = (in_y * m.in_width + in_x) * m.in_channels;
-              const std::int64_t out = (out_y * out_width + out_x) * m.out_channels;
-              add_tap(layer, i, out, in, (ky * m.kernel + kx) * m.in_channels, m);
-            }
-          }
-        }
-      }
-    }
-  }
-
-  void add_tap(const Layer& layer, std::int64_t i, std::int64_t out, std::int64_t in, std::int64_t weight,
-               const Convolution& m) {
-    for (std::int64_t o = 0; o < m.out_channels; ++o) {
-      for (std::int64_t c = 0; c < m.in_channels; ++c) {
-        y.add(i, out + o, layer.x(i, in + c) * layer.w(o, weight + c));
-        grad_x.add(i, in + c, layer.grad_y(i, out + o) * layer.w(o, weight + c));
-        grad_w.add(o, weight + c, layer.grad_y(i, out + o) * layer.x(i, in + c));
-      }
-    }
-  }
-};
-
 /// The limit of linear_test.cpp: a sum of K products in any order is within min(K + 1, 8 sqrt(K + 1)) u sum |a b| but
 /// for a probability of 2 K exp(-32), and 2 u covers the reference's own error. Zeros that padding adds are exact.
-void expect_close(const HostMatrix& actual, const Expected& expected, DType dtype, const std::string& what) {
+void expect_close(const HostMatrix& actual, const ProductReference& expected, DType dtype, const std::string& what) {
   ASSERT_EQ(actual.rows, expected.value.rows) << what;
   ASSERT_EQ(actual.cols, expected.value.cols) << what;
   for (std::int64_t i = 0; i < actual.rows; ++i) {
@@ -143,41 +64,6 @@ void expect_close(const HostMatrix& actual, const Expected& expected, DType dtyp
     }
   }
 }
-
-/// Runs the ops on a context. Results start as NaN, or as `initial` to accumulate onto.
-struct Runner {
-  Context& context;
-  Convolution map;
-  DType dtype;
-  std::int64_t padding = 0;
-
-  HostMatrix forward(const HostMatrix& x, const HostMatrix& w) const {
-    const DeviceTensor dx = upload(context, x, dtype, padding);
-    const DeviceTensor dw = upload(context, w, dtype, padding);
-    const DeviceTensor y = empty_matrix(context, dtype, x.rows, map.out_columns(), padding);
-    context.ops().conv2d_forward(y, dx, dw, map);
-    return download(context, y);
-  }
-  HostMatrix reverse_data(const HostMatrix& grad_y, const HostMatrix& w, const HostMatrix* initial = nullptr) const {
-    const DeviceTensor dy = upload(context, grad_y, dtype, padding);
-    const DeviceTensor dw = upload(context, w, dtype, padding);
-    const DeviceTensor grad_x = initial ? upload(context, *initial, dtype, padding)
-                                        : empty_matrix(context, dtype, grad_y.rows, map.in_columns(), padding);
-    context.ops().conv2d_reverse_data(grad_x, dy, dw, map, initial ? Update::accumulate : Update::overwrite);
-    return download(context, grad_x);
-  }
-  HostMatrix reverse_weights(const HostMatrix& grad_y, const HostMatrix& x, const HostMatrix* initial = nullptr) const {
-    const DeviceTensor dy = upload(context, grad_y, dtype, padding);
-    const DeviceTensor dx = upload(context, x, dtype, padding);
-    const DeviceTensor grad_w = initial ? upload(context, *initial, dtype, padding)
-                                        : empty_matrix(context, dtype, map.out_channels, map.weight_columns(), padding);
-    const std::int64_t elements = map.weights_workspace(x.rows);
-    const DeviceTensor workspace = elements > 0 ? empty(context, dtype, {elements}) : DeviceTensor();
-    context.ops().conv2d_reverse_weights(grad_w, dy, dx, map, initial ? Update::accumulate : Update::overwrite,
-                                         workspace);
-    return download(context, grad_w);
-  }
-};
 
 class ConvolutionTest : public OpsTest {
  protected:
@@ -234,9 +120,9 @@ TEST_P(ConvolutionTest, AdjointIdentity) {
 
 /// A transposed convolution by its own definition: every pixel of z lays its kernel, at its position times the stride,
 /// into an output that `output_padding` makes wider at the far ends. weights [z channels, k k output channels].
-Expected transposed_reference(const HostMatrix& z, const HostMatrix& weights, std::int64_t height, std::int64_t width,
-                              const Convolution& m) {
-  Expected result(z.rows, m.in_columns(), nullptr);
+ProductReference transposed_reference(const HostMatrix& z, const HostMatrix& weights, std::int64_t height,
+                                      std::int64_t width, const Convolution& m) {
+  ProductReference result(z.rows, m.in_columns(), nullptr);
   for (std::int64_t i = 0; i < z.rows; ++i) {
     for (std::int64_t pixel = 0; pixel < height * width; ++pixel) {
       for (std::int64_t tap = 0; tap < m.kernel * m.kernel; ++tap) {

@@ -42,7 +42,8 @@ TEST(EntropyChoice, EqualSingularValuesNeedOneStep) {
     EXPECT_LE(choice.candidates[i - 1].cost(), choice.candidates[i].cost());
 }
 
-// h - d log s_1 = sum log(s_k / s_1) is what min_singular misses, and no number of steps brings lobpcg nearer than that.
+// h - d log s_1 = sum log(s_k / s_1) is what min_singular misses, and no number of steps brings lobpcg nearer than
+// that.
 TEST(EntropyChoice, UnequalSingularValuesNeedAllOfThem) {
   const std::vector<double> scale = {0.5, 0.7, 1, 1.5, 2, 3, 4, 6};
   double missed = 0;

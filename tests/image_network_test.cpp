@@ -143,9 +143,30 @@ TEST_P(ImageNetworkGradients, OutputsAloneEqualThoseOfPasses) {
   expect_outputs_alone_equal_those_of_passes(n);
 }
 
+TEST_P(ImageNetworkGradients, PulledCotangentsEqualAReversePass) {
+  NetworkOnDevice n = network();
+  expect_pull_equals_reverse(n, 1e-12);
+}
+
+TEST_P(ImageNetworkGradients, TangentsAloneEqualAReversePass) {
+  NetworkOnDevice n = network();
+  expect_tangents_alone_equal_a_reverse_pass(n);
+}
+
 TEST_P(ImageNetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n = network();
   expect_gradients_accumulate(n);
+}
+
+// Every tap of every output pixel, padding included; a transposed convolution has the taps of its adjoint.
+TEST(ImageNetworkStructure, FlopsOfARowAreThoseOfItsProducts) {
+  const auto flops = [](NetworkSpec spec) { return Network(std::move(spec), DType::f32).flops_per_row(); };
+  EXPECT_EQ(flops(on_images({3, 5, 6}, {conv(2, 3, 2, 1)})), 2 * (3 * 3 * 2) * (3 * 9));
+  EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 4, 2, 1)})), 2 * (3 * 4 * 2) * (3 * 16));
+  EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 3, 2, 1, 1)})), 2 * (3 * 4 * 2) * (3 * 9));
+  EXPECT_EQ(flops(on_images(
+                {2, 4, 4}, {residual({conv(3, 3, 1, 1), AveragePoolSpec{2}}, {AveragePoolSpec{2}, conv(3, 1, 1, 0)})})),
+            2 * (4 * 4 * 3) * (2 * 9) + 2 * (2 * 2 * 3) * 2);
 }
 
 std::string case_name(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }
@@ -160,6 +181,7 @@ TEST_P(ImageNetworkDevices, FloatPassesFollowTheDoubleReference) {
   TestDevice reference("cpu");
   for (const Case& item : cases()) {
     NetworkOnDevice exact(reference.context(), item.spec, DType::f64), single(context(), item.spec, DType::f32);
+    expect_pull_equals_reverse(single, 1e-4);
     exact.set_values(single.values());
     exact.set_buffers(single.buffers());
     StackedFunctional f = functional(item.spec, exact.network().output_size(), true);

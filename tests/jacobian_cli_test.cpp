@@ -40,8 +40,9 @@ TEST_F(JacobianCli, ComparesTheEstimatorsOfASpecification) {
   const json one = json::parse(expect_success(command + " --seed 1 --pictures " + path("new/pictures")).out);
   EXPECT_EQ(one["inputs"], 4);
   EXPECT_EQ(one["outputs"], 7);
+  EXPECT_EQ(one["product_flops"], 2 * (4 * 9 + 9 * 7));
   EXPECT_NE(one["methods"][0]["value"], json::parse(expect_success(command + " --seed 2").out)["methods"][0]["value"]);
-  for (const char* name : {"accuracy.png", "spectrum.png"}) {
+  for (const char* name : {"log_volume.png", "smallest.png", "spectrum.png"}) {
     const std::string bytes = content(at("new/pictures") / name);
     EXPECT_GT(decode_png(bytes_of(bytes)).width(), 0);
   }

@@ -15,7 +15,8 @@ JacobianComparison compare(std::vector<MatrixXd> matrices, std::uint64_t seed = 
   const std::unique_ptr<Context> context = device.make_context(options);
   const CallbackJacobian jacobian = matrix_jacobian(std::move(matrices));
   return compare_jacobian_estimators(
-      *context, [&](Ops&, Arena&) { return std::make_unique<CallbackJacobian>(jacobian); }, seed);
+      *context, [&](Ops&, Arena&) { return std::make_unique<CallbackJacobian>(jacobian); },
+      2 * jacobian.inputs() * jacobian.outputs(), seed);
 }
 
 std::vector<MatrixXd> well_conditioned(std::int64_t n, std::int64_t d) {
@@ -102,17 +103,72 @@ TEST(JacobianComparisons, AreWrittenAndDrawn) {
     const nlohmann::json json = nlohmann::json::parse(to_json(c));
     EXPECT_EQ(json["methods"].size(), c.methods.size());
     EXPECT_EQ(json["samples"], n);
+    EXPECT_EQ(json["product_flops"], 2 * 2 * 5);
+    EXPECT_EQ(json["methods"][0]["flops"], 2 * 20);                // two columns
     EXPECT_EQ(json["methods"][0]["deviation"].is_null(), n == 1);  // of one sample there is none
-    EXPECT_GT(accuracy_picture(c).width(), 0);
     EXPECT_GT(spectrum_picture(c).width(), 0);
   }
+}
+
+JacobianMethod method(const char* quantity, std::int64_t products, double error, double milliseconds) {
+  JacobianMethod m{"family", "setting", quantity};
+  m.passes = {products, 0};
+  m.bias = error;
+  m.milliseconds = milliseconds;
+  return m;
+}
+
+// A quantity has a front of its own; so has each kind of cost.
+TEST(JacobianComparisons, HaveAFrontPerQuantityAndCost) {
+  JacobianComparison c;
+  c.methods = {method(kLogVolume, 10, 1, 5),       method(kSmallestVolume, 9, 0.5, 1), method(kLogVolume, 10, -2, 1),
+               method(kSmallestVolume, 10, -1, 2), method(kTrace, 20, kInfinity, 1),   method(kLogVolume, 11, -1, 4),
+               method(kSmallestVolume, 20, 0, 3)};
+  EXPECT_EQ(jacobian_fronts(c).by_products, (std::vector<bool>{true, true, false, false, false, false, true}));
+  EXPECT_EQ(jacobian_fronts(c).by_time, (std::vector<bool>{false, true, true, false, false, true, true}));
+  const nlohmann::json json = nlohmann::json::parse(to_json(c));
+  for (std::size_t i = 0; i < c.methods.size(); ++i) {
+    EXPECT_EQ(json["methods"][i]["on_front"], jacobian_fronts(c).by_products[i]) << i;
+    EXPECT_EQ(json["methods"][i]["on_front_by_time"], jacobian_fronts(c).by_time[i]) << i;
+  }
+  const std::string text = summary(c);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '*'), 3) << text;
+}
+
+// What rounding explains makes no method better than a cheaper one.
+TEST(JacobianComparisons, RoundingIsNoError) {
+  JacobianComparison c;
+  c.methods = {method(kLogVolume, 10, 1e-7, 1), method(kLogVolume, 20, 0, 1), method(kLogVolume, 5, 2e-4, 1),
+               method(kLogVolume, 1, kNaN, 1)};
+  for (JacobianMethod& m : c.methods) m.rounding = 1e-4;
+  EXPECT_EQ(jacobian_fronts(c).by_products, (std::vector<bool>{true, false, true, false}));
+  c.methods[0].bias = 1.1e-4;
+  EXPECT_TRUE(jacobian_fronts(c).by_products[1]);
+  for (const JacobianMethod& m : compare(well_conditioned(3, 2)).methods)
+    EXPECT_NEAR(m.rounding, m.quantity == kTrace ? 1e-6 * (0.25 + 4) : 1e-4, 1e-15) << m.family;
+}
+
+// A picture shows the errors of one quantity, and which of them are on its front.
+TEST(JacobianComparisons, HaveAPicturePerQuantity) {
+  JacobianComparison c;
+  c.methods = {method(kLogVolume, 10, 1, 5), method(kLogVolume, 20, 0.1, 5), method(kLogVolume, 40, 0.5, 5),
+               method(kSmallestVolume, 10, 1, 5)};
+  const auto changes = [&](std::size_t index, double error) {
+    JacobianComparison changed = c;
+    changed.methods[index].bias = error;
+    const Image before = accuracy_picture(c, kLogVolume), after = accuracy_picture(changed, kLogVolume);
+    return !std::equal(before.bytes().begin(), before.bytes().end(), after.bytes().begin(), after.bytes().end());
+  };
+  EXPECT_TRUE(changes(0, 0.9));
+  EXPECT_TRUE(changes(2, 0.05)) << "a new member of the front";
+  EXPECT_FALSE(changes(3, 0.5)) << "of another quantity";
 }
 
 // The same seed gives the same figures to the last bit, whatever the clock says and for any number of threads.
 TEST(JacobianComparisons, AreReproducible) {
   const auto figures = [](std::uint64_t seed, int threads = 1) {
     JacobianComparison c = compare(well_conditioned(40, 17), seed, threads);
-    for (JacobianMethod& m : c.methods) m.milliseconds = 0;
+    for (JacobianMethod& m : c.methods) m.milliseconds = m.processor_milliseconds = 0;
     return to_json(c);
   };
   EXPECT_EQ(figures(1), figures(1));

@@ -22,9 +22,10 @@ NetworkSpec generator() {
 }
 
 NetworkSpec image_generator() {
-  return {3,
-          {LinearSpec{2 * 2 * 4}, ActivationSpec{Activation::relu}, UnflattenSpec{4, 2, 2},
-           ConvTranspose2dSpec{3, 4, 2, 1}, ActivationSpec{Activation::tanh}, ConvTranspose2dSpec{2, 4, 2, 1}}};
+  return {
+      3,
+      {LinearSpec{2 * 2 * 4}, ActivationSpec{Activation::relu}, UnflattenSpec{4, 2, 2}, ConvTranspose2dSpec{3, 4, 2, 1},
+       ActivationSpec{Activation::tanh}, ConvTranspose2dSpec{2, 4, 2, 1}, BatchNormSpec{}}};
 }
 
 class JacobianTest : public OpsTest {

@@ -295,6 +295,32 @@ TEST_P(LobpcgBlockTest, OrderSortsRowsWithWhatBelongsToThem) {
   }
 }
 
+// The largest |J x| in the span of all vectors of a sample raises what is there, and only that.
+TEST_P(LobpcgBlockTest, TheLargestImageOfTheSpanIsRemembered) {
+  for (const std::int64_t block : {1, 2, 3, 4}) {
+    for (const bool single : {false, true}) {
+      if (single && block > 1) continue;
+      const std::int64_t n = 2, d = 20;
+      const Problem problem = random_problem(n, block, d, d + 5, DType::f64);
+      const Vectors& in = problem.in;
+      const DeviceTensor largest = upload_vector(context(), host_vector({0, 1e3}));
+      const DeviceTensor v = upload(context(), in.v), p = upload(context(), in.p), jv = upload(context(), in.jv),
+                         jp = upload(context(), in.jp), r = upload(context(), in.r), jr = upload(context(), in.jr);
+      if (single) {
+        ops().lobpcg_update(v, p, jv, jp, r, jr, largest);
+      } else {
+        ops().lobpcg_block_update(v, p, jv, jp, r, jr, block, largest);
+      }
+      MatrixXd all(d, 3 * block);
+      all << columns_of(in.v, 0, block), columns_of(in.p, 0, block), columns_of(in.r, 0, block);
+      const VectorXd s = singular_values_of(problem.jacobians[0] * orthonormal_factor(all));
+      const HostMatrix got = download(context(), largest);
+      EXPECT_NEAR(got(0, 0), s(s.size() - 1), 1e-12 * s(s.size() - 1)) << block;  // sines above 1e-2, squared
+      EXPECT_EQ(got(1, 0), 1e3);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, LobpcgBlockTest, ::testing::ValuesIn(test_devices()), device_name);
 
 }  // namespace

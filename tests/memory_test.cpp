@@ -108,6 +108,34 @@ TEST(MemoryPoolTest, ReusesBlocksAndKeepsStatistics) {
   EXPECT_EQ(allocator.requests, 2);
 }
 
+TEST(MemoryPoolTest, ReportsWhereMemoryIs) {
+  CountingAllocator allocator;
+  Context context(with(allocator));
+  MemoryPool& pool = context.pool();
+  EXPECT_EQ(pool.report().rounding_share(), 0);
+  EXPECT_EQ(pool.report().cached_share(), 0);
+  const Buffer kept = pool.allocate(300);  // a block of 512
+  { const Buffer released = pool.allocate(1500), alike = pool.allocate(1530); }
+  const MemoryReport report = pool.report();
+  EXPECT_EQ(report.statistics.bytes_requested, 300);
+  EXPECT_EQ(report.statistics.bytes_in_use, 512);
+  EXPECT_EQ(report.rounding_share(), 1 - 300.0 / 512);
+  EXPECT_EQ(report.cached_share(), 1 - 512.0 / (512 + 2 * 1536));
+  ASSERT_EQ(report.classes.size(), 2U);
+  EXPECT_EQ(report.classes[1].block_bytes, 1536);
+  EXPECT_EQ(report.classes[1].blocks, 2);
+  EXPECT_EQ(report.classes[1].cached, 2);
+  EXPECT_TRUE(contains(summary(report), "2 blocks, 2 cached"));
+  EXPECT_EQ(pool.statistics().peak_bytes_in_use, 512 + 2 * 1536);
+  pool.start_phase();
+  EXPECT_EQ(pool.statistics().peak_bytes_in_use, 512);
+  { const Buffer in_phase = pool.allocate(1500); }
+  EXPECT_EQ(pool.statistics().peak_bytes_in_use, 512 + 1536);
+  pool.trim();
+  EXPECT_EQ(pool.report().classes.size(), 1U);
+  EXPECT_EQ(pool.report().cached_share(), 0);
+}
+
 TEST(MemoryPoolTest, BlocksAreAtMostAQuarterLarger) {
   CountingAllocator allocator;
   allocator.available = std::int64_t{1} << 34;

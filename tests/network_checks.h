@@ -163,6 +163,80 @@ inline void expect_outputs_alone_equal_those_of_passes(NetworkOnDevice& n) {
   }
 }
 
+/// J^T c, row by row, is what a reverse pass says of the tangents, which enter linearly; `limit` of the largest.
+inline void expect_pull_equals_reverse(NetworkOnDevice& n, double limit) {
+  for (const std::int64_t columns : {1, 4}) {  // fewer and more than the passive columns of a coupling
+    StackedFunctional f = functional(n.network().spec(), n.network().output_size(), true);
+    f.layout.tangents = columns;
+    f.tangents = random_matrix(f.layout.rows(), n.network().input_size(), 2).rounded(n.network().dtype());
+    f.tangent_cotangent = random_matrix(f.layout.rows(), n.network().output_size(), 4).rounded(n.network().dtype());
+    const std::vector<double> want = f.gradients(n, false).tangents;
+    Context& context = n.context();
+    Ops& ops = context.ops();
+    Arena& arena = n.arena();
+    arena.rewind(0);
+    const DType dtype = n.network().dtype();
+    const DeviceTensor x = upload(context, f.x, dtype), c = upload(context, f.tangent_cotangent, dtype);
+    const DeviceTensor y = empty_matrix(context, dtype, f.layout.rows(), n.network().input_size());
+    PrimalPass pass;
+    n.network().forward(ops, arena, pass, n.parameters(), x, PassMode::inference);
+    const std::int64_t mark = arena.mark();
+    n.network().pull_through(ops, arena, y, pass, c, f.layout);
+    EXPECT_EQ(arena.mark(), mark);
+    const std::vector<double> got = download(context, y).values;
+    ASSERT_EQ(got.size(), want.size());
+    for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], limit * largest_of(want)) << i;
+    EXPECT_EQ(download(context, c).values, f.tangent_cotangent.values);
+    if (!n.network().has_batch_norm()) continue;
+    EXPECT_THROW(n.network().slice(pass, 3, 3), InvalidArgument);
+    n.network().forward(ops, arena, pass, n.parameters(), x, PassMode::training);
+    EXPECT_THROW(n.network().slice(pass, 0, 1), InvalidArgument);
+    EXPECT_THROW(n.network().pull_through(ops, arena, y, pass, c, f.layout), InvalidArgument);
+  }
+}
+
+/// What the tangents of a piecewise-linear network say of its parameters, to rounding: sums of the same terms in
+/// another order; others are refused.
+inline void expect_tangents_alone_equal_a_reverse_pass(NetworkOnDevice& n) {
+  StackedFunctional f = functional(n.network().spec(), n.network().output_size(), true);
+  std::fill(f.cotangent.values.begin(), f.cotangent.values.end(), 0.0);
+  const std::vector<double> want = f.gradients(n, false).parameters;
+  Context& context = n.context();
+  Ops& ops = context.ops();
+  const DeviceTensor x = upload(context, f.x), t = upload(context, f.tangents),
+                     c = upload(context, f.tangent_cotangent);
+  n.arena().rewind(0);
+  PrimalPass pass;
+  TangentPass tangent_pass;
+  n.network().forward(ops, n.arena(), pass, tangent_pass, n.parameters(), x, t, f.layout, PassMode::inference);
+  const auto reverse = [&](bool accumulate) {
+    n.network().reverse_tangents(ops, n.arena(), pass, tangent_pass, c, n.gradient(), accumulate);
+    return to_host(ops, n.gradient());
+  };
+  if (!n.network().piecewise_linear()) {
+    EXPECT_THROW(reverse(false), InvalidArgument);
+    return;
+  }
+  const double limit = 1e-13 * largest_of(want);
+  const std::vector<double> once = reverse(false), twice = reverse(true);
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    ASSERT_NEAR(once[i], want[i], limit) << i;
+    ASSERT_NEAR(twice[i], 2 * want[i], 2 * limit) << i;
+  }
+  // And of some rows of a pass, what they say alone.
+  const std::int64_t first = 1, rows = 3;
+  PrimalPass part;
+  const DeviceTensor seed = upload(context, HostMatrix(rows, n.network().output_size(), 0.7));
+  n.network().forward(ops, n.arena(), part, n.parameters(), Tensor(x).slice_rows(first, rows), PassMode::inference);
+  ReverseRequest request;
+  request.grad_parameters = n.gradient();
+  n.network().reverse(ops, n.arena(), part, nullptr, seed, {}, request);
+  const std::vector<double> alone = to_host(ops, n.gradient());
+  n.network().reverse(ops, n.arena(), n.network().slice(pass, first, rows), nullptr, seed, {}, request);
+  const std::vector<double> of_part = to_host(ops, n.gradient());
+  for (std::size_t i = 0; i < alone.size(); ++i) ASSERT_NEAR(of_part[i], alone[i], 1e-13 * largest_of(alone)) << i;
+}
+
 /// Also: the caller's cotangents survive a reverse pass.
 inline void expect_gradients_accumulate(NetworkOnDevice& n) {
   const StackedFunctional f = functional(n.network().spec(), n.network().output_size(), true);

@@ -103,6 +103,18 @@ TEST_P(NetworkGradients, OutputsAloneEqualThoseOfPasses) {
   expect_outputs_alone_equal_those_of_passes(n);
 }
 
+TEST_P(NetworkGradients, PulledCotangentsEqualAReversePass) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  n.perturb(0.05);
+  expect_pull_equals_reverse(n, 1e-12);
+}
+
+TEST_P(NetworkGradients, TangentsAloneEqualAReversePass) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  n.perturb(0.05);
+  expect_tangents_alone_equal_a_reverse_pass(n);
+}
+
 TEST_P(NetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
   expect_gradients_accumulate(n);
@@ -142,6 +154,19 @@ TEST(NetworkStructure, ParameterNamesAndShapesArePyTorchs) {
                                       "layers.1.weight", "layers.2.weight", "layers.2.bias", "layers.2.running_mean",
                                       "layers.2.running_var", "layers.3.weight"}));
   EXPECT_EQ(n.parameter_count(), 12 + 4 + 1 + 8 + 4);
+}
+
+TEST(NetworkStructure, FlopsOfARowAreThoseOfItsProducts) {
+  const auto flops = [](NetworkSpec spec) { return Network(std::move(spec), DType::f32).flops_per_row(); };
+  EXPECT_EQ(flops({3, {LinearSpec{5}, activation(Activation::silu), BatchNormSpec{}, LinearSpec{2}}}),
+            2 * (3 * 5 + 5 * 2));
+  FourierFeaturesSpec waves;
+  waves.frequencies = 4;
+  EXPECT_EQ(flops({3, {waves, LinearSpec{1}}}), 2 * (3 * 4 + 11 * 1));
+  MonotoneCouplingSpec coupling;  // one passive column, 3 hidden units, 2 + 3 * 2 parameters of one active column
+  coupling.knots = 2;
+  coupling.hidden = {3};
+  EXPECT_EQ(flops({2, {coupling}}), 2 * (1 * 3 + 3 * 8));
 }
 
 // The value itself: gradients of a wrong function can be consistent.
@@ -206,6 +231,7 @@ TEST_P(NetworkDevices, FloatPassesFollowTheDoubleReference) {
   TestDevice reference("cpu");
   for (const Case& item : cases()) {
     NetworkOnDevice exact(reference.context(), item.spec, DType::f64), single(context(), item.spec, DType::f32);
+    expect_pull_equals_reverse(single, 1e-4);
     exact.set_values(single.values());
     exact.set_buffers(single.buffers());
     StackedFunctional f = functional(item.spec, exact.network().output_size(), true);

@@ -47,25 +47,30 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.symmetric_eigen(at.f64({4, 3}), at.f64({4, 3, 3}), squares);
   ops.min_singular(v(4), m(4, 3), v(4), at.f64({4, 3}), squares);
   ops.lobpcg_residual(m(4, 3), m(4, 3), m(4, 3), m(4, 5));
-  ops.lobpcg_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5));
+  ops.lobpcg_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5), at.f64({4}));
   ops.lobpcg_volume(v(4), v(4), m(4, 3), m(4, 5));
-  ops.lobpcg_block_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5), 2);
+  ops.lobpcg_block_update(m(4, 3), m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5), 2, at.f64({2}));
   ops.lobpcg_block_order(m(4, 3), m(4, 5), v(4), at.f64({4}), at.f64({4}), at.f64({4}), 2);
   ops.lq_factor(squares, at.f64({12, 7}));
   ops.singular_values(at.f64({4, 3}), at.f64({4, 3, 3}), squares);
   ops.log_volume(at.f64({4}), at.f64({4}), at.f64({4, 3}), 1e-12);
+  ops.rank_threshold(at.f64({4}), v(4), at.f64({2}), at.f64({4}), at.f64({2}), 1e-12);
   ops.normalize_rows(m(4, 3), at.f64({4}), m(4, 3));
   ops.golub_kahan_left(m(4, 7), at.f64({4, 5}), m(4, 7), at.f64({4, 5}), 4);
   ops.golub_kahan_right(m(20, 3), at.f64({4, 5}), m(4, 3), at.f64({4, 5}), 4);
-  ops.bidiagonal(squares, at.f64({4, 2}), at.f64({4, 2}), at.f64({2}));
-  ops.quadrature(at.f64({4}), at.f64({4, 3}), squares, at.f64({4}), at.f64({4}), kLogarithm, Update::accumulate);
+  ops.bidiagonal(squares, at.f64({4, 5}), at.f64({4, 5}));
+  ops.quadrature_rules(at.f64({3, 8}), at.f64({3, 8}), at.f64({4, 5}), at.f64({4, 5}), {}, at.f64({24}));
+  ops.quadrature(at.f64({4}), at.f64({4}), at.f64({3, 8}), at.f64({3, 8}), at.f64({4}), at.f64({2, 4}), kLogarithm, 0);
+  ops.spectral_coefficients(m(4, 5), at.f64({4, 3}), squares, at.f64({4}), kInverse, 0);
   ops.singular_certificate(at.f64({4}), v(4), at.f64({4}), at.f64({4}), m(4, 3), m(4, 3), m(4, 7), 3);
-  ops.conjugate_gradient_step(m(4, 3), m(4, 3), m(4, 3), at.f64({4}), m(4, 3), m(4, 7), at.f64({4}), 0.1);
+  ops.conjugate_gradient_step(m(4, 3), m(4, 3), m(4, 3), at.f64({4}), m(4, 3), m(4, 7), at.f64({4}), 0.1, at.f64({4}));
+  ops.conjugate_direction(m(4, 3), at.f64({4}), m(4, 3), m(4, 3));
   ops.random_signs(v(5), key, nullptr);
   ops.project_rows(m(4, 7), m(6, 7), 2);
+  ops.clear_rows(m(6, 7), at.f64({3}));
   ops.probe_mean(at.f64({4}), at.f64({4}), at.f64({12}), 1);
   ops.roulette_weights(at.f64({5, 4}), 1, 0.5, key, nullptr);
-  ops.leave_one_out_trace(at.f64({4}), at.f64({4}), at.f64({4, 6, 6}), at.f64({4, 6, 6}), squares);
+  ops.leave_one_out_trace(at.f64({4}), at.f64({4}), at.f64({4, 6, 6}), at.f64({4, 6, 6}), squares, at.f64({12}));
   ops.combine_tangents(m(4, 7), m(12, 7), m(4, 3));
   ops.scale_rows(m(5, 3), m(5, 3), v(5), 2);
   ops.tile_identity(m(12, 3), 4);
@@ -309,6 +314,10 @@ TEST_F(OpsCheckTest, LobpcgBlocks) {
   update(x, m(4, 3), m(4, 3), at.f64({4, 5}), 2);
   expect_refused([&] { ops.lobpcg_block_update(m(10, 8), m(10, 8), m(10, 9), m(10, 9), m(10, 8), m(10, 9), 5); },
                  "lobpcg_block_update", "block is 5 for directions of 8 elements; must lie in 1 .. 4");
+  expect_refused([&] { ops.lobpcg_block_update(x, m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5), 2, numbers); },
+                 "lobpcg_block_update", "largest is f64[4]");
+  expect_refused([&] { ops.lobpcg_update(x, m(4, 3), m(4, 5), m(4, 5), m(4, 3), m(4, 5), v(4)); }, "lobpcg_update",
+                 "largest is f32[4]");
   const auto order = [&](const Tensor& jv, const Tensor& scale, const Tensor& h, const Tensor& mu, std::int64_t block) {
     expect_refused([&] { ops.lobpcg_block_order(x, jv, scale, h, mu, at.f64({4}), block); }, "lobpcg_block_order", "");
   };
@@ -339,16 +348,38 @@ TEST_F(OpsCheckTest, Jacobians) {
                  "basis is f32[16, 3]");
   expect_refused([&] { ops.golub_kahan_right(m(20, 3), steps, m(4, 3), steps, -1); }, "golub_kahan_right",
                  "step is -1");
-  expect_refused([&] { ops.bidiagonal(large, steps, steps, {}); }, "bidiagonal", "1 to 5 rows");
-  expect_refused([&] { ops.bidiagonal(large, steps, steps, few); }, "bidiagonal", "lower");
-  expect_refused([&] { ops.quadrature(n, other, squares, n, {}, kLogarithm, Update::overwrite); }, "quadrature",
+  expect_refused([&] { ops.rank_threshold(n, v(4), few, n, few, 0); }, "rank_threshold", "rows of largest");
+  expect_refused([&] { ops.rank_threshold(n, v(4), n, n, n, kNan); }, "rank_threshold", "tolerance is nan");
+  expect_refused([&] { ops.rank_threshold(few, v(4), n, n, n, 0); }, "rank_threshold", "h is f64[3]");
+  expect_refused([&] { ops.bidiagonal(large, steps, steps); }, "bidiagonal", "1 to 5 rows");
+  const auto rules = [&](const Tensor& nodes, const Tensor& lower, const Tensor& work, const char* text) {
+    expect_refused(
+        [&] {
+          ops.quadrature_rules(nodes, at.f64({nodes.rows(), nodes.cols()}), steps, steps, lower, work);
+        },
+        "quadrature_rules", text);
+  };
+  rules(at.f64({6, 4}), {}, at.f64({24}), "1 to 5 nodes");
+  rules(at.f64({7, 4}), n, at.f64({28}), "1 to 6 nodes");
+  rules(at.f64({3, 6}), {}, at.f64({18}), "1 to 3 rules of 4 rows");
+  rules(at.f64({3, 16}), {}, at.f64({48}), "1 to 3 rules of 4 rows");
+  rules(at.f64({3, 4}), few, at.f64({12}), "rows of lower");
+  rules(at.f64({3, 8}), n, at.f64({24}), "more than one rule per row");
+  rules(at.f64({3, 4}), {}, few, "workspace is f64[3]");
+  const Tensor nodes = at.f64({3, 4}), shares = at.f64({3, 4});
+  const auto quadrature = [&](const Tensor& zeros, const Tensor& weight, const SpectralFunction& f, double tolerance,
+                              const char* text) {
+    expect_refused([&] { ops.quadrature(n, zeros, nodes, shares, n, weight, f, tolerance); }, "quadrature", text);
+  };
+  quadrature(few, {}, kLogarithm, 0, "zeros is f64[3]");
+  quadrature(n, at.f64({2, 4}), kLogarithm, 0, "nodes is f64[3, 4]");
+  quadrature(n, few, kLogarithm, 0, "weight is f64[3]");
+  quadrature(n, {}, power_function(kInfinity), 0, "exponent is inf");
+  quadrature(n, {}, kLogarithm, -1, "tolerance is -1");
+  expect_refused([&] { ops.spectral_coefficients(m(4, 2), values, squares, n, kLogarithm, 0); },
+                 "spectral_coefficients", "1 to 2 rows");
+  expect_refused([&] { ops.spectral_coefficients(m(4, 5), other, squares, n, kLogarithm, 0); }, "spectral_coefficients",
                  "values is f64[4, 4]");
-  expect_refused([&] { ops.quadrature(n, values, squares, few, {}, kLogarithm, Update::overwrite); }, "quadrature",
-                 "norm is f64[3]");
-  expect_refused([&] { ops.quadrature(n, values, squares, n, few, kLogarithm, Update::overwrite); }, "quadrature",
-                 "weight is f64[3]");
-  expect_refused([&] { ops.quadrature(n, values, squares, n, {}, power_function(kInfinity), Update::overwrite); },
-                 "quadrature", "exponent is inf");
   expect_refused([&] { ops.singular_certificate(n, v(4), n, n, m(4, 3), m(4, 3), m(4, 7), 0); }, "singular_certificate",
                  "dimension is 0");
   expect_refused([&] { ops.singular_certificate(n, n, n, n, m(4, 3), m(4, 3), m(4, 7), 3); }, "singular_certificate",
@@ -357,6 +388,13 @@ TEST_F(OpsCheckTest, Jacobians) {
                  "conjugate_gradient_step", "jp is f32[3, 7]");
   expect_refused([&] { ops.conjugate_gradient_step(m(4, 3), m(4, 3), m(4, 3), n, m(4, 3), m(4, 7), n, -1); },
                  "conjugate_gradient_step", "tolerance is -1");
+  expect_refused([&] { ops.conjugate_gradient_step(m(4, 3), m(4, 3), m(4, 3), n, m(4, 3), m(4, 7), n, 0, few); },
+                 "conjugate_gradient_step", "energy is f64[3]");
+  expect_refused([&] { ops.conjugate_direction(m(4, 3), few, m(4, 3), m(4, 3)); }, "conjugate_direction",
+                 "energy is f64[3]");
+  expect_refused([&] { ops.conjugate_direction(m(4, 3), n, m(4, 2), m(4, 3)); }, "conjugate_direction",
+                 "z is f32[4, 2]");
+  expect_refused([&] { ops.clear_rows(m(4, 3), few); }, "clear_rows", "each of 3 marks");
   expect_refused([&] { ops.random_signs(at.strided(3, 4, 5), key, nullptr); }, "random_signs", "y is");
   expect_refused([&] { ops.project_rows(m(4, 7), m(6, 7), 4); }, "project_rows", "rows of q");
   expect_refused([&] { ops.project_rows(m(4, 7), m(6, 6), 2); }, "project_rows", "q is f32[6, 6]");
@@ -366,6 +404,11 @@ TEST_F(OpsCheckTest, Jacobians) {
   expect_refused([&] { ops.roulette_weights(steps, 1, 0, key, nullptr); }, "roulette_weights", "survival is 0");
   expect_refused([&] { ops.leave_one_out_trace(n, n, large, wide, squares); }, "leave_one_out_trace",
                  "gram_basis is f64[4, 4, 4]");
+  expect_refused(
+      [&] {
+        ops.leave_one_out_trace(n, n, large, at.f64({4, 6, 6}), squares, n);
+      },
+      "leave_one_out_trace", "forms is f64[4]");
 }
 
 TEST_F(OpsCheckTest, PlannerHasNothingToRead) {

@@ -288,6 +288,32 @@ TEST(LineCharts, NonFiniteValuesInterruptTheLineAndLonePointsAreDots) {
   EXPECT_EQ(image.at(area.right() - 1, area.top + area.height / 2), kFirstLine);
 }
 
+// Three marks with nothing between them, whole at the edges, in the shape and the colour of their place in the chart; a
+// colour of one's own takes the place of that. The legend shows what the panel does.
+TEST(LineCharts, PointsAreMarksWithoutALine) {
+  const auto chart = [](std::optional<Color> color, bool second) {
+    std::vector<Series> series = {{"s", {0, 5, 10}, {1, 1, 1}, true, color}};
+    if (second) series.insert(series.begin(), Series{"t", {5}, {5}, true, {}});
+    return line_chart({"", "", "", series, Range{0, 2}});
+  };
+  const Image image = chart({}, false), colored = chart(kRed, false), behind = chart(kRed, true);
+  const Rect area = frames(image).at(0);
+  const std::int64_t middle = area.top + area.height / 2;
+  EXPECT_EQ(count_in(image, area, kFirstLine), count_in(colored, area, kRed));
+  EXPECT_NE(count_in(colored, area, kRed), count_in(behind, frames(behind).at(0), kRed)) << "another shape";
+  std::vector<std::int64_t> columns;
+  for (std::int64_t x = area.left; x < area.right(); ++x) {
+    bool marked = false;
+    for (std::int64_t y = middle - 10; y < middle + 10; ++y) marked = marked || image.at(x, y) == kFirstLine;
+    if (marked) columns.push_back(x);
+  }
+  ASSERT_FALSE(columns.empty());
+  EXPECT_GT(columns.front(), area.left);
+  EXPECT_LT(columns.back(), area.right() - 1);
+  EXPECT_LT(columns.size(), 60u) << "no line";
+  EXPECT_GT(count_color(image, kFirstLine), count_in(image, area, kFirstLine)) << "in the legend";
+}
+
 TEST(LineCharts, AMillionPointsKeepTheirExtremes) {
   Series line{"s", {}, {}};
   for (int i = 0; i < 1'000'000; ++i) {

@@ -39,8 +39,24 @@ std::vector<double> geometric_spectrum(std::int64_t d, double smallest, double c
 
 VectorXd singular_values_of(const MatrixXd& j) { return Eigen::JacobiSVD<MatrixXd>(j).singularValues().reverse(); }
 
+RightVectors right_singular_vectors(const MatrixXd& j) {
+  const Eigen::JacobiSVD<MatrixXd> svd(j, Eigen::ComputeFullV);
+  return {svd.matrixV().rowwise().reverse(), svd.singularValues().reverse()};
+}
+
+VectorXd extended_singular_values_of(const MatrixXd& j) {
+  using Extended = Eigen::Matrix<long double, Eigen::Dynamic, Eigen::Dynamic>;
+  return Eigen::JacobiSVD<Extended>(j.cast<long double>()).singularValues().reverse().cast<double>();
+}
+
 VectorXd eigenvalues_of(const MatrixXd& symmetric) {
   return Eigen::SelfAdjointEigenSolver<MatrixXd>(symmetric, Eigen::EigenvaluesOnly).eigenvalues();
+}
+
+MatrixXd logarithm_of(const MatrixXd& symmetric) {
+  const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(symmetric);
+  const VectorXd logs = solver.eigenvalues().array().log();
+  return solver.eigenvectors() * logs.asDiagonal() * solver.eigenvectors().transpose();
 }
 
 MatrixXd inverse_of(const MatrixXd& m) { return m.inverse(); }

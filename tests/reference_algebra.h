@@ -29,8 +29,19 @@ std::vector<double> geometric_spectrum(std::int64_t d, double smallest, double c
 
 /// Ascending, by two-sided Jacobi, which finds small values to relative accuracy where scaling allows it.
 VectorXd singular_values_of(const MatrixXd& j);
+/// The same with the right singular vectors as columns.
+struct RightVectors {
+  MatrixXd vectors;
+  VectorXd values;
+};
+RightVectors right_singular_vectors(const MatrixXd& j);
+/// The same in long double, rounded at the end: known to some 1e-19 s_d.
+VectorXd extended_singular_values_of(const MatrixXd& j);
 /// Ascending, of a symmetric matrix.
 VectorXd eigenvalues_of(const MatrixXd& symmetric);
+
+/// Of a symmetric positive definite matrix.
+MatrixXd logarithm_of(const MatrixXd& symmetric);
 
 MatrixXd inverse_of(const MatrixXd& m);         ///< by partial pivoting
 MatrixXd pseudo_inverse_of(const MatrixXd& m);  ///< of Moore and Penrose

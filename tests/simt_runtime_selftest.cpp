@@ -158,6 +158,53 @@ TEST(SimtRuntime, PinnedMemoryEventsAndDevice) {
   EXPECT_GT(properties.multiProcessorCount, 0);
 }
 
+TEST(SimtRuntime, ACapturingStreamKeepsItsWork) {
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  float *in = nullptr, *out = nullptr;
+  ASSERT_EQ(cudaMalloc(&in, 64 * sizeof(float)), cudaSuccess);
+  ASSERT_EQ(cudaMalloc(&out, 64 * sizeof(float)), cudaSuccess);
+  ASSERT_EQ(cudaMemsetAsync(in, 0, 64 * sizeof(float), stream), cudaSuccess);
+  ASSERT_EQ(cudaMemsetAsync(out, 0, 64 * sizeof(float), stream), cudaSuccess);
+  const auto first = [&] {
+    float value = 0;
+    EXPECT_EQ(cudaMemcpyAsync(&value, out, sizeof value, cudaMemcpyDeviceToHost, stream), cudaSuccess);
+    return value;
+  };
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  EXPECT_EQ(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal), cudaErrorStreamCaptureUnsupported);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  EXPECT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaErrorIllegalState);
+  EXPECT_EQ(cudaStreamIsCapturing(stream, &status), cudaSuccess);
+  EXPECT_EQ(status, cudaStreamCaptureStatusActive);
+  EXPECT_EQ(launch<scale_kernel>(dim3(1), dim3(64), 0, stream, out, in, 3), cudaSuccess);
+  EXPECT_EQ(cudaMemcpyAsync(in, out, 64 * sizeof(float), cudaMemcpyDeviceToDevice, stream), cudaSuccess);
+  void* more = nullptr;
+  EXPECT_EQ(cudaMalloc(&more, 4), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaFree(in), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported);
+  float host = 0;
+  EXPECT_EQ(cudaMemcpyAsync(&host, in, 4, cudaMemcpyDeviceToHost, stream), cudaErrorStreamCaptureUnsupported);
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorIllegalState);
+  ASSERT_EQ(cudaGraphInstantiateWithFlags(&executable, graph, 0), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(first(), 0);
+  const std::vector<float> ones(64, 1.0f);
+  ASSERT_EQ(cudaMemcpyAsync(in, ones.data(), 64 * sizeof(float), cudaMemcpyHostToDevice, stream), cudaSuccess);
+  for (const float expected : {3.0f, 9.0f}) {
+    EXPECT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
+    EXPECT_EQ(first(), expected);
+  }
+  EXPECT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
+  EXPECT_EQ(cudaGraphLaunch(executable, stream), cudaErrorInvalidResourceHandle);
+  EXPECT_EQ(cudaFree(in), cudaSuccess);
+  EXPECT_EQ(cudaFree(out), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
 TEST(SimtRuntime, FailedLaunchesLeaveTheirText) {
   cudaGetLastError();
   EXPECT_EQ(launch<broken_kernel>(dim3(1), dim3(32), 0, nullptr), cudaErrorLaunchFailure);

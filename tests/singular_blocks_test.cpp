@@ -7,7 +7,7 @@ namespace bracket::test {
 namespace {
 
 struct Found {
-  HostMatrix value, mu, distance, values, distances, tangents, cotangents, direction;
+  HostMatrix value, mu, distance, values, distances, tangents, cotangents, direction, deficient;
   std::int64_t steps = 0;
   JacobianPasses passes;
 };
@@ -34,16 +34,10 @@ class SingularBlocksTest : public OpsTest {
       const LobpcgEstimate e = lobpcg_smallest(o, arena, jacobian, direction, options);
       EXPECT_EQ(e.certificate, Certificate::optimistic);
       const auto read = [&](const Tensor& x) { return download_from(context(), o, x); };
-      return Found{read(e.value),
-                   read(e.singular_value),
-                   read(e.distance),
-                   read(e.ritz_values),
-                   read(e.ritz_distances),
-                   read(e.tangents),
-                   read(e.cotangents),
-                   read(direction),
-                   e.steps,
-                   e.passes};
+      return Found{
+          read(e.value),    read(e.singular_value), read(e.distance), read(e.ritz_values), read(e.ritz_distances),
+          read(e.tangents), read(e.cotangents),     read(direction),  read(e.deficient),   e.steps,
+          e.passes};
     });
   }
   HostMatrix preconditioner(const CallbackJacobian& jacobian, double ridge) {
@@ -223,8 +217,8 @@ TEST_P(SingularBlocksTest, ABlockConvergesByTheGapBehindIt) {
   EXPECT_LE(2 * four, one);
 }
 
-// A zero operator, one of rank 2 in 4 columns, a NaN and an infinity among sound samples. A missing rank is a value of
-// zero to rounding; where it is exactly zero the value is -inf.
+// A zero operator, one of rank 2 in 4 columns, a NaN and an infinity among sound samples. What is missing counts as
+// zero and is counted.
 TEST_P(SingularBlocksTest, SpecialSamplesAreReportedAlone) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     auto engine = test_engine(3);
@@ -259,9 +253,9 @@ TEST_P(SingularBlocksTest, SpecialSamplesAreReportedAlone) {
         EXPECT_LE(got.values(2, k), 200 * u);
         EXPECT_TRUE(std::isnan(got.values(4, k)) && std::isnan(got.values(5, k)));
       }
-      EXPECT_EQ(got.value(1, 0), -kInfinity);
-      EXPECT_EQ(block_rows(got.cotangents, 1, 1).norm(), 0);
-      EXPECT_FALSE(std::isnan(got.value(2, 0)));
+      EXPECT_MATRICES_CLOSE(got.deficient, host_vector({0, 2, 2, 0, 0, 0}), absolute_limit(0));
+      for (const std::int64_t i : {1, 2}) EXPECT_EQ(got.value(i, 0), -kInfinity);
+      EXPECT_EQ(block_rows(got.cotangents, 1, 2).norm(), 0);
       EXPECT_TRUE(std::isnan(got.value(4, 0)) && std::isnan(got.value(5, 0)));
     }
   }
@@ -399,8 +393,8 @@ TEST(SingularBlockLaunches, AreTwoPerStep) {
     EXPECT_EQ(per_step(true, 0), 4);
     EXPECT_EQ(per_step(false, 1e-3), 3);
   }
-  // Two fills, the first product (two copies); a step; two products, the certificate and the scale of C.
-  EXPECT_EQ(calls(1, false, 0, 1), 2 + kCopies / 2 + 2 + kCopies + kCopies + 2);
+  // Three fills, the first product (two copies); a step; two products, certificate, threshold of rank and scale of C.
+  EXPECT_EQ(calls(1, false, 0, 1), 3 + kCopies / 2 + 2 + kCopies + kCopies + 3);
 }
 
 }  // namespace

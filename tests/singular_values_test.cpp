@@ -14,7 +14,7 @@ struct Exact {
 };
 
 struct Iterated {
-  HostMatrix value, mu, distance, tangents, cotangents, largest, largest_distance;
+  HostMatrix value, mu, distance, tangents, cotangents, largest, largest_distance, deficient;
   std::int64_t steps = 0;
   JacobianPasses passes;
 };
@@ -47,8 +47,9 @@ class SingularValuesTest : public OpsTest {
       }
       EXPECT_EQ(e.certificate, Certificate::optimistic);
       const auto read = [&](const Tensor& x) { return download_from(context(), o, x); };
-      return Iterated{read(e.value),   read(e.singular_value),   read(e.distance), read(e.tangents), read(e.cotangents),
-                      read(e.largest), read(e.largest_distance), e.steps,          e.passes};
+      return Iterated{
+          read(e.value),   read(e.singular_value),   read(e.distance),  read(e.tangents), read(e.cotangents),
+          read(e.largest), read(e.largest_distance), read(e.deficient), e.steps,          e.passes};
     });
   }
 };
@@ -133,9 +134,77 @@ TEST_P(SingularValuesTest, SpecialSamplesAreReportedAlone) {
         if (i == 2) {
           EXPECT_LE(iterated.mu(i, 0), method == Method::lobpcg ? 1e-2 : 1e4 * u);
         }
+        if (i != 2 || method == Method::golub_kahan) {
+          EXPECT_EQ(iterated.deficient(i, 0), i == 1 || i == 2 ? 1 : 0);
+        }
         EXPECT_EQ(std::isnan(iterated.value(i, 0)), i >= 4) << i;
       }
       EXPECT_EQ(block_rows(iterated.cotangents, 1, 1).norm(), 0);
+    }
+  }
+}
+
+// Of rank d - 1 both iterations report it once they have converged, by the largest value they have seen alone, and stop
+// there; of full rank down to a condition that leaves a factor of 10 to the threshold none does.
+TEST_P(SingularValuesTest, IterationsReportMissingRank) {
+  const bool slow = GetParam().name() == "simt";
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const std::int64_t d : {2, 9, 40}) {
+      if (slow && d > 9) continue;
+      const double u = unit_roundoff(dtype), threshold = 2 * (4 + std::sqrt(static_cast<double>(d))) * u;
+      auto engine = test_engine(static_cast<std::uint64_t>(d));
+      std::vector<double> missing = geometric_spectrum(d, 1, 3), narrow = geometric_spectrum(d, 1, 3);
+      missing[0] = 0;
+      narrow[0] = 10 * threshold * 3;
+      const std::int64_t D = d + 3;
+      std::vector<MatrixXd> matrices;
+      for (const std::vector<double>* s : {&missing, &narrow, &missing})
+        matrices.push_back(rounded(1e-3 * with_singular_values(D, *s, engine), dtype));
+      const CallbackJacobian jacobian = matrix_jacobian(matrices, dtype);
+      for (const Method method : {Method::lobpcg, Method::golub_kahan}) {
+        SCOPED_TRACE(std::string(dtype_name(dtype)) + ", d " + std::to_string(d));
+        const HostMatrix start = random_matrix(3, d, 14);
+        const Iterated got = iterate(method, jacobian, start, {method == Method::lobpcg ? 100 : d, 0});
+        EXPECT_MATRICES_CLOSE(got.deficient, host_vector({1, 0, 1}), absolute_limit(0));
+        for (const std::int64_t i : {0, 2}) {
+          EXPECT_EQ(got.value(i, 0), -kInfinity);
+          EXPECT_LE(got.mu(i, 0), threshold * 3e-3);
+          EXPECT_EQ(block_rows(got.cotangents, i, 1).norm(), 0);
+          EXPECT_GT(got.largest(i, 0), 2e-3);
+          EXPECT_LE(got.largest(i, 0), 3e-3 * (1 + 60 * u));
+        }
+        // mu is known to the roundings that the threshold stands for.
+        EXPECT_NEAR(got.value(1, 0), static_cast<double>(d) * std::log(1e-3 * narrow[0]),
+                    0.11 * static_cast<double>(d));
+        EXPECT_TRUE(std::isfinite(block_rows(got.cotangents, 1, 1).norm()));
+        // Samples that count as zero have converged: only the other one keeps the iteration going.
+        const CallbackJacobian alone = matrix_jacobian({matrices[0]}, dtype);
+        const HostMatrix first = host_matrix(block_rows(start, 0, 1));
+        EXPECT_LT(iterate(method, alone, first, {200, 1e-6}).steps, method == Method::lobpcg ? 200 : d + 1);
+      }
+    }
+  }
+}
+
+// J of a size whose squares leave the range of a double: Golub-Kahan finds s_1 and s_d as ever, LOBPCG a bound or NaN;
+// neither distance is too small, and C is none.
+TEST_P(SingularValuesTest, SizesDoNotOverflow) {
+  auto engine = test_engine(16);
+  const std::int64_t d = 6, D = 9;
+  const MatrixXd j = with_singular_values(D, geometric_spectrum(d, 0.5, 4), engine);
+  for (const double size : {1e200, 1e-200}) {
+    const CallbackJacobian jacobian = matrix_jacobian({size * j});
+    const Iterated krylov = iterate(Method::golub_kahan, jacobian, random_matrix(1, d, 17), {d, 0});
+    const Iterated lobpcg = iterate(Method::lobpcg, jacobian, random_matrix(1, d, 17), {5, 0});
+    EXPECT_NEAR(krylov.mu(0, 0) / size, 0.5, 1e-13);
+    EXPECT_NEAR(krylov.largest(0, 0) / size, 2, 1e-13);
+    EXPECT_NEAR(krylov.value(0, 0), 6 * std::log(0.5) + 6 * std::log(size), 1e-11);
+    EXPECT_FALSE(lobpcg.mu(0, 0) < 0.5 * size * (1 - 1e-13));
+    for (const Iterated* e : {&krylov, &lobpcg}) {
+      EXPECT_EQ(e->deficient(0, 0), 0);
+      EXPECT_TRUE(std::isnan(block_rows(e->cotangents, 0, 1).norm()));
+      const double nearest = (singular_values_of(j).array() - e->mu(0, 0) / size).abs().minCoeff();
+      EXPECT_FALSE(e->distance(0, 0) / size < nearest - 1e-13);
     }
   }
 }
@@ -290,6 +359,15 @@ TEST(SingularValueErrors, AreTyped) {
   Ops& ops = context.ops();
   EXPECT_THROW(exact_log_volume(ops, arena, wide), InvalidArgument);
   EXPECT_THROW(exact_smallest_volume(ops, arena, wide), InvalidArgument);
+  const Tensor three = arena.allocate(DType::f64, {1, 3});
+  write_values(ops, three, std::vector<double>{1, 2, 3});
+  EXPECT_THROW(lobpcg_smallest(ops, arena, wide, three), InvalidArgument);
+  try {
+    golub_kahan_extremes(ops, arena, wide, three);
+    ADD_FAILURE() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_NE(std::string(error.what()).find("3 inputs and 2 outputs"), std::string::npos) << error.what();
+  }
   EXPECT_THROW(exact_log_volume(ops, arena, tall, {false, false, -1}), InvalidArgument);
   EXPECT_THROW(exact_log_volume(ops, arena, tall, {false, false, 1e6, 2}), InvalidArgument);
   EXPECT_THROW(lobpcg_smallest(ops, arena, tall, {}), InvalidArgument);

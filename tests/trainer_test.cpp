@@ -1,8 +1,14 @@
 // The trainer as an embedding program sees it.
 #include "bracket/trainer.h"
 
+#include <set>
+#include <sstream>
+
 #include "bracket/error.h"
 #include "kernels/plan_ops.h"
+#ifdef BRACKET_TEST_SIMT
+#include "simt/cuda_runtime_shim.h"
+#endif
 #include "tests/network_fixture.h"
 
 namespace bracket::test {
@@ -125,6 +131,85 @@ TEST_P(TrainerDevices, ARestoredRunGoesOnWithTheSameBits) {
     }
   }
 }
+
+TEST_P(TrainerDevices, TimedPhasesAreTheSameSteps) {
+  if (IsSkipped() || HasFailure()) return;
+  for (const TrainerConfig& config : {small_config(), estimated_config()}) {
+    auto a = fresh(), b = fresh();
+    Trainer timed(*a, config, table_for(config)), plain(*b, config, table_for(config));
+    const std::vector<PhaseTime> phases = timed.time_phases(2);
+    plain.run(2);
+    EXPECT_EQ(bytes_of(timed.snapshot()), bytes_of(plain.snapshot()));
+    EXPECT_EQ(timed.step(), 2);
+    std::set<std::string> names;
+    for (const PhaseTime& phase : phases) {
+      EXPECT_TRUE(names.insert(phase.name).second) << phase.name;
+      EXPECT_GT(phase.milliseconds, 0) << phase.name;
+    }
+    for (const char* name : {"log-volume", "energy forward", "energy reverse", "optimizers"})
+      EXPECT_EQ(names.count(name), 1U) << name;
+    EXPECT_THROW(timed.time_phases(0), InvalidArgument);
+  }
+}
+
+// A step recorded as a graph and replayed, with the data on the device and streamed to it, against launches one by one.
+TEST_P(TrainerDevices, ReplayedStepsHaveTheSameBits) {
+  if (IsSkipped() || HasFailure()) return;
+  const auto unguarded = [&](bool graphs) {
+    ContextOptions options;
+    options.graphs = graphs;
+    const std::string name = (std::ostringstream() << GetParam()).str();
+    if (name == "simt") return std::make_unique<Context>(options, simt::make_cuda_ops(0, nullptr, {}));
+    if (name == "cuda") options.device = {DeviceKind::cuda, 0};
+    return std::make_unique<Context>(options);
+  };
+  for (TrainerConfig config : {small_config(), normalised_config(), estimated_config()}) {
+    for (const std::int64_t device_bytes : {0, 1}) {
+      config.data.device_bytes = device_bytes;
+      const auto a = unguarded(true), b = unguarded(false);
+      EXPECT_TRUE(a->graphs());
+      Trainer replayed(*a, config, table_for(config)), launched(*b, config, table_for(config));
+      replayed.run(5);
+      launched.run(5);
+      const TrainerSnapshot middle = replayed.snapshot();
+      EXPECT_EQ(bytes_of(middle), bytes_of(launched.snapshot()));
+      replayed.run(2);
+      const std::vector<std::byte> end = bytes_of(replayed.snapshot());
+      replayed.restore(middle);  // the recording outlasts what it works on
+      replayed.run(2);
+      EXPECT_EQ(bytes_of(replayed.snapshot()), end);
+    }
+  }
+}
+
+// An embedding program that captures the stream gets the step into its own graph.
+#ifdef BRACKET_TEST_SIMT
+TEST(TrainerGraphs, AreLeftToACallerWhoCaptures) {
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  {
+    ContextOptions options;
+    options.stream = stream;
+    Context captured(options, simt::make_cuda_ops(0, stream, {})), plain({}, simt::make_cuda_ops(0, nullptr, {}));
+    Trainer a(captured, small_config(), small_table()), b(plain, small_config(), small_table());
+    a.run(1);
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    a.run(1);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiateWithFlags(&executable, graph, 0), cudaSuccess);
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
+    b.run(4);
+    EXPECT_EQ(a.energies({}, 0).size(), 0U);
+    const std::vector<double> points = {0.3, -0.2};
+    EXPECT_EQ(a.energies(points, 1), b.energies(points, 1));
+    EXPECT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
+    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  }
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+#endif
 
 INSTANTIATE_TEST_SUITE_P(Devices, TrainerDevices, ::testing::ValuesIn(test_devices()), device_name);
 

@@ -110,7 +110,7 @@ std::vector<Case> cases() {
       {"images_zero_gp", image_energy(Activation::silu), image_generator(Activation::tanh), exact, zero_gp},
       {"images_piecewise_linear", image_energy(Activation::leaky_relu), image_generator(Activation::relu), exact,
        bidirectional, true},
-      {"images_piecewise_linear_zero_gp", image_energy(Activation::leaky_relu), image_generator(Activation::relu), exact,
+      {"images_linear_pieces_zero_gp", image_energy(Activation::leaky_relu), image_generator(Activation::relu), exact,
        zero_gp, true},
       {"coupling_lobpcg", smooth_energy(2), coupling_generator(), lobpcg},
       {"batch_norm_lobpcg", smooth_energy(2), batch_norm_generator(), lobpcg},

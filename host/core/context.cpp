@@ -7,6 +7,21 @@
 #endif
 
 namespace bracket {
+
+const char* math_mode_name(MathMode mode) noexcept {
+  switch (mode) {
+    case MathMode::fp32:
+      return "fp32";
+    case MathMode::tf32x3:
+      return "tf32x3";
+    case MathMode::tf32:
+      return "tf32";
+    case MathMode::bf16:
+      return "bf16";
+  }
+  return "unknown";
+}
+
 namespace {
 
 std::unique_ptr<Ops> make_ops(const ContextOptions& options) {
@@ -52,7 +67,10 @@ Context::Context(const ContextOptions& options) : Context(options, make_ops(chec
 Context::Context(const ContextOptions& options, std::unique_ptr<Ops> ops)
     : device_(checked(options).device),
       ops_(std::move(ops)),
-      pool_(std::make_unique<MemoryPool>(*ops_, options.memory_limit, options.guard && !ops_->planning())) {}
+      pool_(std::make_unique<MemoryPool>(*ops_, options.memory_limit, options.guard && !ops_->planning())),
+      graphs_(options.graphs && !options.guard) {
+  ops_->set_math_mode(options.math);
+}
 
 Context::~Context() = default;
 Context::Context(Context&&) noexcept = default;
@@ -62,12 +80,16 @@ Context& Context::operator=(Context&& other) noexcept {
   pool_ = std::move(other.pool_);
   ops_ = std::move(other.ops_);
   device_ = other.device_;
+  graphs_ = other.graphs_;
   return *this;
 }
 
 const Device& Context::device() const noexcept { return device_; }
 Ops& Context::ops() noexcept { return *ops_; }
 MemoryPool& Context::pool() noexcept { return *pool_; }
+bool Context::graphs() const noexcept { return graphs_; }
+MathMode Context::math_mode() const noexcept { return ops_->math_mode(); }
+void Context::set_math_mode(MathMode mode) noexcept { ops_->set_math_mode(mode); }
 void Context::synchronize() { ops_->synchronize(); }
 
 }  // namespace bracket

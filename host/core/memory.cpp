@@ -8,6 +8,7 @@
 
 #include "bracket/error.h"
 #include "host/core/byte_count.h"
+#include "host/core/text.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -40,6 +41,30 @@ std::int64_t block_size(std::int64_t bytes) {
 std::string quoted(std::string_view name) { return name.empty() ? std::string() : " for '" + std::string(name) + "'"; }
 
 }  // namespace
+
+double MemoryReport::rounding_share() const noexcept {
+  const MemoryStatistics& s = statistics;
+  return s.bytes_in_use == 0 ? 0 : 1 - static_cast<double>(s.bytes_requested) / static_cast<double>(s.bytes_in_use);
+}
+
+double MemoryReport::cached_share() const noexcept {
+  const MemoryStatistics& s = statistics;
+  return s.bytes_reserved == 0 ? 0 : 1 - static_cast<double>(s.bytes_in_use) / static_cast<double>(s.bytes_reserved);
+}
+
+std::string summary(const MemoryReport& report) {
+  const MemoryStatistics& s = report.statistics;
+  std::string text =
+      "in use " + byte_count(s.bytes_in_use) + " (requested " + byte_count(s.bytes_requested) + "), peak " +
+      byte_count(s.peak_bytes_in_use) + ", reserved " + byte_count(s.bytes_reserved) + "\n" +
+      formatted("rounding takes %.1f %% of what is in use, the cache %.1f %% of what is reserved\n",
+                100 * report.rounding_share(), 100 * report.cached_share()) +
+      std::to_string(s.allocations) + " allocations, " + std::to_string(s.upstream_allocations) + " from the device\n";
+  for (const MemoryReport::SizeClass& c : report.classes)
+    text += formatted("%12s  %6lld blocks, %lld cached\n", byte_count(c.block_bytes).c_str(),
+                      static_cast<long long>(c.blocks), static_cast<long long>(c.cached));
+  return text;
+}
 
 Buffer::Buffer(Buffer&& other) noexcept
     : pool_(std::exchange(other.pool_, nullptr)),
@@ -77,8 +102,7 @@ Buffer MemoryPool::allocate(std::int64_t bytes, std::string_view name) {
   char* address = static_cast<char*>(take_block(block, bytes, name));
   statistics_.bytes_in_use += block;
   if (!guard_) {
-    ++statistics_.allocations;
-    statistics_.peak_bytes_in_use = std::max(statistics_.peak_bytes_in_use, statistics_.bytes_in_use);
+    count_allocation(bytes);
     return {this, address, bytes};
   }
   void* const data = address + kGuardBytes;
@@ -90,9 +114,24 @@ Buffer MemoryPool::allocate(std::int64_t bytes, std::string_view name) {
     statistics_.bytes_in_use -= block;
     throw;
   }
-  ++statistics_.allocations;
-  statistics_.peak_bytes_in_use = std::max(statistics_.peak_bytes_in_use, statistics_.bytes_in_use);
+  count_allocation(bytes);
   return {this, data, bytes};
+}
+
+void MemoryPool::count_allocation(std::int64_t bytes) noexcept {
+  ++statistics_.allocations;
+  statistics_.bytes_requested += bytes;
+  statistics_.peak_bytes_in_use = std::max(statistics_.peak_bytes_in_use, statistics_.bytes_in_use);
+}
+
+MemoryReport MemoryPool::report() const {
+  MemoryReport report{statistics_, {}};
+  for (const auto& [block, size_class] : classes_) {
+    if (size_class.blocks == 0) continue;
+    report.classes.push_back(
+        {block, static_cast<std::int64_t>(size_class.blocks), static_cast<std::int64_t>(size_class.cached.size())});
+  }
+  return report;
 }
 
 std::int64_t MemoryPool::available_bytes() const {
@@ -171,6 +210,7 @@ void MemoryPool::release(void* data, std::int64_t bytes) noexcept {
   }
   classes_.find(block)->second.cached.push_back(address);
   statistics_.bytes_in_use -= block;
+  statistics_.bytes_requested -= bytes;
 }
 
 void MemoryPool::trim() noexcept {

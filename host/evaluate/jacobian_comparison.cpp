@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <limits>
 #include <utility>
 
 #include "bracket/error.h"
 #include "bracket/singular_values.h"
 #include "bracket/trace_estimators.h"
+#include "host/evaluate/pareto_front.h"
 #include "host/training/inference.h"
 
 namespace bracket {
@@ -28,8 +30,10 @@ struct Reference {
 
 class Comparison {
  public:
-  Comparison(Context& context, const JacobianMaker& make, std::uint64_t seed)
-      : context_(context), make_(make), seed_(seed) {}
+  Comparison(Context& context, const JacobianMaker& make, std::int64_t product_flops, std::uint64_t seed)
+      : context_(context), make_(make), seed_(seed) {
+    result_.product_flops = product_flops;
+  }
 
   JacobianComparison run() {
     exact();
@@ -58,10 +62,12 @@ class Comparison {
       const bool planning = arena.planning();
       if (!planning) context_.synchronize();
       const Clock::time_point start = Clock::now();
+      const std::clock_t processor_start = std::clock();
       const JacobianEstimate e = estimator(ops, arena, *jacobian);
       if (planning) return;
       context_.synchronize();
       method.milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+      method.processor_milliseconds = 1e3 * static_cast<double>(std::clock() - processor_start) / CLOCKS_PER_SEC;
       method.certificate = e.certificate;
       method.passes = e.passes;
       values = read_values(ops, e.value);
@@ -80,11 +86,12 @@ class Comparison {
     return std::sqrt(sum / count);
   }
 
-  void judge(JacobianMethod method, const std::vector<double>& values, const std::vector<double>& exact) {
-    double count = 0, squares = 0;
+  void judge(JacobianMethod method, std::vector<double> values, const std::vector<double>& exact) {
+    double count = 0, squares = 0, size = 0;
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!reference_.counts[i]) continue;
       ++count;
+      size += std::abs(exact[i]);
       method.value += values[i];
       method.bias += values[i] - exact[i];
     }
@@ -93,20 +100,22 @@ class Comparison {
     for (std::size_t i = 0; i < values.size(); ++i)
       if (reference_.counts[i]) squares += std::pow(values[i] - exact[i] - method.bias, 2);
     method.deviation = count > 1 ? std::sqrt(squares / (count - 1)) : std::numeric_limits<double>::quiet_NaN();
+    method.rounding = method.quantity == kTrace ? 1e-6 * size / count : 1e-4;
+    method.values = std::move(values);
     result_.methods.push_back(std::move(method));
   }
 
   void add(const std::string& family, const std::string& setting, const std::string& quantity,
            const std::vector<double>& exact, const Estimator& estimator) {
-    JacobianMethod method{family, setting, quantity, Certificate::exact, {}, 0, 0, 0, 0, 0};
-    const std::vector<double> values = measure(method, estimator);
-    judge(std::move(method), values, exact);
+    JacobianMethod method{family, setting, quantity};
+    std::vector<double> values = measure(method, estimator);
+    judge(std::move(method), std::move(values), exact);
   }
 
   void exact() {
     std::vector<double> spectrum;
-    JacobianMethod whole{"exact", "Gram, Cholesky, QR", "log-volume", Certificate::exact, {}, 0, 0, 0, 0, 0};
-    reference_.volume = measure(whole, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+    JacobianMethod with_spectrum;  // which the log-volume alone does not need: measured below without it
+    reference_.volume = measure(with_spectrum, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
       const ExactEstimate e = exact_log_volume(ops, arena, jacobian, {true, false});
       result_.inputs = jacobian.inputs();
       result_.outputs = jacobian.outputs();
@@ -139,8 +148,11 @@ class Comparison {
     std::nth_element(conditions.begin(), conditions.begin() + static_cast<std::ptrdiff_t>(conditions.size() / 2),
                      conditions.end());
     result_.median_condition = conditions[conditions.size() / 2];
-    judge(std::move(whole), reference_.volume, reference_.volume);
-    add("exact smallest", "Gram, Jacobi, QR", "d log s_1", reference_.smallest,
+    add("exact", "Gram, Cholesky, QR", kLogVolume, reference_.volume,
+        [](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+          return exact_log_volume(ops, arena, jacobian, {false, false});
+        });
+    add("exact smallest", "Gram, Jacobi, QR", kSmallestVolume, reference_.smallest,
         [](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
           return exact_smallest_volume(ops, arena, jacobian, {false, false});
         });
@@ -155,19 +167,19 @@ class Comparison {
 
   /// Equal products: the Krylov space of k + 1 Golub-Kahan steps is what k steps of LOBPCG search.
   void iterations(std::int64_t steps) {
-    add("LOBPCG", std::to_string(steps) + " steps", "d log s_1", reference_.smallest,
+    add("LOBPCG", std::to_string(steps) + " steps", kSmallestVolume, reference_.smallest,
         [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
           return lobpcg_smallest(ops, arena, jacobian, start(ops, arena, jacobian), {steps, 0});
         });
-    add("Golub-Kahan", std::to_string(std::min(steps + 1, result_.inputs)) + " steps", "d log s_1", reference_.smallest,
-        [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
+    add("Golub-Kahan", std::to_string(std::min(steps + 1, result_.inputs)) + " steps", kSmallestVolume,
+        reference_.smallest, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
           return golub_kahan_extremes(ops, arena, jacobian, start(ops, arena, jacobian), {steps + 1, 0});
         });
   }
 
   void blocks(std::int64_t block, std::int64_t steps) {
     if (block > result_.inputs) return;
-    add("LOBPCG block", "block of " + std::to_string(block) + ", " + std::to_string(steps) + " steps", "d log s_1",
+    add("LOBPCG block", "block of " + std::to_string(block) + ", " + std::to_string(steps) + " steps", kSmallestVolume,
         reference_.smallest, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
           return lobpcg_smallest(ops, arena, jacobian, start(ops, arena, jacobian, block), {steps, 0, block});
         });
@@ -181,7 +193,7 @@ class Comparison {
       squares += std::exp(2 * reference_.smallest[i] / static_cast<double>(result_.inputs));
       ++count;
     }
-    add("LOBPCG preconditioned", std::to_string(steps) + " steps", "d log s_1", reference_.smallest,
+    add("LOBPCG preconditioned", std::to_string(steps) + " steps", kSmallestVolume, reference_.smallest,
         [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
           LobpcgOptions options{steps};
           options.preconditioner = shared_preconditioner(ops, arena, jacobian, squares / count);
@@ -195,7 +207,7 @@ class Comparison {
     const std::string setting =
         std::to_string(probes) + " probes, " + std::to_string(std::min(steps, result_.inputs)) + " steps";
     for (const bool radau : {false, true}) {
-      add(radau ? "SLQ Gauss-Radau" : "SLQ Gauss", setting, "log-volume", reference_.volume,
+      add(radau ? "SLQ Gauss-Radau" : "SLQ Gauss", setting, kLogVolume, reference_.volume,
           [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) -> JacobianEstimate {
             StochasticVolumeOptions options;
             options.quadrature.steps = steps;
@@ -214,7 +226,7 @@ class Comparison {
   void roulette(std::int64_t probes, std::int64_t certain) {
     add("roulette",
         std::to_string(probes) + " probes, " + std::to_string(std::min(certain, result_.inputs)) + " steps certain",
-        "log-volume", reference_.volume, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
+        kLogVolume, reference_.volume, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
           RouletteOptions options;
           options.certain = certain;
           options.seed = seed_;
@@ -230,16 +242,16 @@ class Comparison {
     const std::int64_t half = std::clamp<std::int64_t>(products / 2, 1, result_.inputs);
     for (const auto& [kind, name] :
          {std::pair{ProbeKind::rademacher, "Rademacher"}, {ProbeKind::orthogonal, "orthogonal"}}) {
-      add("Hutchinson", std::to_string(probes) + " " + name + " probes", "trace", reference_.trace,
+      add("Hutchinson", std::to_string(probes) + " " + name + " probes", kTrace, reference_.trace,
           [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
             return hutchinson_trace(ops, arena, jacobian, make_probes(ops, arena, jacobian, {kind, probes, seed_}));
           });
     }
-    add("Hutch++", std::to_string(third) + " directions, " + std::to_string(third) + " probes", "trace",
+    add("Hutch++", std::to_string(third) + " directions, " + std::to_string(third) + " probes", kTrace,
         reference_.trace, [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
           return hutch_plus_plus_trace(ops, arena, jacobian, {third, third, seed_});
         });
-    add("XTrace", std::to_string(half) + " directions", "trace", reference_.trace,
+    add("XTrace", std::to_string(half) + " directions", kTrace, reference_.trace,
         [&](Ops& ops, Arena& arena, const JacobianOperator& jacobian) {
           return exchangeable_trace(ops, arena, jacobian, {half, 1, seed_});
         });
@@ -256,8 +268,32 @@ class Comparison {
 
 double JacobianMethod::root_mean_square() const { return std::hypot(bias, std::isnan(deviation) ? 0 : deviation); }
 
-JacobianComparison compare_jacobian_estimators(Context& context, const JacobianMaker& make, std::uint64_t seed) {
-  return Comparison(context, make, seed).run();
+double JacobianMethod::resolved_error() const { return std::max(root_mean_square(), rounding); }
+
+JacobianComparison compare_jacobian_estimators(Context& context, const JacobianMaker& make, std::int64_t product_flops,
+                                               std::uint64_t seed) {
+  return Comparison(context, make, product_flops, seed).run();
+}
+
+JacobianFronts jacobian_fronts(const JacobianComparison& comparison) {
+  const std::vector<JacobianMethod>& methods = comparison.methods;
+  JacobianFronts fronts{std::vector<bool>(methods.size()), std::vector<bool>(methods.size())};
+  for (const char* const quantity : {kLogVolume, kSmallestVolume, kTrace}) {
+    std::vector<std::size_t> members;
+    std::vector<CostAndError> products, times;
+    for (std::size_t i = 0; i < methods.size(); ++i) {
+      if (methods[i].quantity != quantity) continue;
+      members.push_back(i);
+      products.push_back({static_cast<double>(methods[i].products()), methods[i].resolved_error()});
+      times.push_back({methods[i].milliseconds, methods[i].resolved_error()});
+    }
+    const std::vector<bool> by_products = pareto_front(products), by_time = pareto_front(times);
+    for (std::size_t k = 0; k < members.size(); ++k) {
+      fronts.by_products[members[k]] = by_products[k];
+      fronts.by_time[members[k]] = by_time[k];
+    }
+  }
+  return fronts;
 }
 
 }  // namespace bracket

@@ -64,16 +64,14 @@ struct SmallFactors {
   Tensor vectors;
 };
 
-/// `lower` f64[n] or absent: see Ops::bidiagonal.
-inline SmallFactors factor_bidiagonal(Ops& ops, Arena& arena, const Bidiagonalization& b, std::int64_t k,
-                                      const Tensor& lower = {}) {
+inline SmallFactors factor_bidiagonal(Ops& ops, Arena& arena, const Bidiagonalization& b, std::int64_t k) {
   const std::int64_t m = b.alpha.rows();
   SmallFactors factors;
   factors.values = arena.allocate(DType::f64, {m, k});
   factors.vectors = arena.allocate(DType::f64, {m, k, k});
   const std::int64_t mark = arena.mark();
   const Tensor a = arena.allocate(DType::f64, {m, k, k});
-  ops.bidiagonal(a, b.alpha, b.beta, lower);
+  ops.bidiagonal(a, b.alpha, b.beta);
   ops.singular_values(factors.values, factors.vectors, a);
   arena.rewind(mark);
   return factors;

@@ -7,6 +7,8 @@
 #include "bracket/singular_values.h"
 #include "host/core/text.h"
 #include "host/jacobian/certificate.h"
+#include "host/jacobian/gram_factor.h"
+#include "host/jacobian/requirements.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -17,9 +19,8 @@ constexpr std::int64_t kFactorBytes = std::int64_t{256} << 20;
 
 double rank_tolerance(const ExactOptions& options, const JacobianOperator& jacobian) {
   if (options.rank_tolerance >= 0) return options.rank_tolerance;
-  const double storage = jacobian.dtype() == DType::f32 ? 0x1p-24 : 0x1p-53;
   const double entries = static_cast<double>(jacobian.outputs()) * static_cast<double>(jacobian.inputs());
-  return std::min(std::max(4 * storage, 2 * std::sqrt(entries) * 0x1p-53), 1.0);
+  return std::min(std::max(4 * storage_roundoff(jacobian), 2 * std::sqrt(entries) * 0x1p-53), 1.0);
 }
 
 /// Conditions beyond this go to QR, whatever is asked for: at 2^26 a Gram matrix has lost its smallest eigenvalue, and
@@ -29,10 +30,7 @@ double largest_gram_condition(const ExactOptions& options, const JacobianOperato
 }
 
 void check(const ExactOptions& options, const JacobianOperator& jacobian) {
-  if (jacobian.inputs() > jacobian.outputs())
-    throw InvalidArgument("a Jacobian of " + std::to_string(jacobian.inputs()) + " inputs and " +
-                          std::to_string(jacobian.outputs()) +
-                          " outputs: J^T J is singular and the log-volume undefined; needs inputs <= outputs");
+  check_tall("the exact log-volume", jacobian);
   if (!(options.qr_condition >= 0))
     throw InvalidArgument("qr_condition is " + format_number(options.qr_condition) + ", must not be negative");
   if (!(options.rank_tolerance <= 1))
@@ -53,9 +51,7 @@ class Factorization {
     deficiency_ = arena.allocate(DType::f64, {n});
     jacobian_columns(ops, arena, columns, jacobian);
     estimate.passes.apply += d;
-    ops.gram(lower_, columns);
-    ops.cholesky(lower_);
-    ops.log_diagonal_sum(estimate.value, lower_);
+    gram_factor(ops, lower_, estimate.value, columns);
     ops.fill(deficiency_, 0);
     if (all_values) singular_values(0, n);
   }
@@ -63,10 +59,7 @@ class Factorization {
   /// C of all samples, then the QR samples again: L, values, h and, where present, C.
   void complete(Tensor cotangents) {
     const std::int64_t n = jacobian_.samples(), d = jacobian_.inputs();
-    if (!cotangents.absent()) {
-      ops_.triangular_solve(cotangents, lower_, columns, false);
-      ops_.triangular_solve(cotangents, lower_, cotangents, true);
-    }
+    if (!cotangents.absent()) gram_cotangents(ops_, cotangents, lower_, columns);
     const std::int64_t most =
         std::clamp<std::int64_t>(kFactorBytes / (8 * d * jacobian_.outputs()), 1, std::max<std::int64_t>(n, 1));
     if (ops_.planning()) {

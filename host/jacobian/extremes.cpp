@@ -25,24 +25,30 @@ void combine(Ops& ops, Arena& arena, const Tensor& v, const Bidiagonalization& b
   arena.rewind(mark);
 }
 
+/// Column `which` of x [n, c], contiguous.
+Tensor column(Ops& ops, Arena& arena, const Tensor& x, std::int64_t which) {
+  const Tensor y = arena.allocate(x.dtype(), {x.rows()});
+  ops.copy(y.reshaped({x.rows(), 1}), x.slice_cols(which, 1));
+  return y;
+}
+
 /// The residual of the smallest Ritz triplet of k steps is beta_{k-1} times the last component of its left vector,
 /// alpha_{k-1} x_{k-1} / s (Golub and Kahan 1965).
-bool ritz_pairs_near(Ops& ops, Arena& arena, const Bidiagonalization& b, double tolerance) {
-  const std::int64_t mark = arena.mark(), k = b.steps;
-  const auto capacity = static_cast<std::size_t>(b.alpha.cols()), size = static_cast<std::size_t>(k);
+bool ritz_pairs_near(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Bidiagonalization& b,
+                     double tolerance) {
+  const std::int64_t mark = arena.mark(), n = b.alpha.rows(), k = b.steps;
   const SmallFactors factors = factor_bidiagonal(ops, arena, b, k);
-  const std::vector<double> values = read_values(ops, factors.values), vectors = read_values(ops, factors.vectors);
-  const std::vector<double> alpha = read_values(ops, b.alpha), beta = read_values(ops, b.beta);
+  const auto read = [&](const Tensor& x, std::int64_t which) { return read_values(ops, column(ops, arena, x, which)); };
+  const std::vector<double> smallest = read(factors.values, 0), largest = read(factors.values, k - 1);
+  const std::vector<double> last = read(factors.vectors.reshaped({n, k * k}), k - 1);
+  const std::vector<double> alpha = read(b.alpha, k - 1), beta = read(b.beta, k - 1);
   arena.rewind(mark);
-  std::vector<double> distance, smallest;
-  for (std::size_t i = 0; i * size < values.size(); ++i) {
-    const double s = values[i * size], last = vectors[i * size * size + size - 1];
-    const std::size_t at = i * capacity + size - 1;
-    const double residual = s == 0 ? 0 : std::abs(beta[at] * alpha[at] * last) / s;
-    smallest.push_back(s);
+  std::vector<double> distance;
+  for (std::size_t i = 0; i < smallest.size(); ++i) {
+    const double s = smallest[i], residual = s == 0 ? 0 : std::abs(beta[i] * alpha[i] * last[i]) / s;
     distance.push_back(formula::nearest_distance(s, residual));
   }
-  return !ops.planning() && all_near(distance, smallest, tolerance);
+  return !ops.planning() && all_near(jacobian, distance, smallest, largest, tolerance);
 }
 
 }  // namespace
@@ -57,7 +63,8 @@ GolubKahanEstimate golub_kahan_extremes(Ops& ops, Arena& arena, const JacobianOp
   estimate.largest_distance = arena.allocate(DType::f64, {n});
   const std::int64_t mark = arena.mark();
   const auto done = [&](const Bidiagonalization& b) {
-    return options.tolerance > 0 && b.steps % kStepsPerTest == 0 && ritz_pairs_near(ops, arena, b, options.tolerance);
+    return options.tolerance > 0 && b.steps % kStepsPerTest == 0 &&
+           ritz_pairs_near(ops, arena, jacobian, b, options.tolerance);
   };
   const Bidiagonalization b =
       bidiagonalize(ops, arena, estimate.passes, jacobian, direction, std::min(options.steps, d), false, done);
@@ -66,12 +73,11 @@ GolubKahanEstimate golub_kahan_extremes(Ops& ops, Arena& arena, const JacobianOp
   combine(ops, arena, direction, b, factors, 0);
   combine(ops, arena, top, b, factors, b.steps - 1);
   arena.rewind(mark);
-  finish_estimate(ops, arena, jacobian, direction, estimate);
-  const std::int64_t behind = arena.mark();
   const SingularPair pair = certify(ops, arena, estimate.passes, jacobian, top, 1);
   ops.copy(estimate.largest, pair.value);
   ops.copy(estimate.largest_distance, pair.distance);
-  arena.rewind(behind);
+  arena.rewind(mark);
+  finish_estimate(ops, arena, jacobian, direction, estimate);
   return estimate;
 }
 

@@ -1,3 +1,5 @@
+#include "host/jacobian/lobpcg.h"
+
 #include <algorithm>
 #include <string>
 
@@ -5,6 +7,7 @@
 #include "bracket/singular_values.h"
 #include "host/jacobian/certificate.h"
 #include "host/jacobian/iteration.h"
+#include "host/jacobian/requirements.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -16,10 +19,7 @@ void check(const JacobianOperator& jacobian, const Tensor& direction, const Lobp
     throw InvalidArgument("lobpcg_smallest: block is " + std::to_string(options.block) + " for Jacobians of " +
                           std::to_string(d) + " inputs, must lie in 1 .. " + std::to_string(most));
   check_iteration("lobpcg_smallest", jacobian, direction, options.block, options.steps, options.tolerance);
-  const Tensor& t = options.preconditioner;
-  if (!t.absent() && (t.rank() != 2 || t.rows() != d || t.cols() != d || t.dtype() != jacobian.dtype()))
-    throw InvalidArgument("lobpcg_smallest: preconditioner is " + t.describe() + "; must be " +
-                          dtype_name(jacobian.dtype()) + "[" + std::to_string(d) + ", " + std::to_string(d) + "]");
+  check_preconditioner("lobpcg_smallest", jacobian, options.preconditioner);
 }
 
 /// The rows of every sample become orthonormal, those that depend on others replaced: the factor Q of Householder
@@ -50,6 +50,7 @@ void finish_block(Ops& ops, Arena& arena, const JacobianOperator& jacobian, cons
   estimate.value = arena.allocate(DType::f64, {n});
   estimate.singular_value = arena.allocate(DType::f64, {n});
   estimate.distance = arena.allocate(DType::f64, {n});
+  estimate.deficient = arena.allocate(DType::f64, {n});
   estimate.tangents = arena.allocate(dtype, {n, d});
   estimate.cotangents = arena.allocate(dtype, {n, outputs});
   const std::int64_t mark = arena.mark();
@@ -62,6 +63,7 @@ void finish_block(Ops& ops, Arena& arena, const JacobianOperator& jacobian, cons
   estimate.passes.transpose += block;
   ops.singular_certificate(h, scale, mu, distance, w, direction, jv, static_cast<double>(d));
   ops.lobpcg_block_order(direction, jv, scale, h, mu, distance, block);
+  ops.rank_threshold(h, scale, estimate.deficient, mu, estimate.largest, seen_rank_tolerance(jacobian));
   ops.scale_rows(jv, jv, scale, 1);
   ops.copy(estimate.value.reshaped({n, 1}), h.reshaped({n, block}).slice_cols(0, 1));
   ops.copy(estimate.singular_value.reshaped({n, 1}), estimate.ritz_values.slice_cols(0, 1));
@@ -73,14 +75,12 @@ void finish_block(Ops& ops, Arena& arena, const JacobianOperator& jacobian, cons
 
 }  // namespace
 
-LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
-                               const LobpcgOptions& options) {
-  check(jacobian, direction, options);
+void lobpcg_iterate(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
+                    const LobpcgOptions& options, LobpcgEstimate& estimate) {
   const DType dtype = jacobian.dtype();
-  const bool preconditioned = !options.preconditioner.absent();
+  const bool preconditioned = !options.preconditioner.absent(), blocked = options.block > 1 || preconditioned;
   const std::int64_t n = jacobian.samples(), d = jacobian.inputs(), outputs = jacobian.outputs();
   const std::int64_t block = options.block, rows = n * block;
-  LobpcgEstimate estimate;
   const std::int64_t mark = arena.mark();
   const Tensor p = arena.allocate(dtype, {rows, d}), r = arena.allocate(dtype, {rows, d});
   const Tensor jv = arena.allocate(dtype, {rows, outputs}), jp = arena.allocate(dtype, {rows, outputs});
@@ -88,7 +88,6 @@ LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& j
   const Tensor h = arena.allocate(DType::f64, {rows}), mu = arena.allocate(DType::f64, {rows});
   const Tensor distance = arena.allocate(DType::f64, {rows});
   const Tensor turned = preconditioned ? arena.allocate(dtype, {rows, d}) : r;
-  const bool blocked = block > 1 || preconditioned;
   if (blocked) orthonormalize(ops, arena, direction, block);
   ops.fill(p, 0);
   ops.fill(jp, 0);
@@ -99,7 +98,9 @@ LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& j
     estimate.passes.transpose += block;
     if (options.tolerance > 0) {
       ops.singular_certificate(h, scale, mu, distance, r, direction, jv, static_cast<double>(d));
-      if (!ops.planning() && all_near(read_values(ops, distance), read_values(ops, mu), options.tolerance)) break;
+      if (!ops.planning() && all_near(jacobian, read_values(ops, distance), read_values(ops, mu),
+                                      read_values(ops, estimate.largest), options.tolerance))
+        break;
     }
     ops.lobpcg_residual(r, r, direction, jv);
     if (preconditioned) {
@@ -109,15 +110,25 @@ LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& j
     jacobian.apply(ops, arena, jr, turned);
     estimate.passes.apply += block;
     if (blocked) {
-      ops.lobpcg_block_update(direction, p, jv, jp, turned, jr, block);
+      ops.lobpcg_block_update(direction, p, jv, jp, turned, jr, block, estimate.largest);
     } else {
-      ops.lobpcg_update(direction, p, jv, jp, r, jr);
+      ops.lobpcg_update(direction, p, jv, jp, r, jr, estimate.largest);
     }
     ++estimate.steps;
   }
   arena.rewind(mark);
-  if (block > 1) {
-    finish_block(ops, arena, jacobian, direction, block, estimate);
+}
+
+LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
+                               const LobpcgOptions& options) {
+  check(jacobian, direction, options);
+  const std::int64_t n = jacobian.samples();
+  LobpcgEstimate estimate;
+  estimate.largest = arena.allocate(DType::f64, {n});
+  ops.fill(estimate.largest, 0);
+  lobpcg_iterate(ops, arena, jacobian, direction, options, estimate);
+  if (options.block > 1) {
+    finish_block(ops, arena, jacobian, direction, options.block, estimate);
   } else {
     finish_estimate(ops, arena, jacobian, direction, estimate);
     estimate.ritz_values = estimate.singular_value.reshaped({n, 1});

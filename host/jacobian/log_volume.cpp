@@ -14,9 +14,8 @@ namespace bracket {
 namespace {
 
 void check(const JacobianOperator& jacobian, const StochasticVolumeOptions& options) {
-  if (jacobian.inputs() > jacobian.outputs())
-    throw InvalidArgument("stochastic_log_volume: " + std::to_string(jacobian.inputs()) + " inputs and " +
-                          std::to_string(jacobian.outputs()) + " outputs: J^T J is singular; needs inputs <= outputs");
+  check_tall("stochastic_log_volume", jacobian);
+  check_preconditioner("stochastic_log_volume", jacobian, options.preconditioner);
   if (!(options.tolerance >= 0 && options.tolerance < 1))
     throw InvalidArgument("stochastic_log_volume: tolerance is " + format_number(options.tolerance) +
                           ", must lie in [0, 1)");
@@ -32,9 +31,22 @@ void solve(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probe
   const DType dtype = x.dtype();
   const Tensor r = arena.allocate(dtype, {m, d}), p = arena.allocate(dtype, {m, d}), w = arena.allocate(dtype, {m, d});
   const Tensor jp = arena.allocate(dtype, {m, jacobian.outputs()}), norm = arena.allocate(DType::f64, {m});
+  const bool preconditioned = !options.preconditioner.absent();
+  const Tensor energy = preconditioned ? arena.allocate(DType::f64, {m}) : Tensor();
+  const Tensor z = preconditioned ? arena.allocate(dtype, {m, d}) : Tensor();
+  const auto turn = [&] {
+    ops.linear_forward(z, r, options.preconditioner);
+    ops.conjugate_direction(p, energy, z, r);
+  };
   ops.fill(x, 0);
   ops.copy(r, probes.directions);
-  ops.copy(p, probes.directions);
+  if (preconditioned) {
+    ops.fill(p, 0);
+    ops.fill(energy, 0);
+    turn();
+  } else {
+    ops.copy(p, probes.directions);
+  }
   ops.normalize_rows(w, norm, probes.directions);
   ops.copy(estimate.residual, norm);
   const auto all_done = [&] {
@@ -47,7 +59,8 @@ void solve(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probe
   while (estimate.iterations < options.iterations) {
     jacobian.apply(ops, arena, jp, p);
     jacobian.apply_transpose(ops, arena, w, jp);
-    ops.conjugate_gradient_step(x, r, p, estimate.residual, w, jp, norm, options.tolerance);
+    ops.conjugate_gradient_step(x, r, p, estimate.residual, w, jp, norm, options.tolerance, energy);
+    if (preconditioned) turn();
     estimate.passes.apply += probes.count;
     estimate.passes.transpose += probes.count;
     ++estimate.iterations;
@@ -74,8 +87,8 @@ std::int64_t drawn_steps(double survival, std::int64_t most) {
   return steps;
 }
 
-/// |v - J^T image|, not what the recurrence of conjugate gradients says of it, which falls on where rounding has stopped
-/// the true one.
+/// |v - J^T image|, not what the recurrence of conjugate gradients says of it, which falls on where rounding has
+/// stopped the true one.
 void measure_residual(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
                       const Tensor& image, StochasticVolumeEstimate& estimate) {
   const std::int64_t mark = arena.mark(), m = image.rows(), d = jacobian.inputs();
@@ -94,20 +107,20 @@ StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const Jac
                                                const Probes& probes, const StochasticVolumeOptions& options) {
   check_probes("stochastic_log_volume", jacobian, probes);
   check(jacobian, options);
-  const std::int64_t n = jacobian.samples(), m = probes.directions.rows();
+  const std::int64_t m = probes.directions.rows();
   StochasticVolumeEstimate estimate;
-  estimate.value = arena.allocate(DType::f64, {n});
-  estimate.standard_error = arena.allocate(DType::f64, {n});
+  allocate_trace(arena, jacobian, estimate);
   if (options.iterations > 0) {
     estimate.residual = arena.allocate(DType::f64, {m});
     estimate.cotangents = arena.allocate(jacobian.dtype(), {m, jacobian.outputs()});
   }
   const std::int64_t mark = arena.mark();
-  const JacobianEstimate trace = trace_of_function(ops, arena, jacobian, kLogarithm, probes, options.quadrature);
+  const TraceEstimate trace = trace_of_function(ops, arena, jacobian, kLogarithm, probes, options.quadrature);
   estimate.certificate = trace.certificate;
   estimate.passes = trace.passes;
   scale_into(ops, estimate.value, 0.5, trace.value);
   scale_into(ops, estimate.standard_error, 0.5, trace.standard_error);
+  ops.copy(estimate.deficient, trace.deficient);
   arena.rewind(mark);
   if (options.iterations == 0) return estimate;
   estimate.tangents = probes.directions;
@@ -118,13 +131,15 @@ StochasticVolumeEstimate stochastic_log_volume(Ops& ops, Arena& arena, const Jac
   estimate.passes.apply += probes.count;
   measure_residual(ops, arena, jacobian, probes, image, estimate);
   scale_into(ops, estimate.cotangents, 1 / static_cast<double>(probes.count), image);
+  ops.clear_rows(estimate.cotangents, estimate.deficient);
   arena.rewind(mark);
   return estimate;
 }
 
-JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
-                                     const RouletteOptions& options) {
+TraceEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probes& probes,
+                                  const RouletteOptions& options) {
   check_probes("roulette_log_volume", jacobian, probes);
+  check_tall("roulette_log_volume", jacobian);
   const std::int64_t d = jacobian.inputs(), m = probes.directions.rows();
   if (options.certain < 1 || options.maximum < options.certain)
     throw InvalidArgument("roulette_log_volume: certain is " + std::to_string(options.certain) + " and maximum " +
@@ -138,26 +153,20 @@ JacobianEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOpera
   const std::int64_t terms = 1 + drawn_steps(options.survival, wanted - certain), maximum = certain + terms - 1;
   const RandomKey key{options.seed, RandomStream::jacobian_roulette, options.step};
   const std::int64_t last = options.all_steps ? terms - 1 : last_term(m, terms, options.survival, key);
-  JacobianEstimate estimate;
-  estimate.value = arena.allocate(DType::f64, {jacobian.samples()});
-  estimate.standard_error = arena.allocate(DType::f64, {jacobian.samples()});
+  TraceEstimate estimate;
+  allocate_trace(arena, jacobian, estimate);
   // All steps done, what is random is left.
   estimate.certificate = maximum == d ? Certificate::unbiased : Certificate::optimistic;
   const std::int64_t mark = arena.mark();
-  const Tensor samples = arena.allocate(DType::f64, {m}), weights = arena.allocate(DType::f64, {terms, m});
+  const Tensor weights = arena.allocate(DType::f64, {terms, m});
   const Bidiagonalization b = bidiagonalize(ops, arena, estimate.passes, jacobian, probes.directions, certain + last,
                                             false, [](const Bidiagonalization&) { return false; });
   ops.roulette_weights(weights, 0, options.survival, key, options.counter);
-  ops.fill(samples, 0);
-  for (std::int64_t j = 0; j <= last; ++j) {
-    const std::int64_t small = arena.mark();
-    const SmallFactors factors = factor_bidiagonal(ops, arena, b, certain + j);
-    ops.quadrature(samples, factors.values, factors.vectors, b.norm, weights.slice_rows(j, 1).reshaped({m}), kLogarithm,
-                   Update::accumulate);
-    arena.rewind(small);
-  }
+  const QuadraticForms forms = allocate_forms(arena, m);
+  integrate(ops, arena, forms, b, kLogarithm, seen_rank_tolerance(jacobian), certain + last, {}, last + 1,
+            weights.slice_rows(0, last + 1));
   // The numbers of terms are independent, so no set of probes makes the estimate exact.
-  average(ops, arena, estimate, samples, certain == d ? variance_correction(probes, d) : 1, 0.5);
+  average(ops, arena, estimate, forms, certain == d ? variance_correction(probes, d) : 1, 0.5);
   arena.rewind(mark);
   return estimate;
 }

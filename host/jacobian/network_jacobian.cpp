@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <cstddef>
 #include <string>
+#include <utility>
 
 #include "bracket/error.h"
 #include "bracket/jacobian.h"
@@ -8,12 +8,6 @@
 
 namespace bracket {
 namespace {
-
-/// Rows k, k + K, k + 2 K, ... of a block of K columns per sample.
-Tensor column_rows(const Tensor& block, std::int64_t k, std::int64_t columns) {
-  auto* const first = static_cast<std::byte*>(block.data()) + k * block.row_stride() * dtype_bytes(block.dtype());
-  return Tensor::matrix(first, block.dtype(), block.rows() / columns, block.cols(), columns * block.row_stride());
-}
 
 /// Calls body(layout, first row, rows) for portions of n K tangent rows: whole samples, or where one sample has more
 /// than `most` rows, parts of it.
@@ -29,6 +23,31 @@ void for_portions(std::int64_t n, std::int64_t columns, std::int64_t most, const
   }
 }
 
+/// `x`, or memory to copy it to where a layer will look at its rows as rows of pixels.
+Tensor whole_rows(Arena& arena, const Network& network, const Tensor& x) {
+  if (x.contiguous() || !network.has_batch_norm()) return x;
+  return arena.allocate(x.dtype(), {x.rows(), x.cols()});
+}
+
+/// to = product(from) in portions.
+template <class Product>
+void multiply(Ops& ops, Arena& arena, const Network& network, std::int64_t samples, std::int64_t most, Tensor to,
+              Tensor from, const Product& product) {
+  const Tensor out = whole_rows(arena, network, to), in = whole_rows(arena, network, from);
+  if (in.data() != from.data()) ops.copy(in, from);
+  for_portions(samples, from.rows() / samples, most,
+               [&](const TangentLayout& layout, std::int64_t first, std::int64_t rows) {
+                 product(out.slice_rows(first, rows), in.slice_rows(first, rows), layout);
+               });
+  if (out.data() != to.data()) ops.copy(to, out);
+}
+
+std::int64_t rows_in(std::int64_t tangent_bytes, const Network& network) {
+  if (tangent_bytes < 1)
+    throw InvalidArgument("NetworkJacobian: tangent_bytes is " + std::to_string(tangent_bytes) + ", must be positive");
+  return std::max<std::int64_t>(tangent_bytes / (network.values_per_row() * dtype_bytes(network.dtype())), 1);
+}
+
 }  // namespace
 
 NetworkJacobian::NetworkJacobian(Ops& ops, Arena& arena, const Network& network, const ParameterSet& parameters,
@@ -37,27 +56,28 @@ NetworkJacobian::NetworkJacobian(Ops& ops, Arena& arena, const Network& network,
   if (z.rank() != 2 || z.cols() != inputs() || z.dtype() != dtype())
     throw InvalidArgument("NetworkJacobian: z is " + (z.absent() ? "absent" : z.describe()) + "; the network reads " +
                           dtype_name(dtype()) + "[n, " + std::to_string(inputs()) + "]");
-  if (tangent_bytes < 1)
-    throw InvalidArgument("NetworkJacobian: tangent_bytes is " + std::to_string(tangent_bytes) + ", must be positive");
+  rows_at_once_ = rows_in(tangent_bytes, network);
   network.forward(ops, arena, primal_, parameters, z, PassMode::inference);
-  rows_at_once_ = std::max<std::int64_t>(tangent_bytes / (network.values_per_row() * dtype_bytes(dtype())), 1);
 }
 
+NetworkJacobian::NetworkJacobian(const Network& network, PrimalPass primal, std::int64_t tangent_bytes)
+    : JacobianOperator(primal.rows, network.input_size(), network.output_size(), network.dtype()),
+      network_(&network),
+      primal_(std::move(primal)),
+      rows_at_once_(rows_in(tangent_bytes, network)) {}
+
 void NetworkJacobian::do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const {
-  for_portions(samples(), x.rows() / samples(), rows_at_once_,
-               [&](const TangentLayout& layout, std::int64_t first, std::int64_t rows) {
-                 network_->push_through(ops, arena, y.slice_rows(first, rows), primal_, x.slice_rows(first, rows),
-                                        layout);
-               });
+  multiply(ops, arena, *network_, samples(), rows_at_once_, y, x,
+           [&](const Tensor& to, const Tensor& from, const TangentLayout& layout) {
+             network_->push_through(ops, arena, to, primal_, from, layout);
+           });
 }
 
 void NetworkJacobian::do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const {
-  const std::int64_t columns = x.rows() / samples();
-  for (std::int64_t k = 0; k < columns; ++k) {
-    ReverseRequest request;
-    request.grad_input = column_rows(x, k, columns);
-    network_->reverse(ops, arena, primal_, nullptr, column_rows(y, k, columns), {}, request);
-  }
+  multiply(ops, arena, *network_, samples(), rows_at_once_, x, y,
+           [&](const Tensor& to, const Tensor& from, const TangentLayout& layout) {
+             network_->pull_through(ops, arena, to, primal_, from, layout);
+           });
 }
 
 void NetworkJacobian::reverse(Ops& ops, Arena& arena, Tensor tangents, Tensor cotangents, double factor,
@@ -77,13 +97,15 @@ void NetworkJacobian::reverse(Ops& ops, Arena& arena, Tensor tangents, Tensor co
     const Tensor scaled = arena.allocate(dtype(), {rows, outputs()});
     ops.fill(scaled, 0);
     ops.axpy(scaled, factor, cotangents.slice_rows(first, rows));
+    const PrimalPass primal = network_->slice(primal_, layout.first, layout.count);
     TangentPass pass;
-    network_->push(ops, arena, pass, primal_, tangents.slice_rows(first, rows), layout);
+    network_->push(ops, arena, pass, primal, tangents.slice_rows(first, rows), {0, layout.count, layout.tangents});
     ReverseRequest part = request;
     part.accumulate_parameters = true;
-    if (!request.grad_input.absent()) part.grad_input = arena.allocate(dtype(), {n, inputs()});
-    network_->reverse(ops, arena, primal_, &pass, {}, scaled, part);
-    if (!request.grad_input.absent()) ops.axpy(request.grad_input, 1, part.grad_input);
+    if (!request.grad_input.absent()) part.grad_input = arena.allocate(dtype(), {layout.count, inputs()});
+    network_->reverse(ops, arena, primal, &pass, {}, scaled, part);
+    if (!request.grad_input.absent())
+      ops.axpy(request.grad_input.slice_rows(layout.first, layout.count), 1, part.grad_input);
     arena.rewind(mark);
   });
 }

@@ -10,8 +10,8 @@
 namespace bracket {
 namespace {
 
-constexpr const char* kCertificates[] = {"exact",      "certified lower", "certified upper",
-                                         "optimistic", "pessimistic",     "unbiased"};
+constexpr const char* kCertificates[] = {"exact",       "certified lower", "certified upper", "optimistic",
+                                         "pessimistic", "unbiased",        "biased"};
 
 void check_product(const JacobianOperator& jacobian, const char* what, const Tensor& x, const Tensor& y) {
   const auto fits = [&](const Tensor& t, std::int64_t cols) {

@@ -7,6 +7,8 @@
 
 #include "bracket/error.h"
 #include "bracket/trace_estimators.h"
+#include "host/jacobian/bidiagonalization.h"
+#include "host/jacobian/requirements.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -34,6 +36,57 @@ inline void scale_into(Ops& ops, const Tensor& y, double alpha, const Tensor& x)
   ops.axpy(y, alpha, x);
 }
 
+/// Sign of the derivative of f of this order on (0, inf), order >= 1.
+inline int derivative_sign(const SpectralFunction& f, std::int64_t order) {
+  if (f.kind == SpectralFunction::Kind::logarithm) return order % 2 == 0 ? -1 : 1;
+  int sign = 1;
+  for (std::int64_t j = 0; j < order && sign != 0; ++j) {
+    const double factor = f.exponent - static_cast<double>(j);
+    sign = factor == 0 ? 0 : factor > 0 ? sign : -sign;
+  }
+  return sign;
+}
+
+/// The rule is what it integrates minus a positive multiple of the derivative of order 2 k (Gauss) or 2 k + 1
+/// (Gauss-Radau with the node below the spectrum).
+inline Certificate rule_certificate(const SpectralFunction& f, std::int64_t steps, bool radau, bool complete,
+                                    bool all_steps) {
+  const int error = all_steps ? 0 : derivative_sign(f, radau ? 2 * steps + 1 : 2 * steps);
+  if (error == 0) return complete ? Certificate::exact : Certificate::unbiased;
+  if (error < 0) return complete ? Certificate::certified_upper : Certificate::optimistic;
+  return complete ? Certificate::certified_lower : Certificate::pessimistic;
+}
+
+/// v^T f(J^T J) v per start of a bidiagonalisation, f64[m], and 1 where a node counts as zero.
+struct QuadraticForms {
+  Tensor value;
+  Tensor zeros;
+};
+
+inline QuadraticForms allocate_forms(Arena& arena, std::int64_t m) {
+  return {arena.allocate(DType::f64, {m}), arena.allocate(DType::f64, {m})};
+}
+
+/// By the rules of `rules` leading blocks of B, the last of `nodes` rows, with weight f64[rules, m] where there are
+/// several; `lower` as of Ops::quadrature_rules.
+inline void integrate(Ops& ops, Arena& arena, const QuadraticForms& forms, const Bidiagonalization& b,
+                      const SpectralFunction& f, double tolerance, std::int64_t nodes, const Tensor& lower = {},
+                      std::int64_t rules = 1, const Tensor& weight = {}) {
+  const std::int64_t mark = arena.mark(), columns = b.alpha.rows() * rules;
+  const Tensor points = arena.allocate(DType::f64, {nodes, columns});
+  const Tensor shares = arena.allocate(DType::f64, {nodes, columns});
+  ops.quadrature_rules(points, shares, b.alpha, b.beta, lower, arena.allocate(DType::f64, {nodes * columns}));
+  ops.quadrature(forms.value, forms.zeros, points, shares, b.norm, weight, f, tolerance);
+  arena.rewind(mark);
+}
+
+inline void allocate_trace(Arena& arena, const JacobianOperator& jacobian, TraceEstimate& estimate) {
+  estimate.certificate = Certificate::unbiased;
+  estimate.value = arena.allocate(DType::f64, {jacobian.samples()});
+  estimate.standard_error = arena.allocate(DType::f64, {jacobian.samples()});
+  estimate.deficient = arena.allocate(DType::f64, {jacobian.samples()});
+}
+
 /// Mean and standard error over the probes of samples f64[n P], times `factor`.
 inline void average(Ops& ops, Arena& arena, JacobianEstimate& estimate, const Tensor& samples, double correction,
                     double factor) {
@@ -42,6 +95,12 @@ inline void average(Ops& ops, Arena& arena, JacobianEstimate& estimate, const Te
   ops.probe_mean(mean, error, samples, correction);
   scale_into(ops, estimate.value, factor, mean);
   scale_into(ops, estimate.standard_error, factor, error);
+}
+
+inline void average(Ops& ops, Arena& arena, TraceEstimate& estimate, const QuadraticForms& forms, double correction,
+                    double factor) {
+  average(ops, arena, static_cast<JacobianEstimate&>(estimate), forms.value, correction, factor);
+  ops.probe_mean(estimate.deficient, arena.allocate(DType::f64, {estimate.deficient.rows()}), forms.zeros, 0);
 }
 
 /// f64[m] = |x_i|^2, summed in double.

@@ -16,6 +16,9 @@ class ConvolutionLayer final : public ProductLayer {
       : ProductLayer(std::move(weight), std::move(epilogue)), map_(map), direction_(direction), deviation_(deviation) {}
 
   bool injective() const noexcept override { return false; }  // depends on the weights even where it can be
+  std::int64_t row_flops() const noexcept override {          // of the transposed map as of the map
+    return 2 * map_.out_height() * map_.out_width() * map_.out_channels * map_.in_channels * map_.kernel * map_.kernel;
+  }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
     const std::int64_t fan_in = map_.in_channels * map_.kernel * map_.kernel, count = map_.out_channels * fan_in;

@@ -23,6 +23,7 @@ class Epilogue {
   std::vector<Extra> extras() const;
   bool has_bias() const noexcept { return bias_.rows > 0; }
   bool has_function() const noexcept { return kind_.function != Activation::identity; }
+  bool piecewise_linear() const noexcept { return masked() || !has_function(); }
   bool injective() const noexcept { return injective_function(kind_.function, kind_.negative_slope); }
 
   /// `bias` in the file's order; empty without one.

@@ -20,6 +20,7 @@ class PoolLayer final : public Layer {
     const std::int64_t large = map.height * map.width * map.channels;
     slot_sizes_ = {SlotSize{upsample ? large : large / (map.window * map.window)}};
   }
+  bool piecewise_linear() const noexcept override { return true; }
   bool injective() const noexcept override { return upsample_ || map_.window == 1; }
   void initialize(const RandomKey&, const ValueWriter&) const override {}
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,

@@ -64,7 +64,7 @@ Tensor joined(const Stacked& value) {
 }
 
 Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols) {
-  if (!value.primal.absent()) return value;
+  if (!frame.primal || !value.primal.absent()) return value;
   const Tensor zeros = frame.arena.allocate(frame.dtype, {frame.rows.primal, cols});
   frame.ops.fill(zeros, 0);
   return {zeros, value.tangent};

@@ -62,7 +62,9 @@ struct Frame {
   PassMode mode;
   const Rows& rows;
   const ParameterSet& parameters;
-  bool primal;  ///< forward: the primal part is computed (false: a push reads it)
+  /// Whether the primal part is computed. False: a push reads it forwards; a pull, backwards, is the adjoint of a push
+  /// and knows primal values and adjoints of tangents alone.
+  bool primal;
   /// What a forward op of this call writes of `value`.
   Stacked output(const Stacked& value) const { return primal ? value : Stacked{{}, value.tangent}; }
 };
@@ -99,9 +101,14 @@ class Layer {
   static constexpr int kNoSide = -2;
   virtual int side_layer() const noexcept { return kNoSide; }
   virtual bool batch_norm() const noexcept { return false; }
+  /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
+  /// reverse. Pointwise work counts as none.
+  virtual std::int64_t row_flops() const noexcept { return 0; }
   /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
   virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;
+  /// Whether second derivatives in the input vanish wherever they exist and no parameter bends it (as prelu's slope).
+  virtual bool piecewise_linear() const noexcept { return false; }
   /// Whether `reverse` writes into grad_y.
   virtual bool consumes_grad_y() const noexcept { return false; }
 
@@ -112,7 +119,9 @@ class Layer {
                        std::span<const Tensor> extras) const = 0;
   /// grad_y: adjoint of the output; its primal part may be absent (zero), its tangent part is absent without tangents.
   /// grad_x, grad_side: both parts or none (of a product with a weight also the primal part alone), overwritten; they
-  /// share no memory with grad_y. grad_block: flat gradient or absent.
+  /// share no memory with grad_y. grad_block: flat gradient or absent. Of a pull the tangent parts of grad_y, grad_x
+  /// and grad_side are present and nothing else but the primal parts of x, side and slots; with a grad_block, which
+  /// only piecewise-linear layers take then, the tangent parts of x and slots too.
   virtual void reverse(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
                        std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x,
                        const Stacked& grad_side, const Tensor& grad_block, Update update) const = 0;
@@ -128,7 +137,7 @@ Stacked allocate_stacked(Arena& arena, DType dtype, const Rows& rows, std::int64
 /// The two parts as one matrix when they lie behind one another, else an absent tensor.
 Tensor joined(const Stacked& value);
 
-/// `value` with a zero-filled primal part where that was absent.
+/// `value` with a zero-filled primal part where that was absent; in a pull as it is.
 Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols);
 
 /// Whether a pointwise function is strictly monotone whatever is learnt: relu is flat, silu turns, and a learnt prelu

@@ -19,17 +19,20 @@ bool absent(const Stacked& value) { return value.primal.absent() && value.tangen
 class AlternatingBlocks {
  public:
   AlternatingBlocks(const Frame& frame, std::int64_t most_cols, bool tangent) : frame_(frame), tangent_(tangent) {
-    const std::int64_t rows = frame.rows.primal + (tangent ? frame.rows.tangent_rows() : 0);
-    for (Tensor& block : blocks_) block = frame.arena.allocate(frame.dtype, {rows * most_cols});
+    for (Tensor& block : blocks_)
+      block = frame.arena.allocate(frame.dtype, {(primal_rows() + tangent_rows()) * most_cols});
   }
   Stacked next(std::int64_t cols) {
-    const std::int64_t n = frame_.rows.primal, m = tangent_ ? frame_.rows.tangent_rows() : 0;
+    const std::int64_t n = primal_rows(), m = tangent_rows();
     const Tensor all = blocks_[turn_].slice_rows(0, (n + m) * cols).reshaped({n + m, cols});
     turn_ = 1 - turn_;
-    return {all.slice_rows(0, n), tangent_ ? all.slice_rows(n, m) : Tensor()};
+    return {frame_.primal ? all.slice_rows(0, n) : Tensor(), tangent_ ? all.slice_rows(n, m) : Tensor()};
   }
 
  private:
+  std::int64_t primal_rows() const noexcept { return frame_.primal ? frame_.rows.primal : 0; }
+  std::int64_t tangent_rows() const noexcept { return tangent_ ? frame_.rows.tangent_rows() : 0; }
+
   const Frame& frame_;
   bool tangent_;
   std::array<Tensor, 2> blocks_;
@@ -67,9 +70,20 @@ bool LayerChain::injective() const noexcept {
   return std::all_of(layers_.begin(), layers_.end(), [](const auto& layer) { return !layer || layer->injective(); });
 }
 
+bool LayerChain::piecewise_linear() const noexcept {
+  return std::all_of(layers_.begin(), layers_.end(),
+                     [](const auto& layer) { return !layer || layer->piecewise_linear(); });
+}
+
 bool LayerChain::consumes_grad_y() const noexcept {
   const auto last = std::find_if(layers_.rbegin(), layers_.rend(), [](const auto& layer) { return layer != nullptr; });
   return last != layers_.rend() && (*last)->consumes_grad_y();
+}
+
+std::int64_t LayerChain::row_flops() const noexcept {
+  std::int64_t flops = 0;
+  for (const auto& layer : layers_) flops += layer ? layer->row_flops() : 0;
+  return flops;
 }
 
 void LayerChain::initialize(const RandomKey& key, std::uint64_t spacing, const ValueWriter& write) const {
@@ -177,7 +191,7 @@ void LayerChain::reverse(const Frame& frame, const Stacked& x, std::span<const S
       const auto index = static_cast<std::size_t>(layer.side_layer() + 1);
       side = values[index];
       if (index > first || !absent(grad_x))
-        grad_side = allocate_stacked(frame.arena, frame.dtype, frame.rows, side.primal.cols(), true, tangent);
+        grad_side = allocate_stacked(frame.arena, frame.dtype, frame.rows, side.primal.cols(), frame.primal, tangent);
     }
     const Stacked grad_input = i == first ? grad_x : blocks.next(values[i].primal.cols());
     layer.reverse(frame, values[i], side, slots.subspan(slot, layer.slot_sizes().size()),
@@ -194,7 +208,7 @@ void LayerChain::reverse(const Frame& frame, const Stacked& x, std::span<const S
   if (!absent(grad_x)) {
     if (first == layers_.size()) {
       const Stacked whole = with_primal(frame, grad_y, output_.size);
-      frame.ops.copy(grad_x.primal, whole.primal);
+      if (frame.primal) frame.ops.copy(grad_x.primal, whole.primal);
       if (tangent) frame.ops.copy(grad_x.tangent, whole.tangent);
     }
     contribute(frame.ops, grad_x, sides[0]);

@@ -28,7 +28,9 @@ class LayerChain {
   bool batch_norm() const noexcept;
   bool training_state() const noexcept;
   bool injective() const noexcept;
+  bool piecewise_linear() const noexcept;
   bool consumes_grad_y() const noexcept;
+  std::int64_t row_flops() const noexcept;
   const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }
   std::vector<SlotLife> slot_lives() const;

@@ -32,6 +32,7 @@ class LinearLayer final : public ProductLayer {
       : ProductLayer(std::move(weight), std::move(epilogue)), spec_(spec), inputs_(inputs) {}
 
   bool injective() const noexcept override { return spec_.features == inputs_ && epilogue_.injective(); }
+  std::int64_t row_flops() const noexcept override { return 2 * spec_.features * inputs_; }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
     const double fan_in = 1 / std::sqrt(static_cast<double>(inputs_));

@@ -14,6 +14,7 @@ class MaxPoolLayer final : public Layer {
     slot_sizes_ = {SlotSize{map.small_cols()}};
     extras_ = {{0, map.height * map.width * ((map.channels + 7) / 8), true}};
   }
+  bool piecewise_linear() const noexcept override { return true; }
   bool injective() const noexcept override { return map_.window == 1; }
   void initialize(const RandomKey&, const ValueWriter&) const override {}
 
@@ -46,7 +47,7 @@ class MaxPoolLayer final : public Layer {
     if (grad_x.primal.absent() && grad_x.tangent.absent()) return;
     const std::int64_t mark = frame.arena.mark();
     const Stacked grad = with_primal(frame, grad_y, output_size());
-    frame.ops.window_spread(grad_x.primal, grad.primal, map_, Update::overwrite);
+    if (!grad_x.primal.absent()) frame.ops.window_spread(grad_x.primal, grad.primal, map_, Update::overwrite);
     if (!grad_x.tangent.absent()) frame.ops.window_spread(grad_x.tangent, grad.tangent, map_, Update::overwrite);
     frame.ops.masked_activation_reverse(grad_x, {}, grad_x, extras[0], map_.channels, kMask, frame.rows,
                                         Update::overwrite);

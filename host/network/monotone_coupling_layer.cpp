@@ -49,6 +49,12 @@ class MonotoneCouplingLayer final : public Layer {
 
   bool injective() const noexcept override { return true; }
   std::uint64_t keys() const noexcept override { return 4 * conditioner_.size(); }
+  /// Of one tangent where there are no more of them than passive columns.
+  std::int64_t row_flops() const noexcept override {
+    std::int64_t flops = 0;
+    for (const auto& layer : conditioner_) flops += layer->row_flops();
+    return flops;
+  }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
     RandomKey layer_key = key;
@@ -63,7 +69,7 @@ class MonotoneCouplingLayer final : public Layer {
 
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor> extras) const override {
-    const Conditioning conditioning(*this, frame);
+    const Conditioning conditioning(*this, frame, slot_sizes_.front().rows(frame.rows));
     const Stacked from = passive(x);
     if (frame.primal) frame.ops.copy(slots[0].primal, from.primal);
     if (conditioning.map.passive_jacobian)
@@ -83,14 +89,15 @@ class MonotoneCouplingLayer final : public Layer {
                std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
                const Tensor& grad_block, Update update) const override {
     const std::int64_t mark = frame.arena.mark();
-    const Conditioning conditioning(*this, frame);
+    // A pull has an adjoint per tangent whatever went forwards.
+    const Conditioning conditioning(*this, frame, frame.primal ? slot_sizes_.front().rows(frame.rows) : frame.rows);
     const Frame& inner = conditioning.frame;
     const bool tangent = !grad_y.tangent.absent();
     const bool data = !grad_x.primal.absent() || !grad_x.tangent.absent();
     Stacked target = grad_x;
-    if (target.primal.absent() || (tangent && target.tangent.absent()))
-      target = allocate_stacked(frame.arena, frame.dtype, frame.rows, inputs_, true, tangent);
-    Stacked grad = allocate_stacked(frame.arena, frame.dtype, inner.rows, map_.parameters(), true, tangent);
+    if ((frame.primal && target.primal.absent()) || (tangent && target.tangent.absent()))
+      target = allocate_stacked(frame.arena, frame.dtype, frame.rows, inputs_, frame.primal, tangent);
+    Stacked grad = allocate_stacked(frame.arena, frame.dtype, inner.rows, map_.parameters(), frame.primal, tangent);
     std::size_t slot = slots.size() - 2;  // the last one of the layer at hand
     frame.ops.monotone_staircase_reverse(target, grad, with_primal(frame, grad_y, inputs_), x, slots[slot],
                                          conditioning.map, frame.rows);
@@ -100,7 +107,7 @@ class MonotoneCouplingLayer final : public Layer {
       Stacked grad_input;
       if (i > 0 || data) {
         const bool unit_tangents = i == 0 && conditioning.map.passive_jacobian;  // constants
-        grad_input = allocate_stacked(frame.arena, frame.dtype, inner.rows, slots[slot].primal.cols(), true,
+        grad_input = allocate_stacked(frame.arena, frame.dtype, inner.rows, slots[slot].primal.cols(), frame.primal,
                                       tangent && !unit_tangents);
       }
       conditioner_[i]->reverse(inner, slots[slot], {}, slots.subspan(slot + 1, count), extras, grad, grad_input, {},
@@ -109,7 +116,7 @@ class MonotoneCouplingLayer final : public Layer {
     }
     if (data) {
       const Stacked sum = passive(target);
-      frame.ops.axpy(sum.primal, 1, grad.primal);
+      if (!grad.primal.absent()) frame.ops.axpy(sum.primal, 1, grad.primal);
       if (!grad.tangent.absent()) frame.ops.axpy(sum.tangent, 1, grad.tangent);
       if (!grad_x.primal.absent() && target.primal.data() != grad_x.primal.data())
         frame.ops.copy(grad_x.primal, target.primal);
@@ -122,11 +129,9 @@ class MonotoneCouplingLayer final : public Layer {
  private:
   // How a call runs the conditioner.
   struct Conditioning {
-    Conditioning(const MonotoneCouplingLayer& layer, const Frame& outer)
-        : map(layer.map_), rows(layer.slot_sizes_.front().rows(outer.rows)), frame{outer.ops,   outer.arena,
-                                                                                   outer.dtype, outer.mode,
-                                                                                   rows,        outer.parameters,
-                                                                                   outer.primal} {
+    Conditioning(const MonotoneCouplingLayer& layer, const Frame& outer, const Rows& inner)
+        : map(layer.map_), rows(inner), frame{outer.ops, outer.arena,      outer.dtype, outer.mode,
+                                              rows,      outer.parameters, outer.primal} {
       map.passive_jacobian = rows.tangents < outer.rows.tangents;
     }
     Conditioning(const Conditioning&) = delete;  // frame refers to rows

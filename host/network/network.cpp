@@ -130,10 +130,12 @@ std::int64_t Network::values_per_row() const {
                          [](std::int64_t sum, const SlotSize& slot) { return sum + slot.cols; });
 }
 
+std::int64_t Network::flops_per_row() const noexcept { return chain_->row_flops(); }
 std::int64_t Network::output_size() const noexcept { return chain_->output().size; }
 const std::optional<ImageShape>& Network::output_image() const noexcept { return chain_->output().image; }
 bool Network::has_batch_norm() const noexcept { return chain_->batch_norm(); }
 bool Network::has_training_state() const noexcept { return chain_->training_state(); }
+bool Network::piecewise_linear() const noexcept { return chain_->piecewise_linear(); }
 bool Network::injective_by_construction() const { return chain_->injective(); }
 
 void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const {
@@ -228,6 +230,50 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
   std::vector<Stacked> slots;
   for (std::size_t i = 0; i < shared.size(); ++i) slots.push_back({pass.slots[i], shared[i]});
   chain_->forward(frame, {pass.input, tangents}, slots, pass.extras);
+  arena.rewind(mark);
+}
+
+void Network::pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
+                           const TangentLayout& layout) const {
+  pull(ops, arena, x, pass, nullptr, cotangents, layout, {});
+}
+
+PrimalPass Network::slice(const PrimalPass& pass, std::int64_t first, std::int64_t count) const {
+  if (first < 0 || count < 0 || first + count > pass.rows)
+    throw InvalidArgument("slice: rows " + std::to_string(first) + " to " + std::to_string(first + count) +
+                          " of a pass of " + std::to_string(pass.rows));
+  if (pass.mode == PassMode::training && has_batch_norm())
+    throw InvalidArgument("slice: the rows of a training pass with BatchNorm belong together");
+  PrimalPass part{pass.mode, count, pass.parameters, pass.input.slice_rows(first, count), {}, {}};
+  for (const Tensor& slot : pass.slots) part.slots.push_back(slot.slice_rows(first, count));
+  for (std::size_t i = 0; i < pass.extras.size(); ++i)
+    part.extras.push_back(chain_->extras()[i].bytes_per_row ? pass.extras[i].slice_rows(first, count) : pass.extras[i]);
+  return part;
+}
+
+void Network::reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,
+                               Tensor tangent_cotangent, Tensor grad_parameters, bool accumulate) const {
+  if (!piecewise_linear()) throw InvalidArgument("reverse_tangents: the network is not piecewise linear; use reverse");
+  ReverseRequest request;
+  request.grad_parameters = grad_parameters;
+  request.accumulate_parameters = accumulate;
+  pull(ops, arena, {}, pass, &tangent_pass, tangent_cotangent, tangent_pass.layout, request);
+}
+
+void Network::pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
+                   Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const {
+  if (pass.mode == PassMode::training && has_batch_norm()) throw InvalidArgument(kTangentsNeedInference);
+  const std::int64_t mark = arena.mark();
+  const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
+  const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
+  const Stacked input{pass.input, tangent_pass ? tangent_pass->input : Tensor()};
+  Tensor grad_y = cotangents;
+  if (chain_->consumes_grad_y()) {  // the caller's cotangents stay as they are
+    grad_y = arena.allocate(dtype_, {rows.tangent_rows(), output_size()});
+    ops.copy(grad_y, cotangents);
+  }
+  chain_->reverse(frame, input, stacked_slots(pass, tangent_pass), pass.extras, {{}, grad_y}, {{}, x},
+                  request.grad_parameters, request.accumulate_parameters ? Update::accumulate : Update::overwrite);
   arena.rewind(mark);
 }
 

@@ -12,6 +12,7 @@ namespace bracket {
 
 class ProductLayer : public Layer {
  public:
+  bool piecewise_linear() const noexcept override { return epilogue_.piecewise_linear(); }
   bool training_state() const noexcept override { return weight_.spectral_norm(); }
   bool consumes_grad_y() const noexcept override { return epilogue_.has_function(); }
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,

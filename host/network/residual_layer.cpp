@@ -18,6 +18,8 @@ class ResidualLayer final : public Layer {
   std::uint64_t keys() const noexcept override { return body_.keys() + skip_.keys(); }
   bool batch_norm() const noexcept override { return body_.batch_norm() || skip_.batch_norm(); }
   bool training_state() const noexcept override { return body_.training_state() || skip_.training_state(); }
+  bool piecewise_linear() const noexcept override { return body_.piecewise_linear() && skip_.piecewise_linear(); }
+  std::int64_t row_flops() const noexcept override { return body_.row_flops() + skip_.row_flops(); }
   bool injective() const noexcept override { return false; }  // a sum of two injective maps need not be one
   bool consumes_grad_y() const noexcept override { return skip_.consumes_grad_y(); }
 
@@ -56,8 +58,8 @@ class ResidualLayer final : public Layer {
     if (skip_.slot_sizes().empty())
       grad_skip = grad_y;
     else if (wanted)
-      grad_skip =
-          allocate_stacked(frame.arena, frame.dtype, frame.rows, x.primal.cols(), true, !grad_y.tangent.absent());
+      grad_skip = allocate_stacked(frame.arena, frame.dtype, frame.rows, x.primal.cols(), frame.primal,
+                                   !grad_y.tangent.absent());
     if (!skip_.slot_sizes().empty())
       skip_.reverse(frame, x, slot.skip, extra.skip, grad_y, grad_skip, grad_block, update);
     if (wanted) add(frame.ops, grad_x, grad_skip);

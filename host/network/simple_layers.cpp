@@ -53,6 +53,7 @@ class AffineLayer final : public Layer {
     shift_ = layout.add(prefix + "shift", inputs, 0, true);
     slot_sizes_ = {SlotSize{inputs}};
   }
+  bool piecewise_linear() const noexcept override { return true; }
   bool injective() const noexcept override { return true; }
   void initialize(const RandomKey&, const ValueWriter& write) const override {
     write(scale_, true, spec_.scale);
@@ -86,6 +87,7 @@ class FourierFeaturesLayer final : public Layer {
     slot_sizes_ = {SlotSize{inputs + 2 * spec.frequencies}};
   }
   bool injective() const noexcept override { return true; }  // its first columns are its input
+  std::int64_t row_flops() const noexcept override { return 2 * spec_.frequencies * inputs_; }
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
     std::vector<double> values(static_cast<std::size_t>(spec_.frequencies * inputs_));
     for (std::size_t i = 0; i < values.size(); ++i) {  // Box-Muller, one pair of uniforms per value

@@ -19,6 +19,8 @@ constexpr std::int64_t kSwatchGap = 8;
 constexpr std::int64_t kEntryGap = 28;
 constexpr double kLineRadius = 1.25;
 constexpr double kLonePointRadius = 3;
+constexpr double kMarkRadius = 6;
+constexpr double kMarkMargin = 0.03;  // of the x axis on either side, so that no mark is cut
 constexpr std::int64_t kSmallestSide = 60;
 constexpr std::int64_t kLargestSide = 16384;
 
@@ -36,10 +38,36 @@ Color line_color(std::size_t index) {
   return {shade(color.red), shade(color.green), shade(color.blue)};
 }
 
+Color color_of(const std::vector<Series>& series, std::size_t index) {
+  return series[index].color ? *series[index].color : line_color(index);
+}
+
 struct Vertex {
   double x = 0;
   double y = 0;
 };
+
+/// Outlines, which leave what lies beneath them visible: triangle, square, cross, diamond, plus.
+void add_mark(Mask& mask, const Vertex& at, std::size_t shape) {
+  struct Stroke {
+    Vertex from, to;
+  };
+  static const std::array<std::vector<Stroke>, 5> shapes{
+      {{{{-1, 0.8}, {0, -1}}, {{0, -1}, {1, 0.8}}, {{1, 0.8}, {-1, 0.8}}},
+       {{{-0.9, -0.9}, {0.9, -0.9}}, {{0.9, -0.9}, {0.9, 0.9}}, {{0.9, 0.9}, {-0.9, 0.9}}, {{-0.9, 0.9}, {-0.9, -0.9}}},
+       {{{-0.8, -0.8}, {0.8, 0.8}}, {{-0.8, 0.8}, {0.8, -0.8}}},
+       {{{-1.1, 0}, {0, -1.1}}, {{0, -1.1}, {1.1, 0}}, {{1.1, 0}, {0, 1.1}}, {{0, 1.1}, {-1.1, 0}}},
+       {{{-1.1, 0}, {1.1, 0}}, {{0, -1.1}, {0, 1.1}}}}};
+  for (const auto& [from, to] : shapes[shape % shapes.size()])
+    mask.add({at.x + kMarkRadius * from.x, at.y + kMarkRadius * from.y, at.x + kMarkRadius * to.x,
+              at.y + kMarkRadius * to.y, kLineRadius});
+}
+
+void blend(Image& image, std::int64_t left, std::int64_t top, const Mask& mask, Color color) {
+  for (std::int64_t y = 0; y < mask.height(); ++y) {
+    for (std::int64_t x = 0; x < mask.width(); ++x) image.blend(left + x, top + y, color, mask.at(x, y));
+  }
+}
 
 /// Paints one unbroken line as vertices arrive. Vertices in the same pixel column are reduced to the first, the
 /// extremes and the last, which look the same; the work then follows the pixels and not the number of points.
@@ -116,7 +144,7 @@ Legend lay_out_legend(const std::vector<Series>& series, std::int64_t width) {
   return legend;
 }
 
-void draw_legend(Image& image, const Legend& legend, std::int64_t top) {
+void draw_legend(Image& image, const Legend& legend, const std::vector<Series>& series, std::int64_t top) {
   for (std::size_t i = 0; i < legend.entries.size(); ++i) {
     for (const LegendLine& line : legend.entries[i]) {
       draw_text(image, kOuterMargin + line.left + kSwatchWidth + kSwatchGap, top + line.row * line_height(kScale),
@@ -125,7 +153,15 @@ void draw_legend(Image& image, const Legend& legend, std::int64_t top) {
     const LegendLine& first = legend.entries[i].front();
     const auto left = static_cast<double>(kOuterMargin + first.left);
     const auto middle = static_cast<double>(top + first.row * line_height(kScale) + cap_height(kScale) / 2);
-    image.draw_line(left, middle, left + static_cast<double>(kSwatchWidth), middle, 2 * kLineRadius, line_color(i));
+    if (series[i].points) {
+      constexpr double kHalf = kSwatchWidth / 2.0;
+      Mask mask(kSwatchWidth, kSwatchWidth);
+      add_mark(mask, {kHalf, kHalf}, i);
+      blend(image, kOuterMargin + first.left, std::llround(middle - kHalf), mask, color_of(series, i));
+    } else {
+      image.draw_line(left, middle, left + static_cast<double>(kSwatchWidth), middle, 2 * kLineRadius,
+                      color_of(series, i));
+    }
   }
 }
 
@@ -157,31 +193,35 @@ Extent measure(const std::vector<Series>& series) {
   return extent;
 }
 
-void draw_series(Image& image, const Series& line, const Axes& axes, Color color) {
+void draw_series(Image& image, const std::vector<Series>& series, std::size_t index, const Axes& axes) {
   // Far outside the panel a line only needs its direction; bounded coordinates keep the stroke arithmetic exact there.
   constexpr double kFar = 1e6;
+  const Series& line = series[index];
   const Rect& area = axes.area();
   Mask mask(area.width, area.height);
   LinePainter painter(mask);
   for (std::size_t i = 0; i < line.x.size(); ++i) {
-    if (drawable(line, i)) {
-      painter.add({std::clamp(axes.pixel_x(line.x[i]) - static_cast<double>(area.left), -kFar, kFar),
-                   std::clamp(axes.pixel_y(line.y[i]) - static_cast<double>(area.top), -kFar, kFar)});
-    } else {
+    if (!drawable(line, i)) {
       painter.finish();
+      continue;
     }
+    const Vertex at{std::clamp(axes.pixel_x(line.x[i]) - static_cast<double>(area.left), -kFar, kFar),
+                    std::clamp(axes.pixel_y(line.y[i]) - static_cast<double>(area.top), -kFar, kFar)};
+    if (line.points)
+      add_mark(mask, at, index);
+    else
+      painter.add(at);
   }
   painter.finish();
-  for (std::int64_t y = 0; y < area.height; ++y) {
-    for (std::int64_t x = 0; x < area.width; ++x) image.blend(area.left + x, area.top + y, color, mask.at(x, y));
-  }
+  blend(image, area.left, area.top, mask, color_of(series, index));
 }
 
 }  // namespace
 
 Image line_chart(const LineChart& chart) {
   const Extent extent = measure(chart.series);
-  const Range x_range = extent.empty() ? Range{0, 1} : padded(extent.x, 0);
+  const bool marked = std::any_of(chart.series.begin(), chart.series.end(), [](const Series& s) { return s.points; });
+  const Range x_range = extent.empty() ? Range{0, 1} : padded(extent.x, marked ? kMarkMargin : 0);
   const Range y_range = chart.y_range ? *chart.y_range : extent.empty() ? Range{0, 1} : padded(extent.y, 0.05);
   check_range(x_range, "x values");
   check_range(y_range, chart.y_range ? "y_range" : "y values");
@@ -218,10 +258,10 @@ Image line_chart(const LineChart& chart) {
     draw_text(image, chart.width / 2, line_top, line, {kInkColor, kScale, Align::centre});
     line_top += line_height(kScale);
   }
-  draw_legend(image, legend, line_top);
+  draw_legend(image, legend, chart.series, line_top);
   const Axes axes({left, top, right - left, bottom - top}, x_range, y_range, kScale);
   axes.draw_grid(image);
-  for (std::size_t i = 0; i < chart.series.size(); ++i) draw_series(image, chart.series[i], axes, line_color(i));
+  for (std::size_t i = 0; i < chart.series.size(); ++i) draw_series(image, chart.series, i, axes);
   axes.draw_frame(image);
   axes.draw_axis_names(image, chart.x_name, chart.y_name);
   if (extent.empty()) {

@@ -65,7 +65,9 @@ Image sample_grid(const SampleGrid& grid);
 struct Series {
   std::string name;
   std::vector<double> x;
-  std::vector<double> y;  ///< as many as x; a pair that is not finite interrupts the line
+  std::vector<double> y;            ///< as many as x; a pair that is not finite interrupts the line
+  bool points = false;              ///< a mark for every point, shaped by the place in the chart, and no line
+  std::optional<Color> color = {};  ///< default: that of the place in the chart
 };
 
 struct LineChart {
@@ -78,8 +80,9 @@ struct LineChart {
   std::int64_t height = 600;
 };
 
-/// Lines over a common x axis with a legend. Where many points share a pixel column their extremes are kept. Throws
-/// InvalidArgument for x and y of different length, a bad y_range, a side above 16384 or too small to hold the axes.
+/// Lines or points over a common x axis with a legend. Where many points of a line share a pixel column their extremes
+/// are kept. Throws InvalidArgument for x and y of different length, a bad y_range, a side above 16384 or too small to
+/// hold the axes.
 Image line_chart(const LineChart& chart);
 
 struct Sample {

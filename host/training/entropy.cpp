@@ -4,7 +4,10 @@
 #include <string>
 
 #include "bracket/error.h"
+#include "bracket/jacobian.h"
 #include "host/core/text.h"
+#include "host/jacobian/gram_factor.h"
+#include "host/jacobian/lobpcg.h"
 #include "host/training/smallest_singular.h"
 #include "kernels/ops.h"
 
@@ -14,29 +17,14 @@ namespace {
 constexpr const char* kNames[] = {"exact", "min_singular", "lobpcg"};
 constexpr const char* kCertificates[] = {"exact", "certified", "optimistic"};
 
-/// Activations of tangents that an automatic chunk may take.
-constexpr std::int64_t kTangentBytes = std::int64_t{256} << 20;
-
-std::int64_t chunk_of(const EntropyConfig& config, const Network& generator, std::int64_t n) {
-  if (config.chunk > 0) return std::min(config.chunk, n);
-  const std::int64_t bytes_per_sample =
-      generator.input_size() * generator.values_per_row() * dtype_bytes(generator.dtype());
-  return std::min(std::max<std::int64_t>(kTangentBytes / bytes_per_sample, 1), n);
-}
-
-Tensor identities(Ops& ops, Arena& arena, const Network& generator, std::int64_t samples) {
-  const std::int64_t d = generator.input_size();
-  const Tensor tangents = arena.allocate(generator.dtype(), {samples * d, d});
-  ops.tile_identity(tangents, samples);
-  return tangents;
-}
-
 // Row i d + k of the Jacobian is column k of J_i: the image of coordinate direction k.
 void jacobian_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator,
                       const ParameterSet& parameters, Tensor z, std::int64_t chunk) {
-  const std::int64_t n = z.rows(), d = generator.input_size(), D = generator.output_size();
-  if (chunk >= n) {
-    pass.chunk = 0;
+  const std::int64_t n = z.rows(), d = generator.input_size();
+  const std::int64_t sample_bytes = d * generator.values_per_row() * dtype_bytes(generator.dtype());
+  const std::int64_t most = chunk > 0 ? std::min(chunk, n) * sample_bytes : NetworkJacobian::kTangentBytes;
+  if (n * sample_bytes <= most) {
+    pass.tangent_bytes = 0;
     const Tensor input = arena.allocate(z.dtype(), {n + n * d, d});  // one block: primal rows, then the d directions
     ops.copy(input.slice_rows(0, n), z);
     ops.tile_identity(input.slice_rows(n, n * d), n);
@@ -45,29 +33,19 @@ void jacobian_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& 
     pass.jacobian = pass.tangents.output();
     return;
   }
-  pass.chunk = chunk;
+  pass.tangent_bytes = most;
   generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference);
-  pass.jacobian = arena.allocate(z.dtype(), {n * d, D});
-  for (std::int64_t first = 0; first < n; first += chunk) {
-    const std::int64_t mark = arena.mark(), count = std::min(chunk, n - first);
-    generator.push_through(ops, arena, pass.jacobian.slice_rows(first * d, count * d), pass.primal,
-                           identities(ops, arena, generator, count), {first, count, d});
-    arena.rewind(mark);
-  }
+  pass.jacobian = arena.allocate(z.dtype(), {n * d, generator.output_size()});
+  jacobian_columns(ops, arena, pass.jacobian, NetworkJacobian(generator, pass.primal, most));
 }
 
-// h = sum log diag L with L L^T = J^T J, and C = J (J^T J)^-1: per sample, with T = J^T the rows of the Jacobian,
-// C^T = (T T^T)^-1 T, two triangular solves on the rows of T.
 void exact_estimate(Ops& ops, Arena& arena, EntropyPass& pass, std::int64_t n, std::int64_t d) {
   const Tensor& jacobian = pass.jacobian;
   pass.value = arena.allocate(jacobian.dtype(), {n});
-  const Tensor factor = arena.allocate(DType::f64, {n, d, d});
-  ops.gram(factor, jacobian);
-  ops.cholesky(factor);
-  ops.log_diagonal_sum(pass.value, factor);
+  const Tensor lower = arena.allocate(DType::f64, {n, d, d});
+  gram_factor(ops, lower, pass.value, jacobian);
   pass.cotangents = arena.allocate(jacobian.dtype(), {n * d, jacobian.cols()});
-  ops.triangular_solve(pass.cotangents, factor, jacobian, false);
-  ops.triangular_solve(pass.cotangents, factor, pass.cotangents, true);
+  gram_cotangents(ops, pass.cotangents, lower, jacobian);
 }
 
 // d log s_1 with derivative <d J v_1 / s_1^2, d(J v_1)>; v_1 needs no derivative at a simple smallest singular value.
@@ -75,46 +53,46 @@ void min_singular_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Netw
                            std::int64_t d) {
   const SmallestSingular smallest = smallest_singular(ops, arena, pass.jacobian, n, d);
   pass.value = smallest.volume;
-  pass.chunk = 0;
+  pass.tangent_bytes = 0;
   generator.push(ops, arena, pass.tangents, pass.primal, smallest.direction, {0, n, 1});
   pass.cotangents = arena.allocate(pass.jacobian.dtype(), {n, pass.jacobian.cols()});
   ops.scale_rows(pass.cotangents, pass.tangents.output(), smallest.scale, 1);
 }
 
-// J is linear: J v and J p are recombined like v and p, so that a step costs one J r and one J^T w. The value comes
-// from a J v of its own, which no step has rounded, and mu >= s_1 holds whatever the steps did.
+// The value comes from a J v of its own, which no step has rounded, and mu >= s_1 holds whatever the steps did.
 void lobpcg_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator,
                      const ParameterSet& parameters, Tensor z, std::int64_t iterations, Tensor v) {
-  const DType dtype = z.dtype();
-  const std::int64_t n = z.rows(), d = generator.input_size(), D = generator.output_size();
-  pass.chunk = 0;
+  const std::int64_t n = z.rows();
+  pass.tangent_bytes = 0;
   pass.jacobian = {};
   generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference);
-  pass.value = arena.allocate(dtype, {n});
-  pass.cotangents = arena.allocate(dtype, {n, D});
-  const Tensor scale = arena.allocate(dtype, {n});
-  const TangentLayout layout{0, n, 1};
+  LobpcgEstimate steps;
+  lobpcg_iterate(ops, arena, NetworkJacobian(generator, pass.primal), v, {iterations}, steps);
 
-  const std::int64_t mark = arena.mark();
-  const Tensor p = arena.allocate(dtype, {n, d}), r = arena.allocate(dtype, {n, d});
-  const Tensor jv = arena.allocate(dtype, {n, D}), jp = arena.allocate(dtype, {n, D});
-  const Tensor jr = arena.allocate(dtype, {n, D});
-  ops.fill(p, 0);
-  ops.fill(jp, 0);
-  generator.push_through(ops, arena, jv, pass.primal, v, layout);
-  for (std::int64_t k = 0; k < iterations; ++k) {
-    ReverseRequest product;  // J^T J v
-    product.grad_input = r;
-    generator.reverse(ops, arena, pass.primal, nullptr, jv, {}, product);
-    ops.lobpcg_residual(r, r, v, jv);
-    generator.push_through(ops, arena, jr, pass.primal, r, layout);
-    ops.lobpcg_update(v, p, jv, jp, r, jr);
-  }
-  arena.rewind(mark);
-
-  generator.push(ops, arena, pass.tangents, pass.primal, v, layout);
+  pass.value = arena.allocate(z.dtype(), {n});
+  pass.cotangents = arena.allocate(z.dtype(), {n, generator.output_size()});
+  const Tensor scale = arena.allocate(z.dtype(), {n});
+  generator.push(ops, arena, pass.tangents, pass.primal, v, {0, n, 1});
   ops.lobpcg_volume(pass.value, scale, v, pass.tangents.output());
   ops.scale_rows(pass.cotangents, pass.tangents.output(), scale, 1);
+}
+
+// The tangents are sent again, in portions; then <cotangent, G(z)> by a pass of its own.
+void reverse_in_portions(Ops& ops, Arena& arena, const EntropyPass& pass, const Network& generator, Tensor cotangent,
+                         double factor, ReverseRequest request) {
+  const std::int64_t mark = arena.mark(), n = pass.value.rows(), d = generator.input_size();
+  const Tensor identities = arena.allocate(generator.dtype(), {n * d, d});
+  ops.tile_identity(identities, n);
+  NetworkJacobian(generator, pass.primal, pass.tangent_bytes)
+      .reverse(ops, arena, identities, pass.cotangents, factor, request);
+  if (!cotangent.absent()) {
+    const Tensor total = request.grad_input;
+    if (!total.absent()) request.grad_input = arena.allocate(total.dtype(), {n, d});
+    request.accumulate_parameters = true;
+    generator.reverse(ops, arena, pass.primal, nullptr, cotangent, {}, request);
+    if (!total.absent()) ops.axpy(total, 1, request.grad_input);
+  }
+  arena.rewind(mark);
 }
 
 }  // namespace
@@ -160,7 +138,7 @@ void entropy_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   }
   if (config.chunk < 0)
     throw InvalidArgument("entropy chunk is " + std::to_string(config.chunk) + ", must not be negative");
-  jacobian_forward(ops, arena, pass, generator, parameters, z, chunk_of(config, generator, n));
+  jacobian_forward(ops, arena, pass, generator, parameters, z, config.chunk);
   if (config.estimator == EntropyEstimator::exact)
     exact_estimate(ops, arena, pass, n, d);
   else
@@ -171,32 +149,14 @@ void entropy_reverse(Ops& ops, Arena& arena, const EntropyPass& pass, const Netw
                      double factor, const ReverseRequest& request) {
   if (!request.grad_tangent_input.absent())
     throw InvalidArgument("entropy_reverse: the tangents are the estimator's own; ask for grad_input or parameters");
-  const std::int64_t n = pass.value.rows(), d = generator.input_size(), chunk = pass.chunk == 0 ? n : pass.chunk;
-  std::int64_t first = 0;
-  do {
-    const std::int64_t mark = arena.mark(), count = std::min(chunk, n - first);
-    TangentPass again;
-    if (pass.chunk > 0)
-      generator.push(ops, arena, again, pass.primal, identities(ops, arena, generator, count), {first, count, d});
-    Tensor c = pass.cotangents;
-    if (pass.chunk > 0) c = c.slice_rows(first * d, count * d);
-    if (factor != 1) {
-      const Tensor scaled = arena.allocate(c.dtype(), {c.rows(), c.cols()});
-      ops.fill(scaled, 0);
-      ops.axpy(scaled, factor, c);
-      c = scaled;
-    }
-    ReverseRequest part = request;
-    if (first > 0) {
-      part.accumulate_parameters = true;
-      if (!request.grad_input.absent()) part.grad_input = arena.allocate(c.dtype(), {n, d});
-    }
-    generator.reverse(ops, arena, pass.primal, pass.chunk > 0 ? &again : &pass.tangents,
-                      first == 0 ? cotangent : Tensor(), c, part);
-    if (first > 0 && !request.grad_input.absent()) ops.axpy(request.grad_input, 1, part.grad_input);
-    arena.rewind(mark);
-    first += chunk;
-  } while (first < n);
+  const Tensor& c = pass.cotangents;
+  if (pass.tangent_bytes > 0) return reverse_in_portions(ops, arena, pass, generator, cotangent, factor, request);
+  const std::int64_t mark = arena.mark();
+  const Tensor scaled = arena.allocate(c.dtype(), {c.rows(), c.cols()});
+  ops.fill(scaled, 0);
+  ops.axpy(scaled, factor, c);
+  generator.reverse(ops, arena, pass.primal, &pass.tangents, cotangent, scaled, request);
+  arena.rewind(mark);
 }
 
 void jacobian_product(Ops& ops, Arena& arena, Tensor y, const EntropyPass& pass, const Network& generator, Tensor v) {

@@ -1,7 +1,9 @@
 #include "bracket/trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <span>
@@ -142,9 +144,31 @@ struct Trainer::Impl {
     ctx.ops().random_normal(direction, {config.seed, RandomStream::energy_start, 0}, nullptr);
   }
 
-  void step(Ops& ops, Arena& memory) {
-    TrainingStep{config, energy, generator, table->source(), state, ring, kRingSize, passes, direction}.run(ops,
-                                                                                                            memory);
+  void step(Ops& ops, Arena& memory, std::function<void(const char*)> phase_done = {}) {
+    TrainingStep{config, energy,    generator, table->source(), state,
+                 ring,   kRingSize, passes,    direction,       std::move(phase_done)}
+        .run(ops, memory);
+  }
+
+  // The first step runs as it is: whatever a capture refuses happens there.
+  void queue_step() {
+    Ops& ops = context->ops();
+    if (!stepped || !context->graphs()) {
+      step(ops, arena);
+      stepped = true;
+      return;
+    }
+    // Where there can be none, now or ever, asking costs next to nothing.
+    if (!recording || recorded != ops.math_mode()) recording = ops.record([&] { step(ops, arena); });
+    recorded = ops.math_mode();
+    if (recording)
+      recording->replay();
+    else
+      step(ops, arena);
+  }
+
+  void make_room() {
+    if (queued - reported == kRingSize) drain();
   }
 
   void drain() {
@@ -214,6 +238,9 @@ struct Trainer::Impl {
   StepPasses passes;
   Arena arena;
   MemoryPlan memory_plan;
+  std::unique_ptr<Recording> recording;  // of a step; null before the second, or where there can be none
+  bool stepped = false;
+  MathMode recorded = MathMode::fp32;  // the products in it
   std::int64_t queued = 0;    // steps asked for, all told
   std::int64_t reported = 0;  // steps whose records have been read
   std::vector<StepRecord> pending;
@@ -231,11 +258,35 @@ Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 void Trainer::run(std::int64_t steps) {
   if (steps < 0) throw InvalidArgument("run: steps is " + std::to_string(steps) + ", must not be negative");
   for (std::int64_t i = 0; i < steps; ++i) {
-    if (impl_->queued - impl_->reported == kRingSize) impl_->drain();
+    impl_->make_room();
     impl_->table->prepare_step();
-    impl_->step(impl_->context->ops(), impl_->arena);
+    impl_->queue_step();
     ++impl_->queued;
   }
+}
+
+std::vector<PhaseTime> Trainer::time_phases(std::int64_t steps) {
+  if (steps < 1) throw InvalidArgument("time_phases: steps is " + std::to_string(steps) + ", must be at least 1");
+  using Clock = std::chrono::steady_clock;
+  std::vector<PhaseTime> phases;
+  Clock::time_point last;
+  const auto done = [&](const std::string& name) {
+    impl_->context->synchronize();
+    const Clock::time_point now = Clock::now();
+    auto phase = std::find_if(phases.begin(), phases.end(), [&](const PhaseTime& p) { return p.name == name; });
+    if (phase == phases.end()) phase = phases.insert(phases.end(), {name, 0});
+    phase->milliseconds += std::chrono::duration<double, std::milli>(now - last).count() / static_cast<double>(steps);
+    last = Clock::now();
+  };
+  for (std::int64_t i = 0; i < steps; ++i) {
+    impl_->make_room();
+    impl_->context->synchronize();
+    last = Clock::now();
+    impl_->table->prepare_step();
+    impl_->step(impl_->context->ops(), impl_->arena, done);
+    ++impl_->queued;
+  }
+  return phases;
 }
 
 std::vector<StepRecord> Trainer::reports() {

@@ -75,6 +75,7 @@ void TrainingStep::run(Ops& ops, Arena& arena) {
     ops.adapt_penalty_weight(state, {p.target, p.gain, p.decay, p.minimum, p.maximum, p.delay});
   }
   ops.end_step(state, ring, ring_size);
+  done("averages and records");
 }
 
 void TrainingStep::estimate_entropy(Ops& ops, Arena& arena, Tensor z, RandomStream stream,
@@ -85,6 +86,7 @@ void TrainingStep::estimate_entropy(Ops& ops, Arena& arena, Tensor z, RandomStre
     ops.random_normal(start, {config.seed, stream, 0}, counter);
   }
   entropy_forward(ops, arena, passes.entropy, generator.network, generator.raw, z, config.entropy, start);
+  done("log-volume");
 }
 
 // Energy: mean E(x) - mean E(G(z)) + max(0, w P - tau), descended.
@@ -96,11 +98,13 @@ void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number, Te
   draw_batch(ops, x, source, number, config.seed, counter);
   const Tensor z = arena.allocate(dtype, {n, generator.network.input_size()});
   ops.random_normal(z, {config.seed, RandomStream::energy_latent, 0}, counter);
+  done("batches");
   // Buffers move before the inference pass that J is taken from.
   Tensor fake;
   if (generator.network.has_training_state()) {
     fake = arena.allocate(dtype, {n, generator.network.output_size()});
     generator.network.evaluate(ops, arena, fake, generator.raw, z, PassMode::training);
+    done("generator forward");
   }
   estimate_entropy(ops, arena, z, RandomStream::energy_start, counter);
   if (fake.absent()) fake = passes.entropy.primal.output();
@@ -115,8 +119,10 @@ void TrainingStep::energy_update(Ops& ops, Arena& arena, std::int64_t number, Te
     ReverseRequest request;
     request.grad_parameters = generator.gradient;
     entropy_reverse(ops, arena, passes.entropy, generator.network, {}, entropy_factor(), request);
+    done("log-volume gradient");
   }
   energy.update(ops, arena, state);
+  done("optimizers");
 }
 
 // Rows [data; G_train(z); G_eval(z); tangent of G_eval(z) along J v]; the two middle blocks coincide where a
@@ -134,6 +140,7 @@ void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tens
   entropy_score(ops, arena, score, passes.entropy, generator.network);
   const Tensor score_dot = arena.allocate(dtype, {n});
   ops.row_dot(score_dot, score, probe);
+  done("score");
 
   const Tensor rows = arena.allocate(dtype, {primal_rows + n, D});
   ops.copy(rows.slice_rows(0, n), x);
@@ -142,6 +149,7 @@ void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tens
   jacobian_product(ops, arena, rows.slice_rows(primal_rows, n), passes.entropy, generator.network, probe);
   energy.network.forward(ops, arena, passes.energy, passes.energy_tangent, energy.raw, rows.slice_rows(0, primal_rows),
                          rows.slice_rows(primal_rows, n), {primal_rows - n, n, 1}, PassMode::training);
+  done("energy forward");
 
   const Tensor e = column(passes.energy.output());
   check_finite(ops, arena, state, e, CheckedTensor::energy_output);
@@ -154,9 +162,18 @@ void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tens
   ops.bound_record(state, e.slice_rows(primal_rows - n, n), passes.entropy.value, z);
   ReverseRequest request;
   request.grad_parameters = energy.gradient;
-  energy.network.reverse(ops, arena, passes.energy, &passes.energy_tangent,
-                         seeds.slice_rows(0, primal_rows).reshaped({primal_rows, 1}), seed_tangent.reshaped({n, 1}),
-                         request);
+  if (split && energy.network.piecewise_linear()) {
+    // The third block enters the loss by its tangents alone, whose adjoints then do not bend its primal rows'.
+    energy.network.reverse(ops, arena, energy.network.slice(passes.energy, 0, 2 * n), nullptr,
+                           seeds.slice_rows(0, 2 * n).reshaped({2 * n, 1}), {}, request);
+    energy.network.reverse_tangents(ops, arena, passes.energy, passes.energy_tangent, seed_tangent.reshaped({n, 1}),
+                                    energy.gradient, true);
+  } else {
+    energy.network.reverse(ops, arena, passes.energy, &passes.energy_tangent,
+                           seeds.slice_rows(0, primal_rows).reshaped({primal_rows, 1}), seed_tangent.reshaped({n, 1}),
+                           request);
+  }
+  done("energy reverse");
 }
 
 // P = mean |grad E(x)|^2 on data: with g = grad E(x) held constant, the tangent of E along g is |g|^2 and half the
@@ -178,6 +195,7 @@ void TrainingStep::zero_gp_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fak
   slope_request.grad_input = slope;
   energy.network.reverse(ops, arena, passes.energy, nullptr, ones, {}, slope_request);
   energy.network.push(ops, arena, passes.energy_tangent, passes.energy, slope.slice_rows(0, n), {0, n, 1});
+  done("energy forward");
 
   const Tensor seeds = arena.allocate(dtype, {3 * n});
   ops.energy_loss(seeds.slice_rows(0, n), seeds.slice_rows(n, n), seeds.slice_rows(2 * n, n), state, e.slice_rows(0, n),
@@ -188,6 +206,7 @@ void TrainingStep::zero_gp_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fak
   energy.network.reverse(ops, arena, passes.energy, &passes.energy_tangent,
                          seeds.slice_rows(0, 2 * n).reshaped({2 * n, 1}), seeds.slice_rows(2 * n, n).reshaped({n, 1}),
                          request);
+  done("energy reverse");
 }
 
 // Generator: mean E(G(z)) - lambda mean h(z), descended; a fresh z.
@@ -202,6 +221,7 @@ void TrainingStep::generator_update(Ops& ops, Arena& arena, Tensor volume) {
   if (split || reuse)
     generator.network.forward(ops, arena, passes.generated, generator.raw, z,
                               split ? PassMode::training : PassMode::inference);
+  done("generator forward");
   if (!reuse) estimate_entropy(ops, arena, z, RandomStream::generator_start, counter);
   const PrimalPass& train = split || reuse ? passes.generated : passes.entropy.primal;
 
@@ -215,18 +235,22 @@ void TrainingStep::generator_update(Ops& ops, Arena& arena, Tensor volume) {
   ReverseRequest through_energy;
   through_energy.grad_input = cotangent;
   energy.network.reverse(ops, arena, passes.energy, nullptr, seed, {}, through_energy);
+  done("energy of samples");
 
   ReverseRequest request;
   request.grad_parameters = generator.gradient;
   if (split || reuse) {
     request.accumulate_parameters = reuse;  // the energy update has left the entropy term's
     generator.network.reverse(ops, arena, train, nullptr, cotangent, {}, request);
+    done("generator reverse");
     request.accumulate_parameters = true;
     if (!reuse) entropy_reverse(ops, arena, passes.entropy, generator.network, {}, entropy_factor(), request);
   } else {
     entropy_reverse(ops, arena, passes.entropy, generator.network, cotangent, entropy_factor(), request);
   }
+  if (!reuse) done("log-volume gradient");
   generator.update(ops, arena, state);
+  done("optimizers");
 }
 
 }  // namespace bracket

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "bracket/entropy.h"
@@ -36,6 +37,7 @@ struct TrainingStep {
   std::int64_t ring_size;
   StepPasses& passes;
   Tensor direction;  ///< [batch, d]: where lobpcg goes on from the batch before; absent without a warm start
+  std::function<void(const char*)> phase_done = {};  ///< told the name of every part of the step once it is queued
 
   void run(Ops& ops, Arena& arena);
 
@@ -46,6 +48,9 @@ struct TrainingStep {
   /// `volume`: what the last energy update left there, or absent: the generator makes its own estimate.
   void generator_update(Ops& ops, Arena& arena, Tensor volume);
   void estimate_entropy(Ops& ops, Arena& arena, Tensor z, RandomStream stream, const std::int64_t* counter);
+  void done(const char* phase) const {
+    if (phase_done) phase_done(phase);
+  }
   double entropy_factor() const { return -config.entropy_weight / static_cast<double>(config.batch_size); }
   void bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fake, Tensor z);
   void zero_gp_gradient(Ops& ops, Arena& arena, Tensor x, Tensor fake, Tensor z);

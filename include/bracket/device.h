@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "bracket/math_mode.h"
 #include "bracket/memory.h"
 
 namespace bracket {
@@ -45,8 +46,14 @@ struct ContextOptions {
   std::int64_t memory_limit = 0;
   /// Surround every buffer with canaries and fill fresh memory with NaN; checked when a buffer is released.
   bool guard = false;
+  /// Trainers record their step once as a CUDA graph and replay it: the same kernels and the same bits, from one launch
+  /// a step. Without effect on a CPU and with `guard`. False: every kernel is launched by itself, as some tools want
+  /// it.
+  bool graphs = true;
   /// Threads of the CPU device; 0: one per processor this process may use. Results do not depend on it.
   int threads = 0;
+  /// How f32 networks multiply on a GPU, until Context::set_math_mode.
+  MathMode math = MathMode::fp32;
 };
 
 /// One device, one stream, one memory pool and the arithmetic of that device. Everything made from a context must be
@@ -63,6 +70,10 @@ class Context {
   const Device& device() const noexcept;
   Ops& ops() noexcept;
   MemoryPool& pool() noexcept;
+  bool graphs() const noexcept;  ///< ContextOptions::graphs, false with `guard`
+  /// Of the passes from now on; passes that are done stay as they are.
+  MathMode math_mode() const noexcept;
+  void set_math_mode(MathMode mode) noexcept;
   /// Waits until all work queued on the stream is done. The only place that waits.
   void synchronize();
 
@@ -70,6 +81,7 @@ class Context {
   Device device_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<MemoryPool> pool_;
+  bool graphs_;
 };
 
 }  // namespace bracket

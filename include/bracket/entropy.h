@@ -12,7 +12,7 @@
 namespace bracket {
 
 enum class EntropyEstimator : std::uint8_t {
-  exact,         ///< h itself: fp64 Gram matrix of all d tangents and its Cholesky factor
+  exact,         ///< h: fp64 Gram matrix of all d tangents and its Cholesky factor
   min_singular,  ///< d log s_1 <= h from the smallest singular value s_1 of J, by a dense symmetric eigen-solve
   lobpcg,        ///< d log mu, mu >= s_1 after a few steps of LOBPCG, without J (the estimator of the paper)
 };
@@ -22,7 +22,10 @@ EntropyEstimator entropy_estimator_from_name(
     const std::string& name);  ///< throws InvalidArgument with the nearest name
 
 /// What a reported value is worth: "exact" (h itself), "certified" (never above h) or "optimistic" (above d log s_1,
-/// and with few steps on an ill-conditioned J even above h: bounds made of it do not hold).
+/// and with few steps on an ill-conditioned J even above h: bounds made of it do not hold). The first two but for
+/// rounding: training never waits to see whether a sample needs QR, so both are relative to the Gram matrix of columns
+/// in the network's precision u, errors of some d cond^2 2^-53 + d u cond; NaN, and training stops, where that matrix
+/// is not positive definite. singular_values.h has what knows better.
 const char* entropy_certificate(EntropyEstimator estimator) noexcept;
 
 struct EntropyConfig {
@@ -31,12 +34,12 @@ struct EntropyConfig {
   /// lobpcg: steps of one batch start where those of the batch before ended, row by row; false: from fresh normals.
   bool warm_start = false;
   /// exact, min_singular: samples whose d tangents are sent through the generator at a time. The activations of the
-  /// others need no memory, the derivative sends them again. 0: as many as fit in 256 MiB, all if they do.
+  /// others need no memory, the derivative sends them again. 0: as many tangents as fit in 256 MiB, all if they do.
   std::int64_t chunk = 0;
 };
 
-/// Products with J and with J^T per sample for the estimate and its derivative, d latents: exact 2 d, min_singular d + 2,
-/// lobpcg 2 K + 3. Where `chunk` leaves samples out, exact sends its d tangents once more.
+/// Products with J and with J^T per sample for the estimate and its derivative, d latents: exact 2 d, min_singular d +
+/// 2, lobpcg 2 K + 3. Where `chunk` leaves samples out, exact sends its d tangents once more.
 std::int64_t entropy_passes(const EntropyConfig& config, std::int64_t d) noexcept;
 
 /// One batch sent through a generator in inference mode, and the estimate. Valid until the arena is rewound.
@@ -46,10 +49,10 @@ struct EntropyPass {
   Tensor jacobian;    ///< exact, min_singular: [n d, D], row i d + k = column k of J_i
 
   // For any parameter or latent coordinate a, dh/da = <C, d(J V)/da> with the tangents V of `tangents` and C =
-  // `cotangents` [n K, D]. With `chunk` samples at a time V are the coordinate directions and are sent again.
+  // `cotangents` [n K, D]. Where the tangents went through in portions V are the coordinate directions, sent again.
   TangentPass tangents;
   Tensor cotangents;
-  std::int64_t chunk = 0;  ///< 0: `tangents` holds all
+  std::int64_t tangent_bytes = 0;  ///< of a portion; 0: `tangents` holds all
 };
 
 /// Computes G(z) and the estimate for z [n, d]; d <= D is required (InvalidArgument). `direction` [n, d]: where lobpcg

@@ -42,7 +42,9 @@ class JacobianOperator {
   JacobianOperator& operator=(const JacobianOperator&) = default;
 
  private:
-  /// Shapes have been checked and there is at least one row. What is taken from the arena is given up by the caller.
+  /// Shapes have been checked and there is at least one row. What is taken from the arena is given up by the caller. An
+  /// operator of an embedding program queues its work on the stream that it gave the context; in a dry run
+  /// (arena.planning()) addresses are fictitious, and it may only take from the arena what it will take.
   virtual void do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const = 0;
   virtual void do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const = 0;
 
@@ -53,7 +55,7 @@ class JacobianOperator {
 /// J = dG/dz of a network in inference mode at z [n, d].
 class NetworkJacobian final : public JacobianOperator {
  public:
-  /// Activations of tangents that one push may take.
+  /// Activations of tangents that one push, or adjoints that one pull, may take.
   static constexpr std::int64_t kTangentBytes = std::int64_t{256} << 20;
 
   /// Runs the one primal pass; it lives in `arena`. The parameters must not change while the operator is used.
@@ -61,6 +63,8 @@ class NetworkJacobian final : public JacobianOperator {
   /// in portions of at least one row.
   NetworkJacobian(Ops& ops, Arena& arena, const Network& network, const ParameterSet& parameters, Tensor z,
                   std::int64_t tangent_bytes = kTangentBytes);
+  /// Of a primal pass of that network which has been run, in inference mode where the network has BatchNorm.
+  NetworkJacobian(const Network& network, PrimalPass primal, std::int64_t tangent_bytes = kTangentBytes);
 
   const PrimalPass& primal() const noexcept { return primal_; }  ///< primal().output() = G(z) [n, D]
 
@@ -71,7 +75,6 @@ class NetworkJacobian final : public JacobianOperator {
 
  private:
   void do_apply(Ops& ops, Arena& arena, Tensor y, Tensor x) const override;
-  /// One reverse pass of n rows per column: K columns cost K passes, in the memory of one.
   void do_apply_transpose(Ops& ops, Arena& arena, Tensor x, Tensor y) const override;
 
   const Network* network_;
@@ -114,6 +117,7 @@ enum class Certificate : std::uint8_t {
   optimistic,       ///< its expectation is not below the quantity; no bound
   pessimistic,      ///< its expectation is not above the quantity; no bound
   unbiased,         ///< its expectation is the quantity: read it with its standard error
+  biased,           ///< its expectation is near the quantity, on a side that is not known
 };
 const char* certificate_name(Certificate certificate) noexcept;  ///< "exact", "certified lower", ...
 

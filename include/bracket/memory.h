@@ -30,12 +30,30 @@ struct AllocatorCallbacks {
 
 /// Counted in whole blocks, so that bytes_reserved - bytes_in_use is what the cache holds.
 struct MemoryStatistics {
-  std::int64_t bytes_in_use = 0;          ///< handed out and not yet returned
-  std::int64_t peak_bytes_in_use = 0;     ///< largest value of bytes_in_use so far
+  std::int64_t bytes_requested = 0;       ///< asked for and not yet returned
+  std::int64_t bytes_in_use = 0;          ///< the blocks that hold them
+  std::int64_t peak_bytes_in_use = 0;     ///< largest value of bytes_in_use since start_phase()
   std::int64_t bytes_reserved = 0;        ///< taken from the allocator, in use or cached
   std::int64_t allocations = 0;           ///< requests served
   std::int64_t upstream_allocations = 0;  ///< requests passed on to the allocator
 };
+
+/// Where the memory of a pool is. In guard mode the guards count as rounding.
+struct MemoryReport {
+  struct SizeClass {
+    std::int64_t block_bytes = 0;
+    std::int64_t blocks = 0;  ///< in use or cached
+    std::int64_t cached = 0;
+  };
+  MemoryStatistics statistics;
+  std::vector<SizeClass> classes;  ///< those that have blocks, smallest first
+  /// Share of the bytes in use that nobody asked for: blocks are rounded up.
+  double rounding_share() const noexcept;
+  /// Share of the reserved bytes that lies idle in the cache, for requests of the same size classes.
+  double cached_share() const noexcept;
+};
+/// A few lines for people.
+std::string summary(const MemoryReport& report);
 
 class MemoryPool;
 
@@ -76,6 +94,9 @@ class MemoryPool {
   /// In guard mode the memory is filled with NaN, and an earlier violation is thrown as by check_guards().
   Buffer allocate(std::int64_t bytes, std::string_view name = {});
   const MemoryStatistics& statistics() const noexcept { return statistics_; }
+  MemoryReport report() const;
+  /// The peak counts anew from what is in use now.
+  void start_phase() noexcept { statistics_.peak_bytes_in_use = statistics_.bytes_in_use; }
   std::int64_t limit() const noexcept { return limit_; }  ///< 0: none
   /// Bytes that the limit and the device leave for more buffers, the cache counted as free; negative when neither is
   /// known.
@@ -99,6 +120,7 @@ class MemoryPool {
     std::string name;
   };
 
+  void count_allocation(std::int64_t bytes) noexcept;
   void release(void* data, std::int64_t bytes) noexcept;
   void* take_block(std::int64_t block, std::int64_t bytes, std::string_view name);
   void* new_block(SizeClass& size_class, std::int64_t block);

@@ -268,9 +268,14 @@ class Network {
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
   std::int64_t values_per_row() const;                                        ///< activations that a pass saves per row
   std::int64_t parameter_count() const;                                       ///< learnable scalars
+  /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
+  /// reverse without parameter gradients; taps on the zero padding of a convolution included, pointwise work excluded.
+  std::int64_t flops_per_row() const noexcept;
   bool has_batch_norm() const noexcept;
   /// Whether training passes move buffers: running statistics of BatchNorm, u and v of spectral normalisation.
   bool has_training_state() const noexcept;
+  /// Whether every layer is linear but for kinks (relu, leaky_relu, max pooling): second derivatives vanish.
+  bool piecewise_linear() const noexcept;
   /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
   /// invertible (the set where they are not has measure zero): a lower bound is then a bound.
   bool injective_by_construction() const;
@@ -292,6 +297,17 @@ class Network {
   void evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& parameters, Tensor x, PassMode mode) const;
   void push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& pass, Tensor tangents,
                     const TangentLayout& layout) const;
+  /// The adjoint of push_through: x [layout.rows(), input_size] = J^T times cotangents [layout.rows(), output_size],
+  /// row by row, J the Jacobian at the primal row that the layout says. No primal rows are computed again.
+  void pull_through(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, Tensor cotangents,
+                    const TangentLayout& layout) const;
+  /// The pass as it would be of rows [first, first + count) alone; it shares the memory. Throws InvalidArgument for
+  /// rows that are not there and for a training pass with BatchNorm, whose rows belong together.
+  PrimalPass slice(const PrimalPass& pass, std::int64_t first, std::int64_t count) const;
+  /// The gradient of <tangent_cotangent, output tangents> in the parameters, of a piecewise-linear network (else
+  /// InvalidArgument): as `reverse`, which would send a zero adjoint along for every primal row.
+  void reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,
+                        Tensor tangent_cotangent, Tensor grad_parameters, bool accumulate) const;
   /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
   /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are.
   void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
@@ -299,6 +315,8 @@ class Network {
 
  private:
   void run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const;
+  void pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
+            Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const;
 
   NetworkSpec spec_;
   DType dtype_;

@@ -1,4 +1,5 @@
-// Deterministic estimates from a Jacobian's singular values s_1 <= ... <= s_d, per sample, d <= D.
+// Deterministic estimates from a Jacobian's singular values s_1 <= ... <= s_d, per sample, d <= D: with d > D the
+// smallest is 0 whatever J is, and every estimate here throws InvalidArgument.
 //
 // The log-volume h = 1/2 log det(J^T J) = sum_k log s_k (nats). d log s_1 <= h, and every |J v| / |v| is between s_1
 // and s_d. A residual r = |J^T u - mu v| of a unit vector v with mu = |J v|, u = J v / mu tells how near the NEAREST
@@ -6,6 +7,12 @@
 // that is, hence nothing about s_1. It is the residual of v as stored: rounding the elements of v to u, the unit
 // roundoff of the operator's dtype, alone makes it u s_d^2 / mu; computing it adds as much again, for J^T J v is as
 // good as u s_d^2: in single precision at condition 1e4 distances below some 1e-3 s_d are rounding.
+//
+// Rank. Of a J of rank below d an iteration finds some u s_d, never 0. It counts mu <= 2 (4 + sqrt d) u s as zero, s
+// the largest singular value it has seen: the value is -inf then, C = 0, and `deficient` tells. mu is left as it was
+// found. A full rank whose condition is above that goes the same way, with d = 128 above 5e5 in single and 2.9e14 in
+// double precision: rounding of the products leaves little of such an s_1. s <= s_d, of which few steps see less than
+// many: what is short of rank may pass for full rank by it. What has not converged to s_1 has no word on the rank.
 #pragma once
 
 #include <cstdint>
@@ -59,6 +66,8 @@ struct IterationOptions {
 struct SingularEstimate : JacobianEstimate {
   Tensor singular_value;  ///< mu f64[n] >= s_1
   Tensor distance;        ///< f64[n], upper bound of min_k |s_k - mu|
+  Tensor deficient;       ///< f64[n]: singular values found that count as zero
+  Tensor largest;         ///< f64[n] <= s_d: the largest that was seen
   std::int64_t steps = 0;
 };
 
@@ -67,7 +76,7 @@ struct LobpcgOptions {
   /// 0: exactly `steps`, nothing waits. Else the iteration ends when distance <= tolerance mu for every value of every
   /// sample, which is read from the device after every step. Where a step gains less of mu^2 than rounding of J v, 4 u
   /// mu s_d, the iteration stands still: at a distance of up to 2 sqrt(u) (s_d / mu)^1.5 mu, below which no tolerance
-  /// is reached.
+  /// is reached. What counts as zero has converged.
   double tolerance = 0;
   /// Directions per sample b: 1 to 4 and d at most. One direction finds a multiple singular value once, and where s_2
   /// is close to s_1 it converges as slowly as they are close; with b of them (s_1^2, s_{b+1}^2) takes the place of
@@ -84,8 +93,10 @@ struct LobpcgEstimate : SingularEstimate {
 };
 
 /// value = d log mu, optimistic as an estimate of d log s_1, and with few steps on an ill-conditioned J even above h. V
-/// = v, C = d J v / |J v|^2: v is held constant in the derivative. mu = 0: value -inf, C = 0; an element that is not
-/// finite: NaN.
+/// = v, C = d J v / |J v|^2: v is held constant in the derivative. mu that counts as zero: value -inf, C = 0; an
+/// element that is not finite: NaN. `largest` is the largest |J x| / |x| in the spans of v, residual and update that
+/// the steps have searched. mu, value and distance hold for singular values of any size. C is NaN where d / mu^2 is no
+/// normal number of the dtype; steps gain nothing where s_d^2 underflows in double, and end in NaN where it overflows.
 ///
 /// LOBPCG (Knyazev 2001; kernels/formula/rayleigh_ritz.h, block_ritz.h). direction [n b, d], row i b + k direction k of
 /// sample i: where it starts (random normals, or where the last batch ended), and on return v, orthonormal and by
@@ -115,16 +126,16 @@ LobpcgEstimate lobpcg_smallest(Ops& ops, Arena& arena, const JacobianOperator& j
 Tensor shared_preconditioner(Ops& ops, Arena& arena, const JacobianOperator& jacobian, double ridge);
 
 struct GolubKahanEstimate : SingularEstimate {
-  Tensor largest;           ///< f64[n] <= s_d
-  Tensor largest_distance;  ///< f64[n]
+  Tensor largest_distance;  ///< f64[n], from `largest` to the singular value nearest to it
 };
 
 /// As lobpcg_smallest, from the singular values of the bidiagonal B of k Golub-Kahan steps: the extreme Ritz vectors of
 /// the whole Krylov space of J^T J, without squaring its condition number. Directions are reorthogonalised in full,
 /// twice, images not at all (Simon and Zha 2000; Barlow 2013). Where the Krylov space ends early the iteration goes on
 /// with a coordinate direction orthogonal to it, so that k = d steps find every singular value, multiple ones included.
-/// k products with J and k - 1 with J^T, then two of each. 2 launches per step: one behind each product. Memory: n k d
-/// elements for the directions, n k^2 doubles at the end.
+/// k products with J and k - 1 with J^T, then two of each. 2 launches per step: one behind each product. `largest` is
+/// |J v| of the Ritz vector of the largest value. Singular values of any size are found. Memory: n k d elements for the
+/// directions, 2 n k^2 doubles for the Ritz vectors at the end, and at every test of a tolerance.
 GolubKahanEstimate golub_kahan_extremes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Tensor direction,
                                         const IterationOptions& options = {});
 

@@ -122,6 +122,12 @@ struct MemoryPlan {
   std::int64_t reserved = 0;  ///< what the pool takes for the three, in whole blocks
 };
 
+/// Part of a training step; parts of the same name are added up.
+struct PhaseTime {
+  std::string name;
+  double milliseconds = 0;
+};
+
 class Trainer {
  public:
   /// Plans all memory, builds both networks and uploads the data. The context must outlive the trainer.
@@ -138,6 +144,9 @@ class Trainer {
   /// running statistics and power iterations go on moving); from then on `reports` and `snapshot` throw Diverged, and
   /// `restore` of an earlier snapshot starts afresh. Steps beyond total_steps keep the schedule's last rates.
   void run(std::int64_t steps);
+  /// As run(steps), waiting behind every part of a step: where the time goes, per step, in the order of the step. The
+  /// sum exceeds that of run(), which does not wait.
+  std::vector<PhaseTime> time_phases(std::int64_t steps);
   /// Waits and returns the reports of the steps since the last call. Throws Diverged naming tensor and step.
   std::vector<StepRecord> reports();
   std::int64_t step() const noexcept;

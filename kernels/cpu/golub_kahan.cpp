@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "kernels/cpu/cpu_common.h"
 #include "kernels/cpu/cpu_ops.h"
@@ -15,7 +16,7 @@ namespace {
 
 template <class T>
 double length(const T* x, std::int64_t count) {
-  return std::sqrt(inner_product(x, x, count));
+  return euclidean_length(count, [x](std::int64_t j) { return static_cast<double>(x[j]); });
 }
 
 /// x <- x / norm, zero where norm is.
@@ -125,34 +126,85 @@ void CpuOps::do_golub_kahan_right(Tensor basis, Tensor beta, Tensor w, Tensor al
   });
 }
 
-void CpuOps::do_bidiagonal(Tensor a, Tensor alpha, Tensor beta, Tensor lower) {
-  const Matrix<double> diagonal = matrix<double>(alpha), above = matrix<double>(beta), ends = matrix<double>(lower);
-  const std::int64_t k = a.extent(1), per_end = ends.rows == 0 ? 1 : a.extent(0) / ends.rows;
+void CpuOps::do_bidiagonal(Tensor a, Tensor alpha, Tensor beta) {
+  const Matrix<double> diagonal = matrix<double>(alpha), above = matrix<double>(beta);
+  const std::int64_t k = a.extent(1);
   double* const blocks = a.as<double>();
-  parallel_rows(a.extent(0), k * k + 20 * k, team_, [&](std::int64_t first, std::int64_t last) {
+  parallel_rows(a.extent(0), k * k, team_, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      const double* const x = diagonal.row(i);
-      const double* const y = above.row(i);
-      const double end = ends.rows == 0 ? -1 : formula::radau_element(x, y, k - 1, *ends.row(i / per_end));
-      for (std::int64_t e = 0; e < k * k; ++e)
-        blocks[i * k * k + e] = formula::bidiagonal_element(x, y, k, end, e / k, e % k);
+      double* const block = blocks + i * k * k;
+      std::fill_n(block, k * k, 0.0);
+      for (std::int64_t j = 0; j < k; ++j) {
+        block[j * k + j] = diagonal.row(i)[j];
+        if (j + 1 < k) block[(j + 1) * k + j] = above.row(i)[j];
+      }
     }
   });
 }
 
-void CpuOps::do_quadrature(Tensor sum, Tensor values, Tensor vectors, Tensor norm, Tensor weight,
-                           const SpectralFunction& f, Update update) {
-  const Matrix<double> singular = matrix<double>(values), weights = matrix<double>(weight);
-  const std::int64_t k = vectors.extent(1);
-  const double* const v = vectors.as<double>();
+void CpuOps::do_quadrature_rules(Tensor nodes, Tensor shares, Tensor alpha, Tensor beta, Tensor lower,
+                                 Tensor /*workspace*/) {
+  const Matrix<double> diagonal = matrix<double>(alpha), above = matrix<double>(beta), ends = matrix<double>(lower);
+  const Matrix<double> points = matrix<double>(nodes), parts = matrix<double>(shares);
+  const std::int64_t k = points.rows, m = diagonal.rows, per_end = ends.rows == 0 ? 1 : m / ends.rows;
+  const std::int64_t rules = m == 0 ? 0 : points.cols / m;
+  parallel_rows(points.cols, 300 * k * k + 200, team_, [&](std::int64_t first, std::int64_t last) {
+    thread_local std::vector<double> memory;
+    memory.resize(static_cast<std::size_t>(3 * k));
+    const formula::BidiagonalRow work{memory.data(), memory.data() + k, memory.data() + 2 * k, 1};
+    for (std::int64_t column = first; column < last; ++column) {
+      const std::int64_t i = column % m, size = k - rules + 1 + column / m, empty = k - size;
+      const double* const x = diagonal.row(i);
+      const double* const y = above.row(i);
+      const double end = ends.rows == 0 ? -1 : formula::radau_element(x, y, k - 1, *ends.row(i / per_end));
+      formula::gauss_rule(work, x, y, end, size, formula::kSweepsPerValue * size);
+      for (std::int64_t j = 0; j < k; ++j) {
+        points.row(j)[column] = j < empty ? 0 : work.d[j - empty];
+        parts.row(j)[column] = j < empty ? 0 : work.z[j - empty];
+      }
+    }
+  });
+}
+
+void CpuOps::do_quadrature(Tensor sum, Tensor zeros, Tensor nodes, Tensor shares, Tensor norm, Tensor weight,
+                           const SpectralFunction& f, double tolerance) {
+  const Matrix<double> points = matrix<double>(nodes), parts = matrix<double>(shares), weights = matrix<double>(weight);
+  const std::int64_t m = norm.rows(), rules = weights.rows == 0 ? 1 : weights.rows;
   const double* const norms = norm.as<double>();
   double* const out = sum.as<double>();
-  parallel_rows(vectors.extent(0), 40 * k, team_, [&](std::int64_t first, std::int64_t last) {
+  double* const marks = zeros.as<double>();
+  parallel_rows(m, 40 * rules * points.rows, team_, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      const double factor = (weights.rows == 0 ? 1 : *weights.row(i)) * norms[i] * norms[i];
-      const double term = formula::weighted_sum(factor, formula::quadrature_sum(singular.row(i), v + i * k * k, k, f));
-      out[i] = update == Update::accumulate ? out[i] + term : term;
+      out[i] = marks[i] = 0;
+      for (std::int64_t j = 0; j < rules; ++j) {
+        const double factor = (weights.rows == 0 ? 1 : weights.row(j)[i]) * norms[i] * norms[i];
+        if (factor == 0) continue;
+        const std::int64_t column = j * m + i;
+        const formula::RuleSum rule =
+            formula::rule_sum(points.data + column, parts.data + column, points.ld, points.rows, f, tolerance);
+        out[i] += formula::weighted_sum(factor, rule.value);
+        if (rule.zero) marks[i] = 1;
+      }
     }
+  });
+}
+
+void CpuOps::do_spectral_coefficients(Tensor coefficients, Tensor values, Tensor vectors, Tensor norm,
+                                      const SpectralFunction& f, double tolerance) {
+  dispatch(coefficients.dtype(), [&]<class T>() {
+    const Matrix<T> out = matrix<T>(coefficients);
+    const Matrix<double> singular = matrix<double>(values);
+    const double* const v = vectors.as<double>();
+    const double* const norms = norm.as<double>();
+    const std::int64_t k = singular.cols;
+    parallel_rows(out.rows, 40 * k * k + out.cols, team_, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) {
+        const double* const s = singular.row(i);
+        for (std::int64_t j = 0; j < out.cols; ++j)
+          out.row(i)[j] =
+              static_cast<T>(j < k ? norms[i] * formula::spectral_component(s, v + i * k * k, k, f, tolerance, j) : 0);
+      }
+    });
   });
 }
 
@@ -169,14 +221,14 @@ void CpuOps::do_singular_certificate(Tensor h, Tensor scale, Tensor mu, Tensor d
             const T* const x = direction.row(i);
             const T* const y = product.row(i);
             const double size = length(x, direction.cols), value = length(image.row(i), image.cols) / size;
-            const double squares = lane_sum(direction.cols, [&](std::int64_t j) {
-              const double r = static_cast<double>(y[j]) - value * value * static_cast<double>(x[j]);
-              return r * r;
+            // J^T u - mu v: divided by mu first, what J^T J v or mu^2 lose to underflow makes it larger, not smaller.
+            const double residual = euclidean_length(direction.cols, [&](std::int64_t j) {
+              return static_cast<double>(y[j]) / value - value * static_cast<double>(x[j]);
             });
             quotients[i] = value;
             volumes[i] = dimension * std::log(value);
-            *factor.row(i) = static_cast<T>(value == 0 ? 0 : dimension / (value * value * size * size));
-            bounds[i] = value == 0 ? 0 : formula::nearest_distance(value, std::sqrt(squares) / (value * size));
+            *factor.row(i) = value == 0 ? T{0} : formula::stored_factor<T>(dimension / value / size / value / size);
+            bounds[i] = value == 0 ? 0 : formula::nearest_distance(value, residual / size);
           }
         });
   });

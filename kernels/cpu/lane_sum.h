@@ -1,7 +1,10 @@
 // Sums in double whose order is fixed by the number of terms, in a form compilers turn into SIMD registers.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+
+#include "kernels/formula/elementary.h"
 
 namespace bracket {
 
@@ -34,6 +37,20 @@ double lane_sum(std::int64_t count, Term&& term) {
 template <class A, class B>
 double inner_product(const A* a, const B* b, std::int64_t count) {
   return lane_sum(count, [a, b](std::int64_t i) { return static_cast<double>(a[i]) * static_cast<double>(b[i]); });
+}
+
+/// sqrt(sum of value(i)^2), i in [0, count); NaN where a value is not finite.
+template <class Value>
+double euclidean_length(std::int64_t count, Value&& value) {
+  const double squares = lane_sum(count, [&](std::int64_t i) { return value(i) * value(i); });
+  if (squares > formula::kLeastSquares && squares < formula::kMostSquares) return std::sqrt(squares);
+  double largest = 0;
+  for (std::int64_t i = 0; i < count; ++i) largest = std::fmax(largest, std::abs(value(i)));
+  if (largest == 0) return squares;
+  return largest * std::sqrt(lane_sum(count, [&](std::int64_t i) {
+           const double share = value(i) / largest;
+           return share * share;
+         }));
 }
 
 }  // namespace bracket

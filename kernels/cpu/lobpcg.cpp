@@ -1,5 +1,6 @@
 // The smallest singular value of every sample's Jacobian by locally optimal block preconditioned conjugate gradients
 // (Knyazev 2001; one vector, no preconditioner). A sample is the work of one thread; sums are in double.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -51,10 +52,11 @@ void CpuOps::do_lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv) {
   });
 }
 
-void CpuOps::do_lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr) {
+void CpuOps::do_lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, Tensor largest) {
   dispatch(v.dtype(), [&]<class T>() {
     const Matrix<T> basis[kRitzVectors] = {matrix<T>(v), matrix<T>(r), matrix<T>(p)};
     const Matrix<T> image[kRitzVectors] = {matrix<T>(jv), matrix<T>(jr), matrix<T>(jp)};
+    const Matrix<double> ends = matrix<double>(largest);
     const std::int64_t rows = basis[0].rows, d = basis[0].cols, D = image[0].cols;
     parallel_rows(rows, 24 * (d + D) + 2000, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
@@ -68,6 +70,7 @@ void CpuOps::do_lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r
         const formula::RitzCoefficients c = formula::ritz_step(products, formula::kRoundoff<T>);
         recombine(basis[0].row(i), basis[1].row(i), basis[2].row(i), d, c);
         recombine(image[0].row(i), image[1].row(i), image[2].row(i), D, c);
+        if (ends.rows > 0) *ends.row(i) = std::max(*ends.row(i), c.largest);
       }
     });
   });

@@ -79,7 +79,7 @@ struct Groups {
 };
 
 template <int B, class T>
-void update_samples(const Groups<T>& basis, const Groups<T>& image, ThreadTeam& team) {
+void update_samples(const Groups<T>& basis, const Groups<T>& image, const Matrix<double>& largest, ThreadTeam& team) {
   constexpr int kVectors = formula::BlockRitz<B>::kVectors;
   const std::int64_t d = basis.v.cols, D = image.v.cols;
   // 8 sweeps of Jacobi, and the rest of the small problem.
@@ -99,6 +99,7 @@ void update_samples(const Groups<T>& basis, const Groups<T>& image, ThreadTeam& 
           formula::block_ritz_step<B>(alone, solution, formula::kRoundoff<T>);
           recombine<B>(vectors, d, solution);
           recombine<B>(images, D, solution);
+          if (largest.rows > 0) *largest.row(i) = std::max(*largest.row(i), solution.largest);
         }
       },
       1);
@@ -111,14 +112,16 @@ void exchange_rows(const Matrix<T>& x, std::int64_t a, std::int64_t b) {
 
 }  // namespace
 
-void CpuOps::do_lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block) {
+void CpuOps::do_lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block,
+                                    Tensor largest) {
   dispatch(v.dtype(), [&]<class T>() {
     const Groups<T> basis{matrix<T>(v), matrix<T>(p), matrix<T>(r)};
     const Groups<T> image{matrix<T>(jv), matrix<T>(jp), matrix<T>(jr)};
-    if (block == 1) update_samples<1>(basis, image, team_);
-    if (block == 2) update_samples<2>(basis, image, team_);
-    if (block == 3) update_samples<3>(basis, image, team_);
-    if (block == 4) update_samples<4>(basis, image, team_);
+    const Matrix<double> ends = matrix<double>(largest);
+    if (block == 1) update_samples<1>(basis, image, ends, team_);
+    if (block == 2) update_samples<2>(basis, image, ends, team_);
+    if (block == 3) update_samples<3>(basis, image, ends, team_);
+    if (block == 4) update_samples<4>(basis, image, ends, team_);
   });
 }
 

@@ -1,8 +1,10 @@
 // Stochastic traces per row: probes, conjugate gradients for their derivatives, and the sums that end an estimate.
 #include "kernels/formula/probes.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cpu/cpu_common.h"
 #include "kernels/cpu/cpu_ops.h"
@@ -10,20 +12,33 @@
 #include "kernels/formula/philox.h"
 
 namespace bracket {
+namespace {
+
+/// A team of one.
+struct OneThread {
+  static std::int64_t first() { return 0; }
+  static std::int64_t count() { return 1; }
+  static double sum(double value) { return value; }
+};
+
+}  // namespace
 
 void CpuOps::do_conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor residual, Tensor w, Tensor jp, Tensor norm,
-                                        double tolerance) {
+                                        double tolerance, Tensor energy) {
   dispatch(x.dtype(), [&]<class T>() {
     const Matrix<T> solution = matrix<T>(x), rest = matrix<T>(r), search = matrix<T>(p), product = matrix<T>(w),
                     image = matrix<T>(jp);
     double* const lengths = residual.as<double>();
     const double* const sizes = norm.as<double>();
+    const Matrix<double> energies = matrix<double>(energy);
+    const bool plain = energies.rows == 0;
     const std::int64_t d = solution.cols;
     parallel_rows(solution.rows, 2 * image.cols + 14 * d, team_, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
         const double curvature = inner_product(image.row(i), image.row(i), image.cols);
-        if (lengths[i] <= tolerance * sizes[i] || curvature == 0) continue;
-        const double step = lengths[i] * lengths[i] / curvature;
+        const double gain = plain ? lengths[i] * lengths[i] : *energies.row(i);
+        if (lengths[i] <= tolerance * sizes[i] || curvature == 0 || gain <= 0) continue;
+        const double step = gain / curvature;
         T* const to = solution.row(i);
         T* const remainder = rest.row(i);
         T* const direction = search.row(i);
@@ -33,10 +48,29 @@ void CpuOps::do_conjugate_gradient_step(Tensor x, Tensor r, Tensor p, Tensor res
           remainder[j] = static_cast<T>(static_cast<double>(remainder[j]) - step * static_cast<double>(moved[j]));
         }
         const double after = std::sqrt(inner_product(remainder, remainder, d)), ratio = after / lengths[i];
+        lengths[i] = after;
+        if (!plain) continue;
         for (std::int64_t j = 0; j < d; ++j)
           direction[j] =
               static_cast<T>(static_cast<double>(remainder[j]) + ratio * ratio * static_cast<double>(direction[j]));
-        lengths[i] = after;
+      }
+    });
+  });
+}
+
+void CpuOps::do_conjugate_direction(Tensor p, Tensor energy, Tensor z, Tensor r) {
+  dispatch(p.dtype(), [&]<class T>() {
+    const Matrix<T> search = matrix<T>(p), turned = matrix<T>(z), rest = matrix<T>(r);
+    double* const energies = energy.as<double>();
+    parallel_rows(search.rows, 5 * search.cols, team_, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) {
+        T* const direction = search.row(i);
+        const T* const step = turned.row(i);
+        const double after = inner_product(step, rest.row(i), search.cols);
+        const double ratio = energies[i] == 0 ? 0 : after / energies[i];
+        for (std::int64_t j = 0; j < search.cols; ++j)
+          direction[j] = static_cast<T>(static_cast<double>(step[j]) + ratio * static_cast<double>(direction[j]));
+        energies[i] = after;
       }
     });
   });
@@ -78,6 +112,19 @@ void CpuOps::do_project_rows(Tensor x, Tensor q, std::int64_t samples) {
   });
 }
 
+void CpuOps::do_clear_rows(Tensor y, Tensor marks) {
+  dispatch(y.dtype(), [&]<class T>() {
+    const Matrix<T> rows = matrix<T>(y);
+    const double* const marked = marks.as<double>();
+    const std::int64_t per_mark = rows.rows == 0 ? 1 : rows.rows / marks.rows();
+    parallel_rows(rows.rows, rows.cols, team_, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) {
+        if (marked[i / per_mark] > 0) std::fill_n(rows.row(i), rows.cols, T{0});
+      }
+    });
+  });
+}
+
 void CpuOps::do_probe_mean(Tensor value, Tensor error, Tensor samples, double correction) {
   const std::int64_t n = value.rows(), count = n == 0 ? 0 : samples.rows() / n;
   const double* const all = samples.as<double>();
@@ -106,21 +153,28 @@ void CpuOps::do_roulette_weights(Tensor weights, std::int64_t certain, double su
   });
 }
 
-void CpuOps::do_leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Tensor gram_basis, Tensor inverse) {
+void CpuOps::do_leave_one_out_trace(Tensor value, Tensor error, Tensor gram_image, Tensor gram_basis, Tensor inverse,
+                                    Tensor forms) {
   const std::int64_t r = inverse.extent(1);
-  const double* const image = gram_image.as<double>();
-  const double* const basis = gram_basis.as<double>();
-  const double* const inverses = inverse.as<double>();
+  const double* const given = forms.absent() ? nullptr : forms.as<double>();
   double* const means = value.as<double>();
   double* const errors = error.as<double>();
-  parallel_rows(inverse.extent(0), 8 * r * r * r + 20, team_, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t i = first; i < last; ++i) {
-      const formula::MeanAndError result =
-          formula::leave_one_out_mean(image + 4 * i * r * r, basis + 4 * i * r * r, inverses + i * r * r, r);
-      means[i] = result.mean;
-      errors[i] = result.error;
-    }
-  });
+  parallel_rows(
+      inverse.extent(0), 8 * r * r * r + 20, team_,
+      [&](std::int64_t first, std::int64_t last) {
+        std::vector<double> traces(static_cast<std::size_t>(r));
+        for (std::int64_t i = first; i < last; ++i) {
+          const formula::LeaveOneOut products{gram_image.as<double>() + 4 * i * r * r,
+                                              gram_basis.as<double>() + 4 * i * r * r, inverse.as<double>() + i * r * r,
+                                              given == nullptr ? nullptr : given + i * r};
+          for (std::int64_t k = 0; k < r; ++k)
+            traces[static_cast<std::size_t>(k)] = formula::leave_one_out(OneThread{}, products, r, k);
+          const formula::MeanAndError result = formula::mean_and_error(traces.data(), r, 1);
+          means[i] = result.mean;
+          errors[i] = result.error;
+        }
+      },
+      1);
 }
 
 }  // namespace bracket

@@ -37,11 +37,13 @@ void factor_sample(double* l, const Matrix<double>& t, std::int64_t k) {
 }
 
 /// Rotates rows p and q of a, and of v, until those of a are orthogonal; false when they are. Inner products of k terms
-/// are known to about sqrt(k) roundings.
+/// are known to about sqrt(k) roundings. Rows of no length are orthogonal to all: one that is in the span of the others
+/// shrinks from sweep to sweep until its squares underflow.
 bool orthogonalize(double* a, double* v, std::int64_t k, std::int64_t p, std::int64_t q) {
   double* const x = a + p * k;
   double* const y = a + q * k;
   const double xx = inner_product(x, x, k), yy = inner_product(y, y, k), xy = inner_product(x, y, k);
+  if (xx < formula::kLeastSquares || yy < formula::kLeastSquares) return false;
   if (std::abs(xy) <= 0x1p-52 * std::sqrt(static_cast<double>(k)) * std::sqrt(xx) * std::sqrt(yy)) return false;
   const formula::JacobiRotation rotation = formula::jacobi_rotation(xx, yy, xy);
   rotate(x, y, k, rotation.cosine, rotation.sine);
@@ -49,9 +51,13 @@ bool orthogonalize(double* a, double* v, std::int64_t k, std::int64_t p, std::in
   return true;
 }
 
-/// One-sided Jacobi (Hestenes 1958; accuracy: Demmel and Veselic 1992).
+/// One-sided Jacobi (Hestenes 1958; accuracy: Demmel and Veselic 1992) on elements of about 1 at most.
 void singular_sample(double* values, double* vectors, double* a, std::int64_t k) {
   if (not_finite(values, vectors, a, k)) return;
+  double largest = 0;
+  for (std::int64_t e = 0; e < k * k; ++e) largest = std::max(largest, std::abs(a[e]));
+  const int exponent = largest == 0 ? 0 : std::ilogb(largest);
+  for (std::int64_t e = 0; e < k * k; ++e) a[e] = std::ldexp(a[e], -exponent);
   thread_local std::vector<double> rotations;
   rotations.resize(static_cast<std::size_t>(k * k));
   double* const v = rotations.data();
@@ -63,8 +69,12 @@ void singular_sample(double* values, double* vectors, double* a, std::int64_t k)
       for (std::int64_t q = p + 1; q < k; ++q) rotated = orthogonalize(a, v, k, p, q) || rotated;
     }
   }
-  write_ascending(values, vectors, v, k,
-                  [a, k](std::int64_t i) { return std::sqrt(inner_product(a + i * k, a + i * k, k)); });
+  if (rotated) std::fill_n(a, k * k, std::numeric_limits<double>::quiet_NaN());
+  if (not_finite(values, vectors, a, k)) return;
+  write_ascending(values, vectors, v, k, [=](std::int64_t i) {
+    const double squares = inner_product(a + i * k, a + i * k, k);
+    return squares < formula::kLeastSquares ? 0 : std::ldexp(std::sqrt(squares), exponent);
+  });
 }
 
 }  // namespace
@@ -109,6 +119,26 @@ void CpuOps::do_log_volume(Tensor h, Tensor deficiency, Tensor values, double to
       }
       volumes[i] = small > 0 ? -std::numeric_limits<double>::infinity() : sum;
       missing[i] = static_cast<double>(small);
+    }
+  });
+}
+
+void CpuOps::do_rank_threshold(Tensor h, Tensor scale, Tensor deficient, Tensor mu, Tensor largest, double tolerance) {
+  dispatch(scale.dtype(), [&]<class T>() {
+    T* const scales = scale.as<T>();
+    double* const volumes = h.as<double>();
+    double* const missing = deficient.as<double>();
+    const double* const values = mu.as<double>();
+    const double* const ends = largest.as<double>();
+    const std::int64_t n = largest.rows(), block = n == 0 ? 0 : mu.rows() / n;
+    for (std::int64_t i = 0; i < n; ++i) {
+      missing[i] = 0;
+      for (std::int64_t k = i * block; k < (i + 1) * block; ++k) {
+        if (!(values[k] <= tolerance * ends[i])) continue;
+        volumes[k] = -std::numeric_limits<double>::infinity();
+        scales[k] = 0;
+        ++missing[i];
+      }
     }
   });
 }

@@ -23,6 +23,8 @@
 // Determinism  every element is one sum in ascending order by one thread; reverse weights sums chunks of pixels, a
 //              function of the shapes alone, and then the chunks in order.
 //
+// Math modes   this file is fp32; the others, for f32, are convolution_sm80.cu.
+//
 // Variant      idea                                           registers (float / double)   measured
 // plain        one thread per element of the result           48 / 48                      not yet measured on a GPU
 // tiled        64 x 64 tile of C per block, 4 x 4 per thread; 97 / 128                     not yet measured on a GPU
@@ -33,6 +35,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/convolution_operands.cuh"
+#include "kernels/cuda/convolution_sm80.h"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace bracket::BRACKET_TARGET {
@@ -301,6 +304,12 @@ cudaError_t conv2d_reverse_weights(const DeviceMatrix<T>& grad_w, const DeviceMa
 }  // namespace
 
 void CudaOps::do_conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map) {
+  if (uses_tensor_cores(y.dtype(), y.rows() * map.out_height() * map.out_width(), map.out_channels, w.cols())) {
+    check(conv2d_forward_sm80(device_matrix<float>(y), device_matrix<float>(x), device_matrix<float>(w), map,
+                              tensor_device()),
+          "conv2d_forward", y);
+    return;
+  }
   check(dispatch(y.dtype(),
                  [&]<class T>() {
                    return BRACKET_TARGET::conv2d_forward(device_matrix<T>(y), device_matrix<T>(x), device_matrix<T>(w),
@@ -310,6 +319,15 @@ void CudaOps::do_conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution&
 }
 
 void CudaOps::do_conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update) {
+  // Pixels of one class, and the taps that reach it.
+  const std::int64_t classes = map.stride * map.stride;
+  if (uses_tensor_cores(grad_x.dtype(), grad_x.rows() * map.in_height * map.in_width / classes, map.in_channels,
+                        map.out_channels * map.kernel * map.kernel / classes)) {
+    check(conv2d_reverse_data_sm80(device_matrix<float>(grad_x), device_matrix<float>(grad_y), device_matrix<float>(w),
+                                   map, update, tensor_device()),
+          "conv2d_reverse_data", grad_x);
+    return;
+  }
   check(dispatch(grad_x.dtype(),
                  [&]<class T>() {
                    return BRACKET_TARGET::conv2d_reverse_data(device_matrix<T>(grad_x), device_matrix<T>(grad_y),
@@ -320,6 +338,13 @@ void CudaOps::do_conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, con
 
 void CudaOps::do_conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,
                                         Tensor workspace) {
+  if (uses_tensor_cores(grad_w.dtype(), grad_w.rows(), grad_w.cols(), x.rows() * map.out_height() * map.out_width())) {
+    check(
+        conv2d_reverse_weights_sm80(device_matrix<float>(grad_w), device_matrix<float>(grad_y), device_matrix<float>(x),
+                                    map, update, device_vector<float>(workspace), tensor_device()),
+        "conv2d_reverse_weights", grad_w);
+    return;
+  }
   check(dispatch(grad_w.dtype(),
                  [&]<class T>() {
                    return BRACKET_TARGET::conv2d_reverse_weights(

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bracket/error.h"
+#include "kernels/cuda/common/tensor_plan.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/make_cuda_ops.h"
 
@@ -96,10 +97,45 @@ class PinnedUploadQueue final : public UploadQueue {
   int newest_ = 0;
 };
 
+/// A CUDA graph of what a stream captured.
+class GraphRecording final : public Recording {
+ public:
+  GraphRecording(CudaOps& ops, cudaStream_t stream, cudaGraph_t graph) : ops_(ops), stream_(stream) {
+    const cudaError_t code = cudaGraphInstantiateWithFlags(&executable_, graph, 0);
+    static_cast<void>(cudaGraphDestroy(graph));
+    require(code, "instantiating a CUDA graph");
+  }
+  ~GraphRecording() override {
+    const CurrentDevice current(ops_);
+    static_cast<void>(cudaGraphExecDestroy(executable_));
+  }
+  void replay() override {
+    const CurrentDevice current(ops_);
+    require(cudaGraphLaunch(executable_, stream_), "launching a CUDA graph");
+  }
+
+ private:
+  CudaOps& ops_;
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+/// Whether the stream now captures what is queued on it.
+bool begin_capture(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(stream, &status) == cudaSuccess && status == cudaStreamCaptureStatusNone &&
+      cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess)
+    return true;
+  static_cast<void>(cudaGetLastError());
+  return false;
+}
+
 }  // namespace
 
 CudaOps::CudaOps(int ordinal, void* stream, const AllocatorCallbacks& allocator)
     : ordinal_(ordinal), stream_(static_cast<cudaStream_t>(stream)), allocator_(allocator) {
+  require(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_),
+          "asking CUDA device " + std::to_string(ordinal_) + " for its multiprocessors");
   if (stream_ != nullptr) return;
   const CurrentDevice current(*this);
   require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
@@ -188,6 +224,23 @@ std::unique_ptr<UploadQueue> CudaOps::make_upload_queue(std::int64_t bytes) {
   return std::make_unique<PinnedUploadQueue>(*this, stream_, bytes);
 }
 
+std::unique_ptr<Recording> CudaOps::record(const std::function<void()>& queue) {
+  const CurrentDevice current(*this);
+  static_cast<void>(scratch());
+  if (!begin_capture(stream_)) return nullptr;
+  cudaGraph_t graph = nullptr;
+  try {
+    queue();
+  } catch (...) {
+    static_cast<void>(cudaStreamEndCapture(stream_, &graph));
+    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+    static_cast<void>(cudaGetLastError());
+    throw;
+  }
+  require(cudaStreamEndCapture(stream_, &graph), "recording a CUDA graph");
+  return std::make_unique<GraphRecording>(*this, stream_, graph);
+}
+
 void CudaOps::synchronize() {
   const CurrentDevice current(*this);
   require(cudaStreamSynchronize(stream_), "waiting for the stream");
@@ -201,6 +254,12 @@ Scratch CudaOps::scratch() {
   }
   return {static_cast<double*>(scratch_), kScratchBytes / static_cast<std::int64_t>(sizeof(double))};
 }
+
+bool CudaOps::uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const {
+  return math_mode() != MathMode::fp32 && dtype == DType::f32 && tensor_cores_pay(m, n, p);
+}
+
+TensorDevice CudaOps::tensor_device() { return {math_mode(), multiprocessors_, scratch(), stream_}; }
 
 void CudaOps::check(cudaError_t code, const char* op, const Tensor& operand) {
   if (code != cudaSuccess) require(code, std::string(op) + " on " + operand.describe());

@@ -2,11 +2,13 @@
 // host compiler for the SIMT executor (namespace bracket::simt).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "bracket/memory.h"
 #include "kernels/cuda/common/matrix.cuh"
+#include "kernels/cuda/linear_sm80.h"
 #include "kernels/ops.h"
 
 namespace bracket::BRACKET_TARGET {
@@ -25,6 +27,7 @@ class CudaOps final : public Ops {
   void fill_bytes(void* device, int value, std::int64_t bytes) override;
   std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) override;
   void synchronize() override;
+  std::unique_ptr<Recording> record(const std::function<void()>& queue) override;
   int enter_device() override;
   void leave_device(int previous) noexcept override;
 
@@ -34,13 +37,17 @@ class CudaOps final : public Ops {
 #undef BRACKET_OP
 
  private:
-  /// Memory for partial sums of one op at a time; ops of one stream follow one another. The first op that needs it
-  /// allocates it, so a step is run once before it is captured in a graph.
+  /// Memory for partial sums of one op at a time; ops of one stream follow one another. Allocated by the first op that
+  /// needs it, or before a recording.
   Scratch scratch();
+  /// Whether C[m, n] = sum over p is for the tensor cores, and with what.
+  bool uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const;
+  TensorDevice tensor_device();
   /// Throws CudaError naming the op and its main operand when `code` is not cudaSuccess.
   static void check(cudaError_t code, const char* op, const Tensor& operand);
 
   int ordinal_;
+  int multiprocessors_ = 1;
   cudaStream_t stream_ = nullptr;
   bool owns_stream_ = false;
   void* scratch_ = nullptr;

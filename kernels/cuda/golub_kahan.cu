@@ -3,15 +3,20 @@
 //
 //   left         u <- (jv - beta u) / alpha                         3 m D elements moved (twice read)    m 6 D flops
 //   right        v <- J^T u without its part in v_0 .. v_k, twice    m (k + 1) d elements read 4 times    m 8 (k + 1) d
-//   bidiagonal, quadrature, singular_certificate, normalize_rows     once per estimate
-// An iteration is one left and one right, each behind one product with J or J^T. All are bound by memory. Rows may be
-// strided; no alignment beyond the element's. Sums are in f64 in an order fixed by the block size.
+//   rules        QR on B, about 2.5 sweeps per node                  3 m c K doubles in caches    m c 1.3 K^2 rotations
+//   the others   once per estimate
+// An iteration is one left and one right, each behind one product with J or J^T. All are bound by memory but the rules,
+// c per row (more than 1 for the roulette), which wait for divisions and square roots: two rotations, one from either
+// side, at every place a sweep passes. Rows may be strided; no alignment beyond the element's. Sums are in f64 in an
+// order fixed by the block size.
 //
 // | variant              | idea                                                       | time                      |
 // | left                 | block per row                                              | not yet measured on a GPU |
 // | right                | block per row: a warp per inner product, then recombination | not yet measured on a GPU |
 // | bidiagonal           | thread per element                                         | not yet measured on a GPU |
+// | quadrature_rules     | thread per rule; elements of neighbours are neighbours     | not yet measured on a GPU |
 // | quadrature           | thread per row                                             | not yet measured on a GPU |
+// | coefficients         | thread per element                                         | not yet measured on a GPU |
 // | singular_certificate | block per row                                              | not yet measured on a GPU |
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/reduce.cuh"
@@ -23,17 +28,33 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpThreads;
+/// Threads with a rule each go their own ways: blocks of one warp spread over the multiprocessors.
+constexpr int kRuleThreads = kWarpThreads;
 /// Directions whose inner products are formed before any is subtracted: what shared memory holds.
 constexpr int kGroup = 512;
 
+/// sqrt(sum of value(j)^2); NaN where a value is not finite. All threads of the block receive it.
+template <class Value>
+BRACKET_DEVICE double euclidean_length(std::int64_t count, const Value& value) {
+  double sum = 0;
+  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) sum += value(j) * value(j);
+  sum = block_sum<double, kThreads>(sum);
+  if (sum > formula::kLeastSquares && sum < formula::kMostSquares) return sqrt(sum);
+  double largest = 0;
+  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) largest = fmax(largest, fabs(value(j)));
+  largest = block_max<double, kThreads>(largest);
+  if (largest == 0) return sum;
+  double shares = 0;
+  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) {
+    const double share = value(j) / largest;
+    shares += share * share;
+  }
+  return largest * sqrt(block_sum<double, kThreads>(shares));
+}
+
 template <class T>
 BRACKET_DEVICE double block_length(const T* x, std::int64_t count) {
-  double sum = 0;
-  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) {
-    const double value = static_cast<double>(x[j]);
-    sum += value * value;
-  }
-  return sqrt(block_sum<double, kThreads>(sum));
+  return euclidean_length(count, [x](std::int64_t j) { return static_cast<double>(x[j]); });
 }
 
 template <class T>
@@ -149,26 +170,67 @@ __global__ void golub_kahan_right_kernel(DeviceMatrix<T> basis, DeviceMatrix<dou
 }
 
 __global__ void bidiagonal_kernel(double* a, std::int64_t blocks, std::int64_t k, DeviceMatrix<double> alpha,
-                                  DeviceMatrix<double> beta, DeviceMatrix<double> lower) {
-  const std::int64_t per_end = lower.rows == 0 ? 1 : blocks / lower.rows;
+                                  DeviceMatrix<double> beta) {
   for (std::int64_t e = first_item(); e < blocks * k * k; e += item_stride()) {
     const std::int64_t block = e / (k * k), i = e / k % k, j = e % k;
-    const double* const x = alpha.row(block);
-    const double* const y = beta.row(block);
-    const bool last = lower.rows > 0 && i == k - 1 && j == k - 1;
-    const double end = last ? formula::radau_element(x, y, k - 1, *lower.row(block / per_end)) : -1;
-    a[e] = formula::bidiagonal_element(x, y, k, end, i, j);
+    a[e] = i == j ? alpha.row(block)[i] : i == j + 1 ? beta.row(block)[j] : 0;
   }
 }
 
-__global__ void quadrature_kernel(double* sum, DeviceMatrix<double> values, const double* vectors, const double* norm,
-                                  const double* weight, SpectralFunction f, bool accumulate) {
-  const std::int64_t k = values.cols;
-  for (std::int64_t i = first_item(); i < values.rows; i += item_stride()) {
-    const double factor = (weight == nullptr ? 1 : weight[i]) * norm[i] * norm[i];
-    const double term =
-        formula::weighted_sum(factor, formula::quadrature_sum(values.row(i), vectors + i * k * k, k, f));
-    sum[i] = accumulate ? sum[i] + term : term;
+__global__ void quadrature_rules_kernel(DeviceMatrix<double> nodes, DeviceMatrix<double> shares, double* workspace,
+                                        DeviceMatrix<double> alpha, DeviceMatrix<double> beta,
+                                        DeviceMatrix<double> lower) {
+  const std::int64_t k = nodes.rows, m = alpha.rows, columns = nodes.cols;
+  for (std::int64_t column = first_item(); column < columns; column += item_stride()) {
+    const std::int64_t i = column % m, size = k - columns / m + 1 + column / m, empty = (k - size) * columns;
+    for (std::int64_t e = column; e < column + empty; e += columns) nodes.data[e] = shares.data[e] = 0;
+    const double* const x = alpha.row(i);
+    const double* const y = beta.row(i);
+    const double end = lower.rows == 0 ? -1 : formula::radau_element(x, y, k - 1, *lower.row(i / (m / lower.rows)));
+    const formula::BidiagonalRow work{nodes.data + column + empty, workspace + column, shares.data + column + empty,
+                                      columns};
+    formula::gauss_rule(work, x, y, end, size, formula::kSweepsPerValue * size);
+  }
+}
+
+struct Rules {
+  DeviceMatrix<double> nodes, shares, weight;
+  const double* norm;
+};
+
+__global__ void quadrature_kernel(double* sum, double* zeros, Rules rules, std::int64_t m, SpectralFunction f,
+                                  double tolerance) {
+  const std::int64_t columns = rules.nodes.cols;
+  for (std::int64_t i = first_item(); i < m; i += item_stride()) {
+    double total = 0, zero = 0;
+    for (std::int64_t column = i; column < columns; column += m) {
+      const double weight = rules.weight.rows == 0 ? 1 : rules.weight.row(column / m)[i];
+      const double factor = weight * rules.norm[i] * rules.norm[i];
+      if (factor == 0) continue;
+      const formula::RuleSum rule = formula::rule_sum(rules.nodes.data + column, rules.shares.data + column, columns,
+                                                      rules.nodes.rows, f, tolerance);
+      total += formula::weighted_sum(factor, rule.value);
+      if (rule.zero) zero = 1;
+    }
+    sum[i] = total;
+    zeros[i] = zero;
+  }
+}
+
+struct SmallSpectrum {
+  DeviceMatrix<double> values;
+  const double *vectors, *norm;
+};
+
+template <class T>
+__global__ void spectral_coefficients_kernel(DeviceMatrix<T> coefficients, SmallSpectrum b, SpectralFunction f,
+                                             double tolerance) {
+  const std::int64_t k = b.values.cols;
+  for (std::int64_t e = first_item(); e < coefficients.size(); e += item_stride()) {
+    const std::int64_t i = e / coefficients.cols, j = e % coefficients.cols;
+    const double component =
+        j < k ? formula::spectral_component(b.values.row(i), b.vectors + i * k * k, k, f, tolerance, j) : 0;
+    coefficients.row(i)[j] = static_cast<T>(b.norm[i] * component);
   }
 }
 
@@ -184,17 +246,14 @@ __global__ void singular_certificate_kernel(CertificateRows<T> rows, double dime
     const T* const x = rows.v.row(i);
     const T* const y = rows.w.row(i);
     const double size = block_length(x, rows.v.cols), value = block_length(rows.jv.row(i), rows.jv.cols) / size;
-    double sum = 0;
-    for (std::int64_t j = threadIdx.x; j < rows.v.cols; j += kThreads) {
-      const double r = static_cast<double>(y[j]) - value * value * static_cast<double>(x[j]);
-      sum += r * r;
-    }
-    const double squares = block_sum<double, kThreads>(sum);
+    const double residual = euclidean_length(rows.v.cols, [=](std::int64_t j) {
+      return static_cast<double>(y[j]) / value - value * static_cast<double>(x[j]);
+    });
     if (threadIdx.x != 0) continue;
     rows.mu[i] = value;
     rows.h[i] = dimension * log(value);
-    *rows.scale.row(i) = static_cast<T>(value == 0 ? 0 : dimension / (value * value * size * size));
-    rows.distance[i] = value == 0 ? 0 : formula::nearest_distance(value, sqrt(squares) / (value * size));
+    *rows.scale.row(i) = value == 0 ? T(0) : formula::stored_factor<T>(dimension / value / size / value / size);
+    rows.distance[i] = value == 0 ? 0 : formula::nearest_distance(value, residual / size);
   }
 }
 
@@ -253,21 +312,43 @@ void CudaOps::do_golub_kahan_right(Tensor basis, Tensor beta, Tensor w, Tensor a
   check(code, "golub_kahan_right", basis);
 }
 
-void CudaOps::do_bidiagonal(Tensor a, Tensor alpha, Tensor beta, Tensor lower) {
+void CudaOps::do_bidiagonal(Tensor a, Tensor alpha, Tensor beta) {
   if (a.size() == 0) return;
   check(launch<bidiagonal_kernel>(blocks_for(a.size(), kThreads), kThreads, 0, stream_, a.as<double>(), a.rows(),
-                                  a.extent(1), device_matrix<double>(alpha), device_matrix<double>(beta),
-                                  device_matrix<double>(lower)),
+                                  a.extent(1), device_matrix<double>(alpha), device_matrix<double>(beta)),
         "bidiagonal", a);
 }
 
-void CudaOps::do_quadrature(Tensor sum, Tensor values, Tensor vectors, Tensor norm, Tensor weight,
-                            const SpectralFunction& f, Update update) {
-  if (sum.rows() == 0) return;
-  check(launch<quadrature_kernel>(blocks_for(sum.rows(), kThreads), kThreads, 0, stream_, sum.as<double>(),
-                                  device_matrix<double>(values), vectors.as<double>(), norm.as<double>(),
-                                  device_vector<double>(weight), f, update == Update::accumulate),
-        "quadrature", values);
+void CudaOps::do_quadrature_rules(Tensor nodes, Tensor shares, Tensor alpha, Tensor beta, Tensor lower,
+                                  Tensor workspace) {
+  if (nodes.size() == 0) return;
+  check(launch<quadrature_rules_kernel>(blocks_for(nodes.cols(), kRuleThreads), kRuleThreads, 0, stream_,
+                                        device_matrix<double>(nodes), device_matrix<double>(shares),
+                                        workspace.as<double>(), device_matrix<double>(alpha),
+                                        device_matrix<double>(beta), device_matrix<double>(lower)),
+        "quadrature_rules", nodes);
+}
+
+void CudaOps::do_quadrature(Tensor sum, Tensor zeros, Tensor nodes, Tensor shares, Tensor norm, Tensor weight,
+                            const SpectralFunction& f, double tolerance) {
+  const std::int64_t m = sum.rows();
+  if (m == 0) return;
+  const Rules rules{device_matrix<double>(nodes), device_matrix<double>(shares), device_matrix<double>(weight),
+                    norm.as<double>()};
+  check(launch<quadrature_kernel>(blocks_for(m, kRuleThreads), kRuleThreads, 0, stream_, sum.as<double>(),
+                                  zeros.as<double>(), rules, m, f, tolerance),
+        "quadrature", nodes);
+}
+
+void CudaOps::do_spectral_coefficients(Tensor coefficients, Tensor values, Tensor vectors, Tensor norm,
+                                       const SpectralFunction& f, double tolerance) {
+  if (coefficients.size() == 0) return;
+  const SmallSpectrum b{device_matrix<double>(values), vectors.as<double>(), norm.as<double>()};
+  const cudaError_t code = dispatch(coefficients.dtype(), [&]<class T>() {
+    return launch<spectral_coefficients_kernel<T>>(blocks_for(coefficients.size(), kThreads), kThreads, 0, stream_,
+                                                   device_matrix<T>(coefficients), b, f, tolerance);
+  });
+  check(code, "spectral_coefficients", vectors);
 }
 
 void CudaOps::do_singular_certificate(Tensor h, Tensor scale, Tensor mu, Tensor distance, Tensor w, Tensor v, Tensor jv,

@@ -5,8 +5,8 @@
 // Shapes        y [n, H W C], table u8[N, H W C], rows may be strided.
 // Bytes         reads 1 and writes b (4 or 8) per element; 2 f64 flops, and about 20 integer multiplications per four
 //               elements with noise: bound by memory, or by f64 where that runs at 1/64 of f32.
-// Alignment     that of the element; the lanes of a warp read and write adjacent pixels (mirrored: in descending order).
-// Determinism   every element is a function of the key and its number: same bits as the CPU, for any grid.
+// Alignment     that of the element; the lanes of a warp read and write adjacent pixels (mirrored: in descending
+// order). Determinism   every element is a function of the key and its number: same bits as the CPU, for any grid.
 //
 // | variant         | idea                                                          | time                      |
 // | gather_images   | one warp per 128 columns of a row, four a lane, 32 apart      | not yet measured on a GPU |

@@ -20,6 +20,8 @@
 // Alignment    that of the element; global loads are scalar, so odd strides cost nothing.
 // Determinism  every element of C is one sum over p in ascending order, by one thread.
 //
+// Math modes   this file is fp32; the others, for f32, are linear_sm80.cu.
+//
 // Variant      idea                                           registers (float / double)   measured
 // plain        one thread per element of C                    32 / 32                      not yet measured on a GPU
 // tiled        64 x 64 tile of C per block, 4 x 4 per thread; 64 / 128                     not yet measured on a GPU
@@ -179,6 +181,12 @@ cudaError_t linear_reverse_weights(const DeviceMatrix<T>& grad_w, const DeviceMa
 }  // namespace
 
 void CudaOps::do_linear_forward(Tensor y, Tensor x, Tensor w) {
+  if (uses_tensor_cores(y.dtype(), y.rows(), y.cols(), x.cols())) {
+    check(
+        linear_forward_sm80(device_matrix<float>(y), device_matrix<float>(x), device_matrix<float>(w), tensor_device()),
+        "linear_forward", y);
+    return;
+  }
   check(dispatch(y.dtype(),
                  [&]<class T>() {
                    return BRACKET_TARGET::linear_forward(device_matrix<T>(y), device_matrix<T>(x), device_matrix<T>(w),
@@ -188,6 +196,12 @@ void CudaOps::do_linear_forward(Tensor y, Tensor x, Tensor w) {
 }
 
 void CudaOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update) {
+  if (uses_tensor_cores(grad_x.dtype(), grad_x.rows(), grad_x.cols(), grad_y.cols())) {
+    check(linear_reverse_data_sm80(device_matrix<float>(grad_x), device_matrix<float>(grad_y), device_matrix<float>(w),
+                                   update, tensor_device()),
+          "linear_reverse_data", grad_x);
+    return;
+  }
   check(dispatch(grad_x.dtype(),
                  [&]<class T>() {
                    return BRACKET_TARGET::linear_reverse_data(device_matrix<T>(grad_x), device_matrix<T>(grad_y),
@@ -197,6 +211,12 @@ void CudaOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Upd
 }
 
 void CudaOps::do_linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update) {
+  if (uses_tensor_cores(grad_w.dtype(), grad_w.rows(), grad_w.cols(), x.rows())) {
+    check(linear_reverse_weights_sm80(device_matrix<float>(grad_w), device_matrix<float>(grad_y),
+                                      device_matrix<float>(x), update, tensor_device()),
+          "linear_reverse_weights", grad_w);
+    return;
+  }
   check(dispatch(grad_w.dtype(),
                  [&]<class T>() {
                    return BRACKET_TARGET::linear_reverse_weights(device_matrix<T>(grad_w), device_matrix<T>(grad_y),

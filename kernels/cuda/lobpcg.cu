@@ -99,7 +99,7 @@ __global__ void lobpcg_residual_kernel(DeviceMatrix<T> r, DeviceMatrix<T> w, Dev
 }
 
 template <class T>
-__global__ void lobpcg_update_kernel(RitzRows<T> basis, RitzRows<T> image) {
+__global__ void lobpcg_update_kernel(RitzRows<T> basis, RitzRows<T> image, double* largest) {
   BRACKET_SHARED(formula::RitzCoefficients, solution, [1]);
   for (std::int64_t i = blockIdx.x; i < basis.v.rows; i += gridDim.x) {
     formula::RitzProducts products;
@@ -110,6 +110,7 @@ __global__ void lobpcg_update_kernel(RitzRows<T> basis, RitzRows<T> image) {
     const formula::RitzCoefficients c = solution[0];
     recombine(basis, i, c);
     recombine(image, i, c);
+    if (threadIdx.x == 0 && largest != nullptr && c.largest > largest[i]) largest[i] = c.largest;
     __syncthreads();  // the next sample's solution goes where slower threads may still read this one
   }
 }
@@ -137,11 +138,13 @@ cudaError_t lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv, cudaStream_
 }
 
 template <class T>
-cudaError_t lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, cudaStream_t stream) {
+cudaError_t lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, Tensor largest,
+                          cudaStream_t stream) {
   if (v.rows() == 0) return cudaSuccess;
   const RitzRows<T> basis{device_matrix<T>(v), device_matrix<T>(r), device_matrix<T>(p)};
   const RitzRows<T> image{device_matrix<T>(jv), device_matrix<T>(jr), device_matrix<T>(jp)};
-  return launch<lobpcg_update_kernel<T>>(blocks_for(v.rows(), 1), kThreads, 0, stream, basis, image);
+  return launch<lobpcg_update_kernel<T>>(blocks_for(v.rows(), 1), kThreads, 0, stream, basis, image,
+                                         device_vector<double>(largest));
 }
 
 template <class T>
@@ -159,9 +162,9 @@ void CudaOps::do_lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv) {
   check(code, "lobpcg_residual", v);
 }
 
-void CudaOps::do_lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr) {
-  const cudaError_t code =
-      dispatch(v.dtype(), [&]<class T>() { return BRACKET_TARGET::lobpcg_update<T>(v, p, jv, jp, r, jr, stream_); });
+void CudaOps::do_lobpcg_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, Tensor largest) {
+  const cudaError_t code = dispatch(
+      v.dtype(), [&]<class T>() { return BRACKET_TARGET::lobpcg_update<T>(v, p, jv, jp, r, jr, largest, stream_); });
   check(code, "lobpcg_update", jv);
 }
 

@@ -149,7 +149,7 @@ BRACKET_DEVICE void exchange_rows(const DeviceMatrix<T>& x, std::int64_t a, std:
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 template <class T, int B>
-__global__ void lobpcg_block_update_kernel(RitzGroups<T> basis, RitzGroups<T> image) {
+__global__ void lobpcg_block_update_kernel(RitzGroups<T> basis, RitzGroups<T> image, double* largest) {
   BRACKET_SHARED(formula::BlockRitz<B>, solution, [1]);
   BRACKET_SHARED(Partials<B>, partials, [1]);
   BRACKET_SHARED(JacobiPlane, planes, [(formula::BlockRitz<B>::kVectors + 1) / 2]);
@@ -159,6 +159,7 @@ __global__ void lobpcg_block_update_kernel(RitzGroups<T> basis, RitzGroups<T> im
     inner_products<B>(solution[0].image, image, i, partials);
     __syncthreads();
     formula::block_ritz_step<B>(team, solution[0], formula::kRoundoff<T>);
+    if (threadIdx.x == 0 && largest != nullptr && solution[0].largest > largest[i]) largest[i] = solution[0].largest;
     recombine<B>(basis, i, solution[0]);
     // The sums of the next sample have barriers of their own before anything of this one's solution is overwritten.
     recombine<B>(image, i, solution[0]);
@@ -196,25 +197,27 @@ __global__ void lobpcg_block_order_kernel(PairRows<T> rows, std::int64_t block) 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
 template <class T, int B>
-cudaError_t launch_update(const RitzGroups<T>& basis, const RitzGroups<T>& image, cudaStream_t stream) {
-  return launch<lobpcg_block_update_kernel<T, B>>(blocks_for(basis.v.rows / B, 1), kThreads, 0, stream, basis, image);
+cudaError_t launch_update(const RitzGroups<T>& basis, const RitzGroups<T>& image, double* largest,
+                          cudaStream_t stream) {
+  return launch<lobpcg_block_update_kernel<T, B>>(blocks_for(basis.v.rows / B, 1), kThreads, 0, stream, basis, image,
+                                                  largest);
 }
 
 template <class T>
 cudaError_t lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block,
-                                cudaStream_t stream) {
+                                Tensor largest, cudaStream_t stream) {
   if (v.rows() == 0) return cudaSuccess;
   const RitzGroups<T> basis{device_matrix<T>(v), device_matrix<T>(p), device_matrix<T>(r)};
   const RitzGroups<T> image{device_matrix<T>(jv), device_matrix<T>(jp), device_matrix<T>(jr)};
   switch (block) {
     case 1:
-      return launch_update<T, 1>(basis, image, stream);
+      return launch_update<T, 1>(basis, image, device_vector<double>(largest), stream);
     case 2:
-      return launch_update<T, 2>(basis, image, stream);
+      return launch_update<T, 2>(basis, image, device_vector<double>(largest), stream);
     case 3:
-      return launch_update<T, 3>(basis, image, stream);
+      return launch_update<T, 3>(basis, image, device_vector<double>(largest), stream);
     case 4:
-      return launch_update<T, 4>(basis, image, stream);
+      return launch_update<T, 4>(basis, image, device_vector<double>(largest), stream);
     default:
       return cudaErrorInvalidValue;
   }
@@ -231,10 +234,10 @@ cudaError_t lobpcg_block_order(Tensor v, Tensor jv, Tensor scale, Tensor h, Tens
 
 }  // namespace
 
-void CudaOps::do_lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr,
-                                     std::int64_t block) {
+void CudaOps::do_lobpcg_block_update(Tensor v, Tensor p, Tensor jv, Tensor jp, Tensor r, Tensor jr, std::int64_t block,
+                                     Tensor largest) {
   const cudaError_t code = dispatch(v.dtype(), [&]<class T>() {
-    return BRACKET_TARGET::lobpcg_block_update<T>(v, p, jv, jp, r, jr, block, stream_);
+    return BRACKET_TARGET::lobpcg_block_update<T>(v, p, jv, jp, r, jr, block, largest, stream_);
   });
   check(code, "lobpcg_block_update", jv);
 }

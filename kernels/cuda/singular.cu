@@ -2,14 +2,14 @@
 //
 //   lq_factor        T = L Q, Householder reflections from the right; Q in place      4 n K^2 D flops
 //   singular_values  one-sided Jacobi on the rows of A [K, K] (Hestenes 1958)          about 8 sweeps of 9 n K^3 flops
-//   log_volume       sum of logarithms, -inf for a deficient sample                    n K elements read
+//   log_volume, rank_threshold  what is too small counts as zero                       n K elements read
 // Rows may be strided where the op says so; everything works in global memory, so any K fits. Determinism: every sum
 // has an order fixed by K, D and the block size; rotations of a round act on disjoint rows.
 //
 // | variant                | idea                                               | time                      |
 // | lq_factor_kernel       | block per sample, a warp per row that is reflected | not yet measured on a GPU |
 // | singular_values_kernel | block per sample, a warp per pair of a round       | not yet measured on a GPU |
-// | log_volume_kernel      | thread per sample                                  | not yet measured on a GPU |
+// | the others             | thread per sample                                  | not yet measured on a GPU |
 #include "kernels/cuda/common/jacobi.cuh"
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/reduce.cuh"
@@ -106,6 +106,7 @@ BRACKET_DEVICE bool orthogonalize(double* a, double* v, int k, int p, int q, int
   double* const x = a + p * k;
   double* const y = a + q * k;
   const double xx = warp_dot(x, x, 0, k, lane), yy = warp_dot(y, y, 0, k, lane), xy = warp_dot(x, y, 0, k, lane);
+  if (xx < formula::kLeastSquares || yy < formula::kLeastSquares) return false;
   if (fabs(xy) <= 0x1p-52 * sqrt(static_cast<double>(k)) * sqrt(xx) * sqrt(yy)) return false;
   const formula::JacobiRotation rotation = formula::jacobi_rotation(xx, yy, xy);
   for (int j = lane; j < k; j += kWarpThreads) {
@@ -130,14 +131,15 @@ __global__ void singular_values_kernel(DeviceMatrix<double> values, double* vect
       if (!(a[e] - a[e] == 0)) bad = 1;
       v[e] = e / k == e % k ? 1 : 0;
     }
-    if (__syncthreads_or(bad) != 0) {
-      for (int e = thread; e < k * k; e += kThreads) v[e] = not_a_number();
-      for (int i = thread; i < k; i += kThreads) values.row(sample)[i] = not_a_number();
-      __syncthreads();
-      continue;
-    }
-    for (int sweep = 0; sweep < kMaxJacobiSweeps; ++sweep) {
-      int rotated = 0;
+    double largest = 0;
+    for (int e = thread; e < k * k; e += kThreads) largest = fmax(largest, fabs(a[e]));
+    largest = block_max<double, kThreads>(largest);
+    const int exponent = largest == 0 ? 0 : ilogb(largest);
+    bad = __syncthreads_or(bad);
+    for (int e = thread; e < k * k && bad == 0; e += kThreads) a[e] = ldexp(a[e], -exponent);
+    __syncthreads();
+    for (int sweep = 0, rotated = 1; rotated != 0 && bad == 0; ++sweep) {
+      rotated = 0;
       for (int round = 0; round < players - 1; ++round) {
         for (int slot = warp; slot < players / 2; slot += kWarps) {
           int p, q;
@@ -146,11 +148,18 @@ __global__ void singular_values_kernel(DeviceMatrix<double> values, double* vect
         }
         __syncthreads();
       }
-      if (__syncthreads_or(rotated) == 0) break;
+      rotated = __syncthreads_or(rotated);
+      if (rotated != 0 && sweep + 1 == kMaxJacobiSweeps) bad = 1;
+    }
+    if (bad != 0) {
+      for (int e = thread; e < k * k; e += kThreads) v[e] = not_a_number();
+      for (int i = thread; i < k; i += kThreads) values.row(sample)[i] = not_a_number();
+      __syncthreads();
+      continue;
     }
     for (int i = warp; i < k; i += kWarps) {
       const double squares = warp_dot(a + i * k, a + i * k, 0, k, lane);
-      if (lane == 0) lengths[i] = sqrt(squares);
+      if (lane == 0) lengths[i] = squares < formula::kLeastSquares ? 0 : ldexp(sqrt(squares), exponent);
     }
     __syncthreads();
     for (int i = thread; i < k; i += kThreads) {
@@ -184,6 +193,27 @@ __global__ void log_volume_kernel(double* h, double* deficiency, DeviceMatrix<do
   }
 }
 
+/// Of one sample.
+struct SmallestValues {
+  double *h, *deficient;
+  const double *mu, *largest;
+};
+
+template <class T>
+__global__ void rank_threshold_kernel(SmallestValues values, T* scale, std::int64_t samples, std::int64_t block,
+                                      double tolerance) {
+  for (std::int64_t i = first_item(); i < samples; i += item_stride()) {
+    double count = 0;
+    for (std::int64_t k = i * block; k < (i + 1) * block; ++k) {
+      if (!(values.mu[k] <= tolerance * values.largest[i])) continue;
+      values.h[k] = log(0.0);
+      scale[k] = T(0);
+      ++count;
+    }
+    values.deficient[i] = count;
+  }
+}
+
 }  // namespace
 
 void CudaOps::do_lq_factor(Tensor l, Tensor t) {
@@ -207,6 +237,17 @@ void CudaOps::do_log_volume(Tensor h, Tensor deficiency, Tensor values, double t
   check(launch<log_volume_kernel>(blocks_for(h.rows(), kThreads), kThreads, 0, stream_, h.as<double>(),
                                   deficiency.as<double>(), device_matrix<double>(values), tolerance),
         "log_volume", values);
+}
+
+void CudaOps::do_rank_threshold(Tensor h, Tensor scale, Tensor deficient, Tensor mu, Tensor largest, double tolerance) {
+  const std::int64_t n = largest.rows();
+  if (n == 0) return;
+  const SmallestValues values{h.as<double>(), deficient.as<double>(), mu.as<double>(), largest.as<double>()};
+  const cudaError_t code = dispatch(scale.dtype(), [&]<class T>() {
+    return launch<rank_threshold_kernel<T>>(blocks_for(n, kThreads), kThreads, 0, stream_, values, scale.as<T>(), n,
+                                            mu.rows() / n, tolerance);
+  });
+  check(code, "rank_threshold", mu);
 }
 
 }  // namespace bracket::BRACKET_TARGET

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/formula/bidiagonal_qr.h"
 #include "kernels/formula/elementary.h"
 #include "kernels/formula/host_device.h"
 #include "kernels/formula/rayleigh_ritz.h"
@@ -20,27 +21,55 @@ namespace bracket::formula {
 template <class T>
 inline constexpr double kBreakdown = 8 * kRoundoff<T>;
 
-/// f(square), square >= 0.
-BRACKET_HOST_DEVICE double spectral_value(const SpectralFunction& f, double square) {
-  if (f.kind == SpectralFunction::Kind::logarithm) return ::log(square);
-  if (f.exponent == 1) return square;
-  if (f.exponent == -1) return 1 / square;
-  return ::pow(square, f.exponent);
+/// A factor as it is stored. One that is no normal number of T would make finite nonsense of what it scales.
+template <class T>
+BRACKET_HOST_DEVICE T stored_factor(double factor) {
+  constexpr double kLeast = sizeof(T) == sizeof(float) ? 0x1p-126 : 0x1p-1022;
+  constexpr double kMost = sizeof(T) == sizeof(float) ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
+  const double size = ::fabs(factor);
+  return static_cast<T>(size >= kLeast && size <= kMost ? factor : not_a_number());
 }
 
-/// Singular values of B this far below the largest are zeros: a product with J rounds to 2^-53 of that at best.
-inline constexpr double kNoValue = 0x1p-60;
+/// f(value^2), value >= 0.
+BRACKET_HOST_DEVICE double spectral_value(const SpectralFunction& f, double value) {
+  if (f.kind == SpectralFunction::Kind::logarithm) return 2 * ::log(value);
+  if (f.exponent == 1) return value * value;
+  if (f.exponent == -1) return 1 / (value * value);
+  return ::pow(value, 2 * f.exponent);
+}
 
-/// sum_j x_j0^2 f(s_j^2); row j of `vectors` is x_j, values ascend. Terms without weight are left out: where a Krylov
-/// space ended early, what follows in B is coupled to nothing.
-BRACKET_HOST_DEVICE double quadrature_sum(const double* values, const double* vectors, std::int64_t k,
-                                          const SpectralFunction& f) {
-  double sum = 0;
+struct RuleSum {
+  double value;
+  bool zero;  ///< a node with a share counts as zero
+};
+
+/// sum_j share_j f(node_j^2) of a rule of k nodes, ascending, every `stride` doubles one; what is at most `tolerance`
+/// times the last counts as zero. Nodes without share are left out: where a Krylov space ended early, what follows in B
+/// is coupled to nothing.
+BRACKET_HOST_DEVICE RuleSum rule_sum(const double* nodes, const double* shares, std::int64_t stride, std::int64_t k,
+                                     const SpectralFunction& f, double tolerance) {
+  RuleSum sum = {0, false};
+  const double limit = tolerance * nodes[(k - 1) * stride];
   for (std::int64_t j = 0; j < k; ++j) {
-    const double x = vectors[j * k];
-    if (x == 0) continue;
-    const double value = values[j] <= kNoValue * values[k - 1] ? 0 : values[j];
-    sum += x * x * spectral_value(f, value * value);
+    const double share = shares[j * stride], node = nodes[j * stride];
+    if (share == 0) continue;
+    const bool zero = node <= limit;
+    sum.zero = sum.zero || zero;
+    sum.value += share * spectral_value(f, zero ? 0 : node);
+  }
+  return sum;
+}
+
+/// Component i of f(B^T B) e_1 from the singular values of B, ascending, and its right singular vectors, the rows of
+/// `vectors` [k, k]; without the infinite values of what counts as zero.
+BRACKET_HOST_DEVICE double spectral_component(const double* values, const double* vectors, std::int64_t k,
+                                              const SpectralFunction& f, double tolerance, std::int64_t i) {
+  double sum = 0;
+  const double limit = tolerance * values[k - 1];
+  for (std::int64_t j = 0; j < k; ++j) {
+    const double value = values[j] <= limit ? spectral_value(f, 0) : spectral_value(f, values[j]);
+    if (values[j] <= limit && ::fabs(value) == HUGE_VAL) continue;
+    sum += vectors[j * k] * vectors[j * k + i] * value;
   }
   return sum;
 }
@@ -68,12 +97,31 @@ BRACKET_HOST_DEVICE double radau_element(const double* alpha, const double* beta
   return square_root(-s);
 }
 
-/// Element (i, j) of the transpose of the leading k x k block of B; `last` replaces the last diagonal element where
-/// it is not negative.
-BRACKET_HOST_DEVICE double bidiagonal_element(const double* alpha, const double* beta, std::int64_t k, double last,
-                                              std::int64_t i, std::int64_t j) {
-  if (i == j) return i == k - 1 && !(last < 0) ? last : alpha[i];
-  return i == j + 1 ? beta[j] : 0;
+/// Gauss rule of B = (alpha, beta), k x k, or with `last` >= 0 in place of its last diagonal element, in work.d and
+/// work.z: nodes ascending, and shares. All NaN where B is not finite or `sweeps` do not do.
+BRACKET_HOST_DEVICE void gauss_rule(const BidiagonalRow& work, const double* alpha, const double* beta, double last,
+                                    std::int64_t k, std::int64_t sweeps) {
+  double check = 0;
+  for (std::int64_t j = 0; j < k; ++j) {
+    const double diagonal = j == k - 1 && !(last < 0) ? last : alpha[j], above = j == k - 1 ? 0 : beta[j];
+    work.d[j * work.stride] = diagonal;
+    work.e[j * work.stride] = above;
+    work.z[j * work.stride] = j == 0 ? 1 : 0;
+    check += 0 * diagonal + 0 * above;
+  }
+  const bool converged = check == 0 && diagonalize_bidiagonal(work, k, sweeps);
+  for (std::int64_t j = 0; j < k; ++j) {
+    const double z = work.z[j * work.stride];
+    const double node = converged ? ::fabs(work.d[j * work.stride]) : not_a_number();
+    const double share = converged ? z * z : not_a_number();
+    std::int64_t place = j;
+    for (; place > 0 && work.d[(place - 1) * work.stride] > node; --place) {
+      work.d[place * work.stride] = work.d[(place - 1) * work.stride];
+      work.z[place * work.stride] = work.z[(place - 1) * work.stride];
+    }
+    work.d[place * work.stride] = node;
+    work.z[place * work.stride] = share;
+  }
 }
 
 /// Upper bound of the distance from mu to the nearest singular value, from residual = |J^T u - mu v|, u = J v / mu, |v|
@@ -83,7 +131,7 @@ BRACKET_HOST_DEVICE double bidiagonal_element(const double* alpha, const double*
 /// some s_k^2 lies within that of mu^2. And 0 <= s_1 <= mu: mu.
 BRACKET_HOST_DEVICE double nearest_distance(double mu, double residual) {
   const double augmented = residual * 0.70710678118654752440;
-  const double squared = residual < mu ? mu * residual / (mu + square_root(mu * (mu - residual))) : mu;
+  const double squared = residual < mu ? residual / (1 + square_root(1 - residual / mu)) : mu;
   return squared < augmented ? squared : (augmented < mu ? augmented : (mu < augmented ? mu : augmented));
 }
 

@@ -36,6 +36,7 @@ struct BlockRitz {
   double turned[kEntries];     ///< of a product of three matrices the first two
   double overlap[B * B];       ///< <update of pair k, new v_l>
   double before[B];            ///< |J v_k|^2
+  double largest;              ///< out: the largest |J x| of a unit vector x in the span; 0 where that is not known
   double sign[B];
   int order[B];  ///< of the smallest eigenvalues, ascending
   bool kept[kVectors];
@@ -101,7 +102,7 @@ BRACKET_HOST_DEVICE void orthonormalize(Team& team, BlockRitz<B>& s) {
   }
 }
 
-/// order, sign and moved, by one member.
+/// largest, order, sign and moved, by one member.
 template <int B>
 BRACKET_HOST_DEVICE void choose_pairs(BlockRitz<B>& s, double roundoff) {
   constexpr int kVectors = BlockRitz<B>::kVectors;
@@ -110,6 +111,7 @@ BRACKET_HOST_DEVICE void choose_pairs(BlockRitz<B>& s, double roundoff) {
     const double value = s.projected[i * kVectors + i];
     if (s.kept[i] && value > largest) largest = value;
   }
+  s.largest = square_root(largest);
   for (int k = 0; k < B; ++k) {
     int best = -1;
     for (int i = 0; i < kVectors; ++i) {
@@ -145,6 +147,7 @@ BRACKET_HOST_DEVICE void block_ritz_step(Team& team, BlockRitz<B>& s, double rou
   }
   if (independent < B) {
     for (int e = team.first(); e < B * kVectors; e += team.count()) s.v[e] = s.p[e] = not_a_number();
+    if (team.first() == 0) s.largest = 0;
     team.sync();
     return;
   }

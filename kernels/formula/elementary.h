@@ -35,6 +35,10 @@ BRACKET_HOST_DEVICE double fused(double a, double b, double c) { return std::fma
 inline constexpr double kLn2 = 0.693147180559945309417;
 inline constexpr double kTwoPi = 6.28318530717958647693;
 
+/// Sums of squares between these have neither overflowed nor lost what is worth a rounding to underflow.
+inline constexpr double kLeastSquares = 0x1p-900;
+inline constexpr double kMostSquares = 0x1p1000;
+
 /// Natural logarithm of a positive normal number; error below 2 ulp.
 /// x = 2^k m with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1), as a series in s^2 <= 0.0295
 /// whose first omitted term, s^20 / 21, is below 3e-17 of the sum.

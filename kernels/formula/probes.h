@@ -52,49 +52,49 @@ BRACKET_HOST_DEVICE double roulette_weight(std::int64_t j, std::int64_t terms, s
   return uniform < next ? weight - 1 / next : weight;
 }
 
-/// The trace that XTrace (Epperly, Tropp and Webber 2024) assigns to probe i of R: with Q_i the span of J^T J x_k, k !=
-/// i, tr(Q_i^T A Q_i) + m^T A m for m = x_i without its part in Q_i, A = J^T J. s, the direction in span Q that is
-/// orthogonal to all J^T J x_k but that of i, is column i of L^-1 normalised. All inner products come from the Gram
-/// matrices `image` of J [X; Q] and `basis` of [X; Q], both [2 R, 2 R]. A column that is not finite (the J^T J x_k are
-/// dependent: Q_i is all of Q) counts as s = 0.
-BRACKET_HOST_DEVICE double leave_one_out(const double* image, const double* basis, const double* inverse,
-                                         std::int64_t r, std::int64_t i) {
+/// The products that the leave-one-out traces of one sample are made of: see Ops::leave_one_out_trace.
+struct LeaveOneOut {
+  const double* image;    ///< [X; Q] A [X; Q]^T [2 R, 2 R]
+  const double* basis;    ///< [X; Q] [X; Q]^T [2 R, 2 R]
+  const double* inverse;  ///< L^-1 [R, R]
+  const double* forms;    ///< x_i^T A x_i [R], or null: as in `image`
+};
+
+/// The trace that XTrace (Epperly, Tropp and Webber 2024) assigns to probe i of R: with Q_i the span of A x_k, k != i,
+/// tr(Q_i^T A Q_i) + m^T A m for m = x_i without its part in Q_i. s, the direction in span Q that is orthogonal to all
+/// A x_k but that of i, is column i of L^-1 normalised. A column that is not finite (the A x_k are dependent: Q_i is
+/// all of Q) counts as s = 0. A team works on it: member `first` of `count` takes the items first, first + count, ...
+/// and sum() adds what all hand in.
+template <class Team>
+BRACKET_HOST_DEVICE double leave_one_out(const Team& team, const LeaveOneOut& products, std::int64_t r,
+                                         std::int64_t i) {
   const std::int64_t two = 2 * r;
-  double squares = 0;
-  for (std::int64_t j = 0; j < r; ++j) squares += inverse[j * r + i] * inverse[j * r + i];
-  const double factor = squares - squares == 0 && squares > 0 ? 1 / square_root(squares) : 0;
-  const auto s = [&](std::int64_t j) { return factor == 0 ? 0 : factor * inverse[j * r + i]; };
-  double overlap = 0;  // <s, Q x_i>
-  for (std::int64_t j = 0; j < r; ++j) overlap += s(j) * basis[(r + j) * two + i];
-  const auto c = [&](std::int64_t j) { return basis[(r + j) * two + i] - overlap * s(j); };
-  double trace = 0, removed = 0, square = image[i * two + i];
-  for (std::int64_t j = 0; j < r; ++j) {
-    const double* const row = image + (r + j) * two + r;
-    trace += row[j];
+  const double* const inverse = products.inverse + i;
+  const double* const basis = products.basis + r * two + i;
+  double squares = 0, overlap = 0;
+  for (std::int64_t j = team.first(); j < r; j += team.count()) {
+    squares += inverse[j * r] * inverse[j * r];
+    overlap += inverse[j * r] * basis[j * two];
+  }
+  squares = team.sum(squares);
+  overlap = team.sum(overlap);
+  const bool usable = squares - squares == 0 && squares > 0;
+  const double factor = usable ? 1 / square_root(squares) : 0;
+  const double along = usable ? factor * overlap : 0;  // <s, Q x_i>
+  const auto s = [&](std::int64_t j) { return usable ? factor * inverse[j * r] : 0; };
+  const auto c = [&](std::int64_t j) { return basis[j * two] - along * s(j); };
+  double rest = 0;
+  for (std::int64_t j = team.first(); j < r; j += team.count()) {
+    // Column j of Q A Q^T, which is symmetric: members next to each other read next to each other.
+    const double* const column = products.image + r * two + r + j;
     double image_of_s = 0, image_of_c = 0;
     for (std::int64_t l = 0; l < r; ++l) {
-      image_of_s += row[l] * s(l);
-      image_of_c += row[l] * c(l);
+      image_of_s += column[l * two] * s(l);
+      image_of_c += column[l * two] * c(l);
     }
-    removed += s(j) * image_of_s;
-    square += c(j) * (image_of_c - 2 * image[(r + j) * two + i]);
+    rest += column[j * two] - s(j) * image_of_s + c(j) * (image_of_c - 2 * products.image[(r + j) * two + i]);
   }
-  return trace - removed + square;
-}
-
-/// Mean of the R leave-one-out traces and their deviation over sqrt(R). The first pass fixes the shift of the second.
-BRACKET_HOST_DEVICE MeanAndError leave_one_out_mean(const double* image, const double* basis, const double* inverse,
-                                                    std::int64_t r) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < r; ++i) sum += leave_one_out(image, basis, inverse, r, i);
-  const double mean = sum / static_cast<double>(r);
-  if (r < 2) return {mean, HUGE_VAL};
-  double squares = 0;
-  for (std::int64_t i = 0; i < r; ++i) {
-    const double difference = leave_one_out(image, basis, inverse, r, i) - mean;
-    squares += difference * difference;
-  }
-  return {mean, square_root(squares / static_cast<double>(r - 1) / static_cast<double>(r))};
+  return team.sum(rest) + (products.forms == nullptr ? products.image[i * two + i] : products.forms[i]);
 }
 
 }  // namespace bracket::formula

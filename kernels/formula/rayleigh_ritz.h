@@ -27,6 +27,7 @@ struct RitzProducts {
 struct RitzCoefficients {
   double v[kRitzVectors];
   double p[kRitzVectors];
+  double largest;  ///< the largest |J x| of a unit vector x in the span; 0 where that is not known
 };
 
 /// Of one rounding of an image in storage.
@@ -146,6 +147,7 @@ BRACKET_HOST_DEVICE RitzCoefficients ritz_step(const RitzProducts& products, dou
   }
   double largest = before;
   for (int i = 0; i < count; ++i) largest = projected[i][i] > largest ? projected[i][i] : largest;
+  result.largest = square_root(largest);
   if (before - projected[smallest][smallest] <= 4 * roundoff * square_root(before) * square_root(largest)) {
     for (int i = 0; i < kRitzVectors; ++i) result.v[i] = rows[0][i];
     return result;

@@ -68,6 +68,7 @@ BlockExecutor::BlockExecutor() {
   fibers_.reserve(kMaxBlockThreads);
   idle_fibers_.reserve(kMaxBlockThreads);
   shared_ranges_.reserve(256);
+  copies_.resize(kMaxCopies);
 }
 
 BlockExecutor::~BlockExecutor() {
@@ -161,6 +162,8 @@ void BlockExecutor::prepare(Launch& launch, std::uint64_t block) {
   arena_used_ = 0;
   static_shared_bytes_ = 0;
   shared_ranges_.clear();
+  free_copy_ = -1;
+  num_copies_ = 0;
   asan_poison(arena_.get(), arena_bytes_);
 }
 
@@ -278,6 +281,7 @@ void BlockExecutor::finish_current_thread() {
     fail(waits.site, "deadlock: this thread returned, but lane %d waits for it in %s with mask 0x%08x", lane,
          waits.operation, group.mask);
   }
+  if (self.first_copy >= 0) fail(self.site, "this thread returned without waiting for its asynchronous copies");
   self.state = State::returned;
   warp.returned |= bit;
   ++num_returned_;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "simt/async_copy.h"
 #include "simt/executor.h"
 #include "simt/fiber.h"
 
@@ -16,6 +17,7 @@ constexpr int kWarpThreads = 32;
 constexpr int kMaxBlockThreads = 1024;
 constexpr int kMaxWarps = kMaxBlockThreads / kWarpThreads;
 constexpr int kNumBarriers = 16;
+constexpr int kMaxCopies = 1 << 16;  // asynchronous ones of a block that are under way
 
 /// A launch as the workers see it. TSan's order of a launch: host, launch_begin, all blocks, launch_end, host.
 struct Launch {
@@ -65,6 +67,9 @@ class BlockExecutor {
                   bool orders_memory, Site site);
   void* shared(const SharedVariable& variable);
   void* dynamic_shared();
+  void begin_copy(void* destination, const void* source, int bytes, int source_bytes, Site site);
+  void commit_copies();
+  bool take_due_copy(int pending_groups, AsyncCopy& copy);
   /// Where the running thread last passed a barrier or collective.
   Site last_site() const { return current_->site; }
   /// Ends the kernel with an error of the running thread at `site`.
@@ -81,6 +86,14 @@ class BlockExecutor {
     Fiber* fiber;
     const char* operation;
     Site site;
+    int first_copy = -1;  ///< asynchronous copies not yet waited for, a list in copies_
+    int last_copy = -1;
+    int copy_group = 0;  ///< commits so far
+  };
+  struct PendingCopy {
+    AsyncCopy copy;
+    int group;
+    int next;  ///< -1: the last of its list
   };
   struct Barrier {
     int arrived;
@@ -158,6 +171,10 @@ class BlockExecutor {
   std::size_t arena_used_ = 0;
   std::size_t static_shared_bytes_ = 0;
   std::vector<SharedRange> shared_ranges_;
+
+  std::vector<PendingCopy> copies_;
+  int free_copy_ = -1;  ///< first of the list of entries that were used and are free
+  int num_copies_ = 0;  ///< in use
 
   // A fixed buffer: the fiber that writes an error never returns, so a string of its own would leak.
   std::array<char, 2048> error_ = {};

@@ -12,12 +12,20 @@
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "simt/executor.h"
 #include "simt/sanitizers.h"
 
+struct CUgraph_st {
+  std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> work;
+};
 struct CUstream_st {
   unsigned flags;
+  CUgraph_st* capture = nullptr;  ///< what is being captured
 };
 struct CUevent_st {
   unsigned flags;
@@ -54,6 +62,7 @@ Registry& registry() {
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local cudaError_t described_error = cudaSuccess;
 thread_local std::string failure_text;
+thread_local int captures = 0;  ///< that this thread has begun
 
 [[gnu::format(printf, 2, 3)]] cudaError_t refuse(cudaError_t code, const char* format, ...) {
   char text[400];
@@ -111,6 +120,40 @@ cudaError_t check_handle(const char* call, const char* role, const void* handle,
   return refuse(cudaErrorInvalidResourceHandle, "%s: %s %p does not exist or was destroyed", call, role, handle);
 }
 
+/// As check_handle, of a call that waits for the stream or lets the host touch its order.
+cudaError_t check_waitable(const char* call, cudaStream_t stream) {
+  const cudaError_t status = check_handle(call, "stream", stream, true);
+  if (status != cudaSuccess || stream == nullptr || stream->capture == nullptr) return status;
+  return refuse(cudaErrorStreamCaptureUnsupported, "%s: the stream is capturing", call);
+}
+
+cudaError_t check_no_capture(const char* call) {
+  if (captures == 0) return cudaSuccess;
+  return refuse(cudaErrorStreamCaptureUnsupported, "%s: this thread is capturing a stream", call);
+}
+
+template <class Handle>
+Handle* new_handle(Handle* handle) {
+  const std::lock_guard lock(registry().mutex);
+  registry().handles.insert(handle);
+  return handle;
+}
+
+cudaError_t run(const std::function<void()>& work) noexcept {
+  try {
+    work();
+    return cudaSuccess;
+  } catch (const simt::Error& error) {
+    return simt::record_failure(
+        error.kind() == simt::Error::Kind::configuration ? cudaErrorInvalidConfiguration : cudaErrorLaunchFailure,
+        error.what());
+  } catch (const std::bad_alloc& error) {
+    return simt::record_failure(cudaErrorMemoryAllocation, error.what());
+  } catch (const std::exception& error) {
+    return simt::record_failure(cudaErrorUnknown, error.what());
+  }
+}
+
 template <class Handle>
 cudaError_t destroy_handle(const char* call, const char* role, Handle* handle) {
   const cudaError_t status = check_handle(call, role, handle, false);
@@ -150,6 +193,13 @@ cudaError_t simt::record_failure(cudaError_t code, const std::string& text) {
   return code;
 }
 
+cudaError_t simt::queue(cudaStream_t stream, std::function<void()> work) noexcept {
+  const cudaError_t status = check_handle("launch", "stream", stream, true);
+  if (status != cudaSuccess) return status;
+  if (stream == nullptr || stream->capture == nullptr) return run(work);
+  return run([&] { stream->capture->work.push_back(std::move(work)); });
+}
+
 std::string simt::device_memory_overrun() {
   if (kCanaryBytes == 0) return {};
   std::string first;
@@ -184,6 +234,8 @@ const char* cudaGetErrorName(cudaError_t error) {
     SIMT_NAME(cudaErrorLaunchOutOfResources);
     SIMT_NAME(cudaErrorLaunchFailure);
     SIMT_NAME(cudaErrorNotSupported);
+    SIMT_NAME(cudaErrorStreamCaptureUnsupported);
+    SIMT_NAME(cudaErrorIllegalState);
     SIMT_NAME(cudaErrorUnknown);
 #undef SIMT_NAME
   }
@@ -228,6 +280,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (value == nullptr || attribute != cudaDevAttrMultiProcessorCount) {
+    return refuse(cudaErrorInvalidValue, "cudaDeviceGetAttribute: value is null or attribute %d unknown",
+                  static_cast<int>(attribute));
+  }
+  cudaDeviceProp properties;
+  const cudaError_t status = cudaGetDeviceProperties(&properties, device);
+  if (status == cudaSuccess) *value = properties.multiProcessorCount;
+  return status;
+}
+
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   if (free_bytes == nullptr || total_bytes == nullptr) {
     return refuse(cudaErrorInvalidValue, "cudaMemGetInfo: an argument is null");
@@ -244,27 +307,68 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   if (stream == nullptr || flags > cudaStreamNonBlocking) {
     return refuse(cudaErrorInvalidValue, "cudaStreamCreateWithFlags: stream is null or flags %u unknown", flags);
   }
-  *stream = new CUstream_st{flags};
-  const std::lock_guard lock(registry().mutex);
-  registry().handles.insert(*stream);
+  *stream = new_handle(new CUstream_st{flags});
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return destroy_handle("cudaStreamDestroy", "stream", stream); }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return check_handle("cudaStreamSynchronize", "stream", stream, true);
-}
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return check_handle("cudaStreamQuery", "stream", stream, true); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return check_waitable("cudaStreamSynchronize", stream); }
+cudaError_t cudaStreamQuery(cudaStream_t stream) { return check_waitable("cudaStreamQuery", stream); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const cudaError_t status = check_handle("cudaStreamWaitEvent", "stream", stream, true);
   return status != cudaSuccess ? status : check_handle("cudaStreamWaitEvent", "event", event, false);
 }
 
+// The null stream cannot be captured, as the legacy default stream.
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream == nullptr)
+    return refuse(cudaErrorStreamCaptureUnsupported, "cudaStreamBeginCapture: the default stream cannot be captured");
+  const cudaError_t status = check_handle("cudaStreamBeginCapture", "stream", stream, false);
+  if (status != cudaSuccess) return status;
+  if (stream->capture != nullptr) return refuse(cudaErrorIllegalState, "cudaStreamBeginCapture: it captures already");
+  stream->capture = new_handle(new CUgraph_st);
+  ++captures;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const cudaError_t status = check_handle("cudaStreamEndCapture", "stream", stream, false);
+  if (status != cudaSuccess) return status;
+  if (stream->capture == nullptr) return refuse(cudaErrorIllegalState, "cudaStreamEndCapture: it captures nothing");
+  *graph = std::exchange(stream->capture, nullptr);
+  --captures;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* capturing) {
+  const cudaError_t status = check_handle("cudaStreamIsCapturing", "stream", stream, true);
+  if (status != cudaSuccess) return status;
+  *capturing =
+      stream != nullptr && stream->capture != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  const cudaError_t status = check_handle("cudaGraphInstantiateWithFlags", "graph", graph, false);
+  if (status == cudaSuccess) *executable = new_handle(new CUgraphExec_st{graph->work});
+  return status;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  cudaError_t status = check_handle("cudaGraphLaunch", "graph", executable, false);
+  if (status == cudaSuccess) status = check_handle("cudaGraphLaunch", "stream", stream, true);
+  for (std::size_t i = 0; status == cudaSuccess && i < executable->work.size(); ++i) status = run(executable->work[i]);
+  return status;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return destroy_handle("cudaGraphDestroy", "graph", graph); }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  return destroy_handle("cudaGraphExecDestroy", "graph", executable);
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   if (event == nullptr) return refuse(cudaErrorInvalidValue, "cudaEventCreateWithFlags: event is null");
-  *event = new CUevent_st{flags, false, {}};
-  const std::lock_guard lock(registry().mutex);
-  registry().handles.insert(*event);
+  *event = new_handle(new CUevent_st{flags, false, {}});
   return cudaSuccess;
 }
 
@@ -300,6 +404,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   if (memory == nullptr) return refuse(cudaErrorInvalidValue, "cudaMalloc: memory is null");
   *memory = nullptr;
+  if (const cudaError_t status = check_no_capture("cudaMalloc"); status != cudaSuccess) return status;
   if (bytes == 0) return cudaSuccess;
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
@@ -318,6 +423,7 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
+  if (const cudaError_t status = check_no_capture("cudaFree"); status != cudaSuccess) return status;
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
   const auto allocation = all.device.find(reinterpret_cast<std::uintptr_t>(memory));
@@ -358,17 +464,18 @@ cudaError_t cudaFreeHost(void* memory) {
 
 cudaError_t cudaMemcpyAsync(void* destination, const void* source, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
-  cudaError_t status = check_handle("cudaMemcpyAsync", "stream", stream, true);
+  cudaError_t status = kind == cudaMemcpyDeviceToDevice ? check_handle("cudaMemcpyAsync", "stream", stream, true)
+                                                        : check_waitable("cudaMemcpyAsync", stream);
   if (status != cudaSuccess || bytes == 0) return status;
   status = check_copy("cudaMemcpyAsync", destination, bytes, source, bytes, kind);
-  if (status == cudaSuccess) std::memmove(destination, source, bytes);
-  return status;
+  return status != cudaSuccess ? status : simt::queue(stream, [=] { std::memmove(destination, source, bytes); });
 }
 
 cudaError_t cudaMemcpy2DAsync(void* destination, std::size_t destination_pitch, const void* source,
                               std::size_t source_pitch, std::size_t width, std::size_t height, cudaMemcpyKind kind,
                               cudaStream_t stream) {
-  cudaError_t status = check_handle("cudaMemcpy2DAsync", "stream", stream, true);
+  cudaError_t status = kind == cudaMemcpyDeviceToDevice ? check_handle("cudaMemcpy2DAsync", "stream", stream, true)
+                                                        : check_waitable("cudaMemcpy2DAsync", stream);
   if (status != cudaSuccess || width == 0 || height == 0) return status;
   if (width > destination_pitch || width > source_pitch) {
     return refuse(cudaErrorInvalidPitchValue, "cudaMemcpy2DAsync: rows of %zu bytes exceed a pitch, %zu to %zu", width,
@@ -377,11 +484,12 @@ cudaError_t cudaMemcpy2DAsync(void* destination, std::size_t destination_pitch, 
   status = check_copy("cudaMemcpy2DAsync", destination, (height - 1) * destination_pitch + width, source,
                       (height - 1) * source_pitch + width, kind);
   if (status != cudaSuccess) return status;
-  for (std::size_t row = 0; row < height; ++row) {
-    std::memmove(static_cast<char*>(destination) + row * destination_pitch,
-                 static_cast<const char*>(source) + row * source_pitch, width);
-  }
-  return cudaSuccess;
+  return simt::queue(stream, [=] {
+    for (std::size_t row = 0; row < height; ++row) {
+      std::memmove(static_cast<char*>(destination) + row * destination_pitch,
+                   static_cast<const char*>(source) + row * source_pitch, width);
+    }
+  });
 }
 
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
@@ -391,6 +499,5 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
     const std::lock_guard lock(registry().mutex);
     status = check_range("cudaMemsetAsync", "destination", memory, bytes, true, false);
   }
-  if (status == cudaSuccess) std::memset(memory, value, bytes);
-  return status;
+  return status != cudaSuccess ? status : simt::queue(stream, [=] { std::memset(memory, value, bytes); });
 }

@@ -1,8 +1,10 @@
 // The part of the CUDA runtime that Bracket's device code calls, carried out on the host, in the global namespace.
 //
-// One device, "SIMT executor", of compute capability 0.0: it runs portable kernels only. Work on a stream is done when
-// the call returns, so a missing synchronisation does not show here. What a GPU would refuse or crash on is refused:
-// a copy past the end of an allocation or in the wrong direction, a foreign pointer in cudaFree, a destroyed stream.
+// One device, "SIMT executor", of compute capability 0.0: it runs portable kernels and, of what newer devices have,
+// tensor_core.h and async_copy.h. Work on a stream is done when the call returns, so a missing synchronisation does not
+// show here. A capturing stream keeps its work for the graph; to wait for it, to copy between host and device on it or
+// to allocate meanwhile is refused. What a GPU would refuse or crash on is refused: a copy past the end of an
+// allocation or in the wrong direction, a foreign pointer in cudaFree, a destroyed stream.
 // cudaGetErrorString() returns the text of this thread's last failure with its values, for the code of that failure.
 //
 // Device memory has exactly the size asked for and starts out as NaN (0xFF). With AddressSanitizer each allocation is
@@ -10,6 +12,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 
 enum cudaError {
@@ -31,12 +34,19 @@ enum cudaError {
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorIllegalState = 401,
   cudaErrorUnknown = 999,
 };
 using cudaError_t = cudaError;
 
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
+
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal = 0, cudaStreamCaptureModeThreadLocal = 1 };
 
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost = 0,
@@ -52,6 +62,8 @@ constexpr unsigned cudaEventDefault = 0;
 constexpr unsigned cudaEventDisableTiming = 2;
 constexpr unsigned cudaHostAllocDefault = 0;
 constexpr unsigned cudaHostAllocPortable = 1;
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 
 struct cudaDeviceProp {
   char name[256];
@@ -74,6 +86,7 @@ cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes);
 cudaError_t cudaDeviceSynchronize();
 
@@ -82,6 +95,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
@@ -113,6 +134,9 @@ namespace simt {
 
 /// Makes `code` this thread's last error and `text` its cudaGetErrorString(). Returns `code`.
 cudaError_t record_failure(cudaError_t code, const std::string& text);
+
+/// Runs `work`, a kernel's launch, or keeps it where the stream captures. What it throws becomes an error code.
+cudaError_t queue(cudaStream_t stream, std::function<void()> work) noexcept;
 
 /// Says which allocation was written outside its bounds since the last call, and repairs its canaries; empty: none.
 /// Always empty with AddressSanitizer, which stops at the write itself.

@@ -133,6 +133,9 @@ struct Arguments<Kernel> {
 
 }  // namespace detail
 
+/// Kernels launched since the program started, by all threads.
+std::int64_t launches() noexcept;
+
 /// Runs the kernel to its end on the calling thread and the workers. `shared_bytes` is the dynamic shared memory.
 /// Throws Error. Several OS threads may launch at the same time.
 template <auto Kernel, class... Args>

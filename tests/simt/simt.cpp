@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "simt/async_copy.h"
 #include "simt/block_executor.h"
 #include "simt/cuda_runtime_shim.h"
 #include "simt/executor.h"
@@ -234,6 +235,12 @@ Options& options() {
   return current;
 }
 
+namespace {
+std::atomic<std::int64_t> launch_count = 0;
+}  // namespace
+
+std::int64_t launches() noexcept { return launch_count; }
+
 namespace detail {
 
 void run(const KernelCall& call) {
@@ -242,6 +249,7 @@ void run(const KernelCall& call) {
   }
   Launch launch{call, options()};
   validate(launch);
+  ++launch_count;
   const std::uint64_t num_blocks = std::uint64_t{call.grid.x} * call.grid.y * call.grid.z;
   std::uint64_t num_workers = static_cast<std::uint64_t>(launch.options.workers);
   if (num_workers == 0) num_workers = std::min(std::thread::hardware_concurrency(), unsigned{kMaxDefaultWorkers});
@@ -319,6 +327,16 @@ void* shared_variable(const SharedVariable& variable) {
 }
 
 void* dynamic_shared() { return executor_for("shared memory", {"dynamic", 0}).dynamic_shared(); }
+
+void begin_copy(void* destination, const void* source, int bytes, int source_bytes, Site site) {
+  executor_for("cp.async", site).begin_copy(destination, source, bytes, source_bytes, site);
+}
+
+void commit_copies() { executor_for("cp.async.commit_group", {"", 0}).commit_copies(); }
+
+bool take_due_copy(int pending_groups, AsyncCopy& copy) {
+  return executor_for("cp.async.wait_group", {"", 0}).take_due_copy(pending_groups, copy);
+}
 
 void fail_shuffle(int lane, int source, unsigned mask) {
   BlockExecutor& executor = executor_for("shuffle", {"", 0});

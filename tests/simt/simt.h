@@ -6,11 +6,13 @@
 #error "simt/simt.h replaces the CUDA runtime headers; include one of them, not both"
 #endif
 
+#include "simt/async_copy.h"
 #include "simt/atomics.h"
 #include "simt/cuda_runtime_shim.h"
 #include "simt/executor.h"
 #include "simt/math_functions.h"
 #include "simt/synchronization.h"
+#include "simt/tensor_core.h"
 #include "simt/vector_types.h"
 
 #define __global__

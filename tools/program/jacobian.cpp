@@ -37,7 +37,7 @@ JacobianComparison compare(Context& context, const Network& generator, const Par
         write_values(ops, latent, z);
         return std::make_unique<NetworkJacobian>(ops, arena, generator, parameters, latent);
       },
-      request.seed);
+      generator.flops_per_row(), request.seed);
 }
 
 /// A network as it starts out, in double.
@@ -74,7 +74,8 @@ int jacobian(const JacobianRequest& request) {
   if (!request.pictures.empty()) {
     const fs::path folder = request.pictures;
     create_folders(folder);
-    write_file_atomically(folder / "accuracy.png", encode_png(accuracy_picture(comparison)));
+    write_file_atomically(folder / "log_volume.png", encode_png(accuracy_picture(comparison, kLogVolume)));
+    write_file_atomically(folder / "smallest.png", encode_png(accuracy_picture(comparison, kSmallestVolume)));
     write_file_atomically(folder / "spectrum.png", encode_png(spectrum_picture(comparison)));
   }
   print(request.json ? to_json(comparison) + "\n" : summary(comparison));
@@ -98,7 +99,8 @@ void add_jacobian(CLI::App& program, Action& action) {
       ->check(whole_number(0, kLargestSeed))
       ->capture_default_str();
   command->add_flag("--json", options->json, "Print one JSON object");
-  command->add_option("--pictures", options->pictures, "Folder for accuracy.png and spectrum.png")->check(not_empty());
+  command->add_option("--pictures", options->pictures, "Folder for log_volume.png, smallest.png and spectrum.png")
+      ->check(not_empty());
   command->callback([options, &action] { action = [options] { return jacobian(*options); }; });
 }
 

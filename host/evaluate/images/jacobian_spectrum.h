@@ -10,8 +10,8 @@
 
 namespace bracket {
 
-/// Of J(z) [D, d] for each latent, by exact_log_volume (bracket/singular_values.h): a sample of which rounding hides the
-/// rank has the log-volume -infinity.
+/// Of J(z) [D, d] for each latent, by exact_log_volume (bracket/singular_values.h): a sample of which rounding hides
+/// the rank has the log-volume -infinity.
 struct JacobianSpectrum {
   std::vector<double> smallest;    ///< s_1 [rows]
   std::vector<double> largest;     ///< s_d [rows]

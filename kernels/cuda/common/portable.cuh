@@ -5,10 +5,11 @@
 // hold both. This is the only device header a kernel includes.
 //
 //   BRACKET_SHARED(float, tile, [32][33]);      shared memory; its content is undefined at first
-//   BRACKET_DYNAMIC_SHARED(float, scratch);     pointer to the dynamic shared memory of the launch, aligned to 128
-//   bytes BRACKET_UNROLL                              before a loop BRACKET_DEVICE, BRACKET_HOST_DEVICE         before
-//   an inline function bar_sync(barrier, num_threads)              PTX bar.sync: num_threads threads, a multiple of 32,
-//   meet at barrier 0-15 launch<kernel>(grid, block, shared_bytes, stream, arguments...)
+//   BRACKET_DYNAMIC_SHARED(float, scratch);     pointer to the dynamic shared memory of a launch, aligned to 128 bytes
+//   BRACKET_UNROLL, BRACKET_NO_UNROLL           before a loop
+//   BRACKET_DEVICE, BRACKET_HOST_DEVICE         before an inline function
+//   bar_sync(barrier, num_threads)              PTX bar.sync: num_threads threads, 32 n, meet at barrier 0 to 15
+//   launch<kernel>(grid, block, shared_bytes, stream, arguments...)
 //
 // Kernels stay within what both can run: warp intrinsics with explicit masks, no implicit warp synchrony, no return
 // before a barrier, no waiting for other blocks, vector loads through the types of vector_types.h, no inline PTX
@@ -26,13 +27,11 @@
 #if defined(__CUDACC__)
 #error "BRACKET_SIMT is for C++ compilers; nvcc builds for the GPU"
 #endif
-#include <exception>
-#include <new>
-
 #include "simt/simt.h"
 
 #define BRACKET_TARGET simt
 #define BRACKET_UNROLL SIMT_UNROLL
+#define BRACKET_NO_UNROLL
 #define BRACKET_SHARED(T, name, ...) SIMT_SHARED(T, name, __VA_ARGS__)
 #define BRACKET_DYNAMIC_SHARED(T, name) SIMT_DYNAMIC_SHARED(T, name)
 #define BRACKET_DEVICE __forceinline__
@@ -44,19 +43,7 @@ using ::simt::bar_sync;
 
 template <auto Kernel, class... Args>
 cudaError_t launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream, Args... args) noexcept {
-  if (const cudaError_t status = cudaStreamQuery(stream); status != cudaSuccess) return status;
-  try {
-    ::simt::launch<Kernel>(grid, block, shared_bytes, args...);
-    return cudaSuccess;
-  } catch (const ::simt::Error& error) {
-    return ::simt::record_failure(
-        error.kind() == ::simt::Error::Kind::configuration ? cudaErrorInvalidConfiguration : cudaErrorLaunchFailure,
-        error.what());
-  } catch (const std::bad_alloc& error) {
-    return ::simt::record_failure(cudaErrorMemoryAllocation, error.what());
-  } catch (const std::exception& error) {
-    return ::simt::record_failure(cudaErrorUnknown, error.what());
-  }
+  return ::simt::queue(stream, [=] { ::simt::launch<Kernel>(grid, block, shared_bytes, args...); });
 }
 
 }  // namespace bracket::BRACKET_TARGET
@@ -70,6 +57,7 @@ cudaError_t launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t
 #if defined(__CUDACC__)
 
 #define BRACKET_UNROLL _Pragma("unroll")
+#define BRACKET_NO_UNROLL _Pragma("unroll 1")
 #define BRACKET_SHARED(T, name, ...) __shared__ __align__(16) T name __VA_ARGS__
 #define BRACKET_DYNAMIC_SHARED(T, name)                                    \
   extern __shared__ __align__(128) unsigned char bracket_dynamic_shared[]; \

@@ -1,0 +1,29 @@
+// Dense layers of floats on tensor cores; see linear_sm80.cu. For shapes with tensor_cores_pay(m, n, p) only.
+#pragma once
+
+#include "bracket/math_mode.h"
+#include "kernels/cuda/common/matrix.cuh"
+#include "kernels/ops.h"
+
+namespace bracket::BRACKET_TARGET {
+
+/// Where a product on tensor cores runs, and how exactly. `mode` is not fp32.
+struct TensorDevice {
+  MathMode mode;
+  int multiprocessors;
+  Scratch scratch;  ///< partial sums
+  cudaStream_t stream;
+};
+
+/// c (+)= the sum of the matrices of c's shape that lie one below the other in chunk_sums, in their order.
+cudaError_t add_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& chunk_sums, Update update,
+                       cudaStream_t stream);
+
+cudaError_t linear_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
+                                const DeviceMatrix<float>& w, const TensorDevice& device);
+cudaError_t linear_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const DeviceMatrix<float>& grad_y,
+                                     const DeviceMatrix<float>& w, Update update, const TensorDevice& device);
+cudaError_t linear_reverse_weights_sm80(const DeviceMatrix<float>& grad_w, const DeviceMatrix<float>& grad_y,
+                                        const DeviceMatrix<float>& x, Update update, const TensorDevice& device);
+
+}  // namespace bracket::BRACKET_TARGET

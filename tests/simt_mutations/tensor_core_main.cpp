@@ -1,0 +1,175 @@
+// Runs the tensor-core launchers on ragged shapes and compares with plain loops. Exits with 1 at the first difference
+// or error, whose text it prints. Small whole numbers are exact in every mode, and so are their sums; a product with
+// the identity shows how operands are rounded.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/convolution_sm80.h"
+
+namespace {
+
+using bracket::MathMode;
+using bracket::Update;
+namespace target = bracket::simt;
+
+constexpr MathMode kModes[] = {MathMode::tf32x3, MathMode::tf32, MathMode::bf16};
+
+std::uint32_t random_state = 1;
+float random_whole() {
+  random_state = random_state * 1664525u + 1013904223u;
+  return static_cast<float>(random_state >> 8 & 15u) - 7.5f + 0.5f;
+}
+
+struct Matrix {
+  std::int64_t rows, cols, ld;
+  std::vector<float> values;
+
+  Matrix(std::int64_t num_rows, std::int64_t num_cols, std::int64_t padding, bool random)
+      : rows(num_rows), cols(num_cols), ld(num_cols + padding), values(static_cast<std::size_t>(num_rows * ld), NAN) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; j < cols; ++j) (*this)(i, j) = random ? random_whole() : 1.0f;
+    }
+  }
+  float& operator()(std::int64_t i, std::int64_t j) { return values[static_cast<std::size_t>(i * ld + j)]; }
+  target::DeviceMatrix<float> device() { return {values.data(), rows, cols, ld}; }
+};
+
+void require(cudaError_t status, const std::string& what) {
+  if (status == cudaSuccess) return;
+  std::printf("%s: %s\n", what.c_str(), cudaGetErrorString(status));
+  std::exit(1);
+}
+
+/// c - 1 = sum over p of a(i, p) b(p, j), c having been accumulated onto 1.
+template <class A, class B>
+void expect(Matrix& c, std::int64_t depth, A a, B b, const std::string& what) {
+  for (std::int64_t i = 0; i < c.rows; ++i) {
+    for (std::int64_t j = 0; j < c.cols; ++j) {
+      float sum = 1;
+      for (std::int64_t p = 0; p < depth; ++p) sum += a(i, p) * b(p, j);
+      if (c(i, j) == sum) continue;
+      std::printf("%s: [%d, %d] is %g, expected %g\n", what.c_str(), static_cast<int>(i), static_cast<int>(j),
+                  static_cast<double>(c(i, j)), static_cast<double>(sum));
+      std::exit(1);
+    }
+  }
+}
+
+void run_layer(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t padding, MathMode mode,
+               int multiprocessors) {
+  std::vector<double> scratch(1 << 17, NAN);
+  const target::TensorDevice device{mode, multiprocessors, {scratch.data(), 1 << 17}, nullptr};
+  Matrix x(rows, in, padding, true), w(out, in, padding, true), grad_y(rows, out, padding, true);
+  Matrix grad_x(rows, in, 0, false), grad_w(out, in, 0, false), y(rows, out, 0, false);
+  const std::string what = std::to_string(rows) + " x " + std::to_string(in) + " -> " + std::to_string(out) +
+                           ", mode " + std::to_string(static_cast<int>(mode));
+  require(target::linear_forward_sm80(y.device(), x.device(), w.device(), device), "forward " + what);
+  for (float& value : y.values) value += 1;
+  expect(
+      y, in, [&](auto i, auto p) { return x(i, p); }, [&](auto p, auto j) { return w(j, p); }, "forward " + what);
+  require(target::linear_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), Update::accumulate, device),
+          "reverse data " + what);
+  expect(
+      grad_x, out, [&](auto i, auto p) { return grad_y(i, p); }, [&](auto p, auto j) { return w(p, j); },
+      "reverse data " + what);
+  require(target::linear_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), Update::accumulate, device),
+          "reverse weights " + what);
+  expect(
+      grad_w, rows, [&](auto i, auto p) { return grad_y(p, i); }, [&](auto p, auto j) { return x(p, j); },
+      "reverse weights " + what);
+}
+
+/// The three products of a convolution, each element from the terms that it has.
+void run_convolution(std::int64_t rows, const bracket::Convolution& map, std::int64_t padding, MathMode mode,
+                     int multiprocessors) {
+  const target::TensorDevice device{mode, multiprocessors, {}, nullptr};
+  Matrix x(rows, map.in_columns(), padding, true), w(map.out_channels, map.weight_columns(), padding, true);
+  Matrix grad_y(rows, map.out_columns(), padding, true), y(rows, map.out_columns(), 0, false);
+  Matrix grad_x(rows, map.in_columns(), 0, false), grad_w(map.out_channels, map.weight_columns(), 0, false);
+  Matrix expected_y = y, expected_x = grad_x, expected_w = grad_w;
+  for (float& value : expected_y.values) value = 0;
+  const auto add = [&](std::int64_t i, std::int64_t out, std::int64_t in, std::int64_t tap) {
+    for (std::int64_t o = 0; o < map.out_channels; ++o) {
+      for (std::int64_t c = 0; c < map.in_channels; ++c) {
+        const std::int64_t in_column = in * map.in_channels + c;
+        const std::int64_t out_column = out * map.out_channels + o;
+        const std::int64_t weight = tap * map.in_channels + c;
+        expected_y(i, out_column) += x(i, in_column) * w(o, weight);
+        expected_x(i, in_column) += grad_y(i, out_column) * w(o, weight);
+        expected_w(o, weight) += grad_y(i, out_column) * x(i, in_column);
+      }
+    }
+  };
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t out = 0; out < map.out_height() * map.out_width(); ++out) {
+      for (std::int64_t tap = 0; tap < map.kernel * map.kernel; ++tap) {
+        const std::int64_t in_y = out / map.out_width() * map.stride + tap / map.kernel - map.padding;
+        const std::int64_t in_x = out % map.out_width() * map.stride + tap % map.kernel - map.padding;
+        if (in_y < 0 || in_y >= map.in_height || in_x < 0 || in_x >= map.in_width) continue;
+        add(i, out, in_y * map.in_width + in_x, tap);
+      }
+    }
+  }
+  std::vector<float> workspace(static_cast<std::size_t>(map.weights_workspace(rows)), NAN);
+  const std::string what = "mode " + std::to_string(static_cast<int>(mode)) + ", kernel " + std::to_string(map.kernel);
+  require(target::conv2d_forward_sm80(y.device(), x.device(), w.device(), map, device), "forward, " + what);
+  require(
+      target::conv2d_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), map, Update::accumulate, device),
+      "reverse data, " + what);
+  require(target::conv2d_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), map, Update::accumulate,
+                                              workspace.data(), device),
+          "reverse weights, " + what);
+  const auto require_same = [&](const Matrix& actual, const Matrix& wanted, const char* name) {
+    if (actual.values == wanted.values) return;
+    std::printf("convolution, %s: %s differs\n", what.c_str(), name);
+    std::exit(1);
+  };
+  require_same(y, expected_y, "y");
+  require_same(grad_x, expected_x, "grad_x");
+  require_same(grad_w, expected_w, "grad_w");
+}
+
+/// A symmetric x times the identity and the identity times x: x rounded to 11 or 8 bits, or but for 2^-22.
+void run_rounding(MathMode mode) {
+  constexpr std::int64_t kSize = 40;
+  const target::TensorDevice device{mode, 1, {}, nullptr};
+  Matrix x(kSize, kSize, 0, false), identity(kSize, kSize, 0, false), y(kSize, kSize, 0, false);
+  for (std::int64_t i = 0; i < kSize; ++i) {
+    for (std::int64_t j = 0; j < kSize; ++j) {
+      x(i, j) = 1 + static_cast<float>((i + j) * kSize * 4999 % 8191) * 0x1p-23f * 1021;
+      identity(i, j) = i == j ? 1.0f : 0.0f;
+    }
+  }
+  const double limit = mode == MathMode::tf32x3 ? 0x1p-22 : mode == MathMode::tf32 ? 0x1p-11 : 0x1p-8;
+  for (const bool left : {true, false}) {
+    Matrix& a = left ? x : identity;
+    Matrix& b = left ? identity : x;
+    require(target::linear_forward_sm80(y.device(), a.device(), b.device(), device), "rounding");
+    for (std::size_t k = 0; k < x.values.size(); ++k) {
+      const double error = std::abs(static_cast<double>(y.values[k]) - static_cast<double>(x.values[k]));
+      if (error <= limit * static_cast<double>(x.values[k])) continue;
+      std::printf("rounding, mode %d: %.9g became %.9g\n", static_cast<int>(mode), static_cast<double>(x.values[k]),
+                  static_cast<double>(y.values[k]));
+      std::exit(1);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const MathMode mode : kModes) {
+    run_layer(33, 100, 37, 0, mode, 1);
+    run_layer(65, 36, 70, 3, mode, 100);  // small tiles
+    run_layer(130, 40, 129, 2, mode, 1);  // large tiles
+    run_layer(40, 33, 1050, 0, mode, 4);  // chunks of the sum for grad_x
+    run_rounding(mode);
+    run_convolution(3, {7, 6, 36, 33, 3, 2, 1}, 0, mode, 1);
+    run_convolution(9, {8, 9, 6, 35, 4, 1, 2}, 2, mode, 100);  // chunks of pixels
+  }
+  return 0;
+}

@@ -1,0 +1,101 @@
+#!/bin/bash
+# Proves that the executor catches bugs in the tensor-core products: plants one at a time in a copy of a kernel file and
+# runs the launchers (tensor_core_main.cpp) forward, in reverse and in random orders.
+#
+#   tests/simt_mutations/tensor_core_mutations.sh WORK_DIR
+#
+# Exit status 0: the kernels as they are pass, and every bug is caught. Environment: CXX (default g++), CXXFLAGS.
+set -u
+if [ $# != 1 ]; then
+  echo "usage: $0 WORK_DIR" >&2
+  exit 2
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+mkdir -p "$1" || exit 2
+work=$(cd "$1" && pwd)
+# Sections: of convolution_ops.cpp only the sizes are wanted, not the op list behind it.
+compile=(${CXX:-g++} -std=c++20 -O0 -w -pthread -ffunction-sections -Wl,--gc-sections -DBRACKET_SIMT ${CXXFLAGS:-})
+includes=(-I"$root" -I"$root/include" -I"$root/tests")
+kernels="linear_sm80.cu convolution_sm80.cu"
+
+# Name, file, and the edit that plants the bug.
+mutations=(
+  "rows g and g + 8 of a fragment exchanged|common/tensor_math.cuh|s/to_tf32(x\[i % kHalves\]/to_tf32(x[kHalves - 1 - i % kHalves]/"
+  "bf16: rows of A hold one element twice|common/tensor_math.cuh|s/kHalves \* 2 + 1\]/kHalves * 2 + 2 - kHalves]/"
+  "operands not rounded|common/tensor_math.cuh|s/words\[i\] = to_tf32(\(.*\));/words[i] = __float_as_uint(\1);/"
+  "tf32x3 without one of its small products|common/tensor_math.cuh|/step, a.big, b.small/d"
+  "tf32x3: small parts of the rounded value|common/tensor_math.cuh|s/to_tf32(value - __uint_as_float(fragment.big\[i\]))/to_tf32(0)/"
+  "copies not waited for|common/tensor_product.cuh|/cp_async_wait<kTensorStages - 2>();/d"
+  "wait one group too lenient|common/tensor_product.cuh|s/cp_async_wait<kTensorStages - 2>/cp_async_wait<kTensorStages - 1>/"
+  "no barrier after the wait|common/tensor_product.cuh|/^      __syncthreads();/d"
+  "barrier before the wait|common/tensor_product.cuh|/^      __syncthreads();/d; s/^      cp_async_wait/      __syncthreads();\n      cp_async_wait/"
+  "no commit|common/tensor_product.cuh|/^    cp_async_commit();/d"
+  "ring one slice too short|common/tensor_product.cuh|s/== kTensorStages - 1 ? 0/== kTensorStages - 2 ? 0/"
+  "slice read without its padding|common/tensor_product.cuh|s/outer \* kPitch + p :/outer * kWidth + p :/"
+  "rows beyond the end are copied|common/tensor_product.cuh|s/r < rows ? present : 0/present/"
+  "the end of a row is copied in whole vectors|common/tensor_product.cuh|s/left > 0 ? static_cast<int>(left) \* 4 : 0/kBytes/"
+  "vectors at any address|common/tensor_product.cuh|s/bits % 16 == 0 ? 16/true ? 16/"
+  "warps of a tile in the wrong place|common/tensor_product.cuh|s/32 % kWarpsN \* kWarpColumns/32 % kWarpsM * kWarpColumns/"
+  "sums of an instruction in the wrong rows|common/tensor_product.cuh|s/16 \* i + 8 \* half + lane \/ 4;/16 * i + 8 * (1 - half) + lane \/ 4;/"
+  "first chunk dropped|linear_sm80.cu|s/std::int64_t first = 0; first < chunk_sums.rows/std::int64_t first = c.rows; first < chunk_sums.rows/"
+  "every chunk sums to the end|linear_sm80.cu|s/left < chunk ? left : chunk/left/"
+  "chunks accumulate onto what is there|linear_sm80.cu|s/direct ? update : Update::overwrite/update/"
+  "result overwritten instead of accumulated|linear_sm80.cu|s/store(target\[0\], first, update)/store(target[0], first, Update::overwrite)/"
+  "patches reach into the next row of pixels|convolution_slices.cuh|s/static_cast<unsigned>(x) < static_cast<unsigned>(grid.width)/true/"
+  "patches stay at the first taps|convolution_slices.cuh|/cursor.advance(grid, kSlice);/d"
+  "patches copied across pixels|convolution_slices.cuh|s/copy_bytes(source, patch_grid.channels)/copy_bytes(source)/"
+  "patches used before all threads found them|convolution_sm80.cu|/^  __syncthreads();/d"
+  "weights of neighbouring taps instead of every stride-th|convolution_slices.cuh|s/cursor.tap_x) \* g.stride;/cursor.tap_x);/"
+  "pixels of the next chunk counted twice|convolution_slices.cuh|s/pixels.left > 0 \&\& //; s/exists \&\& pixels.left > 0/exists/"
+  "padding read as pixels|convolution_slices.cuh|s/shift_y = tap \/ g.kernel - g.padding/shift_y = tap \/ g.kernel/"
+  "pixel classes stored without their offset|convolution_sm80.cu|s/pixel_class.x + at.x \* g.stride/at.x * g.stride/"
+  "column beyond the end stored|linear_sm80.cu|s/if (n + 1 < c.cols) store/store/"
+)
+
+for part in "$root"/tests/simt/*.cpp "$root/kernels/convolution_ops.cpp" "$here/tensor_core_main.cpp"; do
+  "${compile[@]}" "${includes[@]}" -c "$part" -o "$work/$(basename "$part" .cpp).o" || exit 1
+done
+
+# Runs the program until a run fails; prints the first line of that, nothing when all pass.
+first_failure() { # PROGRAM
+  local order seed
+  while read -r order seed; do
+    SIMT_ORDER=$order SIMT_SEED=$seed SIMT_WORKERS=1 timeout 120 "$1" > "$work/log" 2>&1 && continue
+    echo "$order $seed: $(head -c 130 "$work/log" | head -1)"
+    return
+  done < <(printf '%s\n' "forward 0" "reverse 1" "random 2" "random 3")
+}
+
+build() { # DIRECTORY of mutated files, which come before those of the project
+  local sources=() name
+  for name in $kernels; do
+    if [ -f "$1/kernels/cuda/$name" ]; then sources+=("$1/kernels/cuda/$name"); else sources+=("$root/kernels/cuda/$name"); fi
+  done
+  "${compile[@]}" -I"$1" "${includes[@]}" -x c++ "${sources[@]}" -x none "$work"/*.o -o "$work/program"
+}
+
+failures=0
+build "$work/none" || exit 1
+shown=$(first_failure "$work/program")
+if [ -n "$shown" ]; then
+  echo "$0: the kernels as they are fail: $shown" >&2
+  failures=1
+fi
+for mutation in "${mutations[@]}"; do
+  IFS='|' read -r name file edit <<< "$mutation"
+  rm -rf "$work/mutated"
+  mkdir -p "$work/mutated/kernels/cuda/common"
+  mutated=$work/mutated/kernels/cuda/$file
+  sed "$edit" "$root/kernels/cuda/$file" > "$mutated"
+  if cmp -s "$mutated" "$root/kernels/cuda/$file"; then
+    shown="" # the edit found nothing to change
+  elif ! build "$work/mutated"; then
+    shown=""
+  else
+    shown=$(first_failure "$work/program")
+  fi
+  printf '%-62s %s\n' "$name" "${shown:-SURVIVED}"
+  [ -n "$shown" ] || failures=$((failures + 1))
+done
+[ $failures = 0 ] && echo "all ${#mutations[@]} planted bugs were caught, the kernels as they are passed" || exit 1
