@@ -31,8 +31,9 @@ REFERENCES = ("B1", "B0", "B2", "B4", "B3")  # what the others are held against:
 CASES = {"cpu": ["toy-a:200", "cifar10-ii:8"], "cuda": ["toy-a:200", "cifar10-ii:64", "faces-64:64"]}
 # Allowed differences of a first iteration: of a loss, relative to 1 + |loss|, and of a change, in steps of Adam. In
 # single precision a loss rounds by some 1e-6 (measured 6e-7), and so does a gradient; the first step of Adam has signs
-# of elements, of which those below rounding are noise, the root of 1e-6. tf32 and bf16 round 1e3 and 1e4 times as much.
-TOLERANCES = {"fp32": (1e-5, 1e-3), "tf32": (1e-2, 1e-1), "bf16": (1e-1, 3e-1)}
+# of elements, and one of some 1e3 to 1e6 that lies near rounding or near its epsilon moves part of a step (measured up
+# to 5e-3). tf32 and bf16 round 1e3 and 1e4 times as much.
+TOLERANCES = {"fp32": (1e-5, 2e-2), "tf32": (1e-2, 1e-1), "bf16": (1e-1, 3e-1)}
 # A tensor that Adam moves by less than this share of a step has a gradient that cancels to rounding (the last bias of
 # the energy), divided by Adam's epsilon: noise, and not compared.
 LEAST_CHANGE = 0.5
@@ -256,7 +257,8 @@ def markdown(report):
     context = report["context"]
     lines = [f"Training iterations (one energy and one generator update) on {context['processor']}, revision "
              f"{context['revision']}, {context['date']}. Milliseconds: median and quartiles of {context['rounds']} "
-             "blocks, interleaved. The last column is a row's time over that of Bracket's best row, round by round.", ""]
+             "blocks, interleaved. The last column is a row's time over that of Bracket's best row, round by round.",
+             ""]
     for case in report["cases"]:
         lines += [f"### {case['preset']}, batch {case['batch']}", "",
                   f"Load average of the machine: {min(case['load_average'], default=0)} to "
