@@ -63,12 +63,10 @@ std::int64_t tiles_of(std::int64_t m, std::int64_t n) {
 
 /// Behind the ring of slices lie the patches of the tile.
 template <class Tile>
-constexpr std::size_t patch_bytes() {
-  return Tile::kSide * sizeof(PatchStart);
-}
+inline constexpr std::size_t kPatchBytes = Tile::kSide * sizeof(PatchStart);
 template <class A, class B>
 BRACKET_DEVICE PatchStart* patches_behind(float* shared) {
-  return reinterpret_cast<PatchStart*>(shared + tensor_shared_bytes<A, B>() / sizeof(float));
+  return reinterpret_cast<PatchStart*>(shared + kTensorSharedBytes<A, B> / sizeof(float));
 }
 
 // ---- kernels ---------------------------------------------------------------------------------------------------
@@ -174,7 +172,7 @@ cudaError_t conv2d_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix
   const bool large = large_tile_is_first(pixels, g.out_channels, 1, device);
   return with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
     constexpr std::size_t kBytes =
-        tensor_shared_bytes<PatchSlices<Tile>, MatrixSlices<Tile, Contiguous::contraction>>() + patch_bytes<Tile>();
+        kTensorSharedBytes<PatchSlices<Tile>, MatrixSlices<Tile, Contiguous::contraction>> + kPatchBytes<Tile>;
     return launch<conv2d_forward_tensor_kernel<kMode, Tile>>(blocks_for(tiles_of<Tile>(pixels, g.out_channels), 1),
                                                              Tile::kThreads, kBytes, device.stream, y, x, w, g);
   });
@@ -190,8 +188,7 @@ cudaError_t conv2d_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const De
   const std::int64_t pixels = grad_x.rows * largest.patches.per_image();
   const bool large = large_tile_is_first(pixels, g.in_channels, std::int64_t{classes_y} * classes_x, device);
   return with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
-    constexpr std::size_t kBytes =
-        tensor_shared_bytes<PatchSlices<Tile>, ClassWeightSlices<Tile>>() + patch_bytes<Tile>();
+    constexpr std::size_t kBytes = kTensorSharedBytes<PatchSlices<Tile>, ClassWeightSlices<Tile>> + kPatchBytes<Tile>;
     const std::int64_t class_tiles = tiles_of<Tile>(pixels, g.in_channels);
     return launch<conv2d_reverse_data_tensor_kernel<kMode, Tile>>(blocks_for(class_tiles * classes_y * classes_x, 1),
                                                                   Tile::kThreads, kBytes, device.stream, grad_x, grad_y,
@@ -210,7 +207,7 @@ cudaError_t conv2d_reverse_weights_sm80(const DeviceMatrix<float>& grad_w, const
       direct ? grad_w : DeviceMatrix<float>{workspace, chunks * grad_w.rows, grad_w.cols, grad_w.cols};
   const bool large = large_tile_is_first(grad_w.rows, grad_w.cols, chunks, device);
   const cudaError_t status = with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
-    constexpr std::size_t kBytes = tensor_shared_bytes<GradientSlices<Tile>, ReadSlices<Tile>>();
+    constexpr std::size_t kBytes = kTensorSharedBytes<GradientSlices<Tile>, ReadSlices<Tile>>;
     const dim3 grid(blocks_for(tiles_of<Tile>(grad_w.rows, grad_w.cols), 1), static_cast<unsigned>(chunks));
     return launch<conv2d_reverse_weights_tensor_kernel<kMode, Tile>>(grid, Tile::kThreads, kBytes, device.stream, sums,
                                                                      grad_y, x, g, ceil_divide(pixels, chunks),

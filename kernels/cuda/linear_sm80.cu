@@ -76,7 +76,7 @@ cudaError_t launch_tiles(const DeviceMatrix<float>& c, std::int64_t m, const Dev
                          const DeviceMatrix<float>& b, const TensorPlan& plan, Update update, cudaStream_t stream) {
   const std::int64_t tiles = ceil_divide(m, Tile::kSide) * ceil_divide(c.cols, Tile::kSide);
   const dim3 grid(blocks_for(tiles, 1), static_cast<unsigned>(plan.splits));
-  constexpr std::size_t kBytes = tensor_shared_bytes<MatrixSlices<Tile, kA>, MatrixSlices<Tile, kB>>();
+  constexpr std::size_t kBytes = kTensorSharedBytes<MatrixSlices<Tile, kA>, MatrixSlices<Tile, kB>>;
   return launch<linear_tensor_kernel<kMode, Tile, kA, kB>>(grid, Tile::kThreads, kBytes, stream, c, m, a, b, plan.chunk,
                                                            update);
 }

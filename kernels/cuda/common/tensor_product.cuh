@@ -64,9 +64,8 @@ struct TensorSlice {
 
 /// Shared memory of a block in bytes.
 template <class A, class B>
-constexpr std::size_t tensor_shared_bytes() {
-  return static_cast<std::size_t>(kTensorStages * (A::Slice::kFloats + B::Slice::kFloats)) * sizeof(float);
-}
+inline constexpr std::size_t kTensorSharedBytes = sizeof(float) *
+                                                  (A::Slice::kFloats + B::Slice::kFloats) * kTensorStages;
 
 /// The widest copies, in bytes, that start and row stride of a matrix allow, and runs of `run` elements.
 BRACKET_DEVICE int copy_bytes(const DeviceMatrix<float>& matrix, std::int64_t run = 4) {
@@ -203,7 +202,7 @@ BRACKET_DEVICE void multiply_slices(TileSums<typename A::Slice::Tile>& sums, con
 }
 
 /// This lane's part of the tile, summed over `slices` slices; all threads of the block take part, once. `shared` holds
-/// tensor_shared_bytes<A, B>().
+/// kTensorSharedBytes<A, B>.
 template <MathMode kMode, class A, class B>
 BRACKET_DEVICE void tensor_product(TileSums<typename A::Slice::Tile>& sums, A& a, B& b, std::int64_t slices,
                                    float* shared) {
