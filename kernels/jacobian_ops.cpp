@@ -3,6 +3,12 @@
 #include "kernels/ops.h"
 
 namespace bracket {
+namespace {
+
+/// Singular values that one block sorts: 12 bytes of shared memory each, of the 48 KiB that every GPU has.
+constexpr std::int64_t kMostValues = 4096;
+
+}  // namespace
 
 void Ops::lq_factor(Tensor l, Tensor t) {
   const OperandCheck check("lq_factor");
@@ -21,6 +27,9 @@ void Ops::lq_factor(Tensor l, Tensor t) {
 void Ops::singular_values(Tensor values, Tensor vectors, Tensor a) {
   const OperandCheck check("singular_values");
   check.f64_squares("a", a);
+  if (a.extent(1) > kMostValues)
+    check.fail("a is " + a.describe() + "; needs K <= " + std::to_string(kMostValues) +
+               ", of which a GPU sorts so many");
   check.f64_matrix("values", values, a.extent(0), a.extent(1));
   check.f64_squares("vectors", vectors, a.extent(0), a.extent(1));
   check.distinct("vectors", vectors, "a", a);

@@ -1,6 +1,8 @@
 // Operators with known matrices, one per sample, behind the callbacks that an embedding program would use.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -20,6 +22,12 @@ inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 inline std::mt19937_64 test_engine(std::uint64_t salt) {
   std::seed_seq sequence{test_seed(), salt};
   return std::mt19937_64(sequence);
+}
+
+/// What the headers say counts as zero beside the largest singular value.
+inline double documented_tolerance(std::int64_t D, std::int64_t d, DType dtype) {
+  const auto inputs = static_cast<double>(d), outputs = static_cast<double>(D);
+  return 2 * std::max((4 + std::sqrt(inputs)) * unit_roundoff(dtype), std::sqrt(outputs * inputs) * 0x1p-53);
 }
 
 /// Row block [rows, cols] of a downloaded matrix.

@@ -56,8 +56,8 @@ std::vector<double> gapped_spectrum(std::int64_t d) {
   return s;
 }
 
-// Of conjugate gradients the error of mu falls by exp(-4 sqrt(gap)) a step, gap = (s_{b+1}^2 - s_b^2) / (s_d^2 - s_b^2);
-// half as many more, and three, for what LOBPCG is behind them. Where 2 b >= d the first step spans everything.
+// Of conjugate gradients the error of mu falls by exp(-4 sqrt(gap)) a step, gap = (s_{b+1}^2 - s_b^2) / (s_d^2 -
+// s_b^2); half as many more, and three, for what LOBPCG is behind them. Where 2 b >= d the first step spans everything.
 std::int64_t steps_to_rounding(const std::vector<double>& s, std::int64_t block, double u) {
   const auto b = static_cast<std::size_t>(block);
   if (2 * b >= s.size()) return 3;
@@ -254,7 +254,8 @@ TEST_P(SingularBlocksTest, SpecialSamplesAreReportedAlone) {
     matrices[4](2, 1) = kNaN;
     matrices[5](0, 0) = kInfinity;
     const CallbackJacobian jacobian = matrix_jacobian(matrices, dtype);
-    const double u = unit_roundoff(dtype);
+    // As in FindTheSmallestValues, s_d = 4, and u |J|_F of the storage of J.
+    const double u = unit_roundoff(dtype), slack = (20 + 4 * 4) * u * 4 + 6 * u;
     const HostMatrix start = random_matrix(6 * block, d, 4);
     const MatrixXd t = inverse_of(matrices[0].transpose() * matrices[0]);
     for (const HostMatrix& preconditioner : {HostMatrix{}, host_matrix(t).rounded(dtype)}) {
@@ -268,13 +269,13 @@ TEST_P(SingularBlocksTest, SpecialSamplesAreReportedAlone) {
                                {4, 0, block, preconditioner});
       EXPECT_MATRICES_IDENTICAL(host_matrix(block_rows(got.direction, 0, block)), again.direction);
       for (const std::int64_t i : {0, 3}) {
-        EXPECT_NEAR(got.values(i, 0), 1, 200 * u);  // 2 b = d: the first step is exact
-        EXPECT_NEAR(got.values(i, 1), 2, 200 * u);
+        EXPECT_NEAR(got.values(i, 0), 1, slack);  // 2 b = d: the first step is exact
+        EXPECT_NEAR(got.values(i, 1), 2, slack);
       }
       for (std::int64_t k = 0; k < block; ++k) {
         EXPECT_EQ(got.values(1, k), 0);
         EXPECT_EQ(got.distances(1, k), 0);
-        EXPECT_LE(got.values(2, k), 200 * u);
+        EXPECT_LE(got.values(2, k), slack);
         EXPECT_TRUE(std::isnan(got.values(4, k)) && std::isnan(got.values(5, k)));
       }
       EXPECT_MATRICES_CLOSE(got.deficient, host_vector({0, 2, 2, 0, 0, 0}), absolute_limit(0));
@@ -391,8 +392,9 @@ TEST(SingularBlockErrors, AreTyped) {
   EXPECT_THROW(lobpcg_smallest(ops, arena, narrow, three, {2, 0, 3}), InvalidArgument);
   EXPECT_THROW(shared_preconditioner(ops, arena, jacobian, -1), InvalidArgument);
   EXPECT_THROW(shared_preconditioner(ops, arena, jacobian, kNaN), InvalidArgument);
-  EXPECT_THROW(shared_preconditioner(ops, arena, matrix_jacobian({MatrixXd::Zero(4, 3)}), 0), Diverged);
-  EXPECT_THROW(shared_preconditioner(ops, arena, matrix_jacobian({MatrixXd::Constant(4, 3, kNaN)}), 1), Diverged);
+  EXPECT_THROW(shared_preconditioner(ops, arena, matrix_jacobian({MatrixXd::Zero(4, 3)}), 0), InvalidArgument);
+  EXPECT_THROW(shared_preconditioner(ops, arena, matrix_jacobian({MatrixXd::Constant(4, 3, kNaN)}), 1),
+               InvalidArgument);
   EXPECT_NO_THROW(shared_preconditioner(ops, arena, matrix_jacobian({MatrixXd::Zero(4, 3)}), 1));
 }
 
@@ -417,8 +419,9 @@ TEST(SingularBlockLaunches, AreTwoPerStep) {
     EXPECT_EQ(per_step(true, 0), 4);
     EXPECT_EQ(per_step(false, 1e-3), 3);
   }
-  // Three fills, the first product (two copies); a step; two products, certificate, threshold of rank and scale of C.
-  EXPECT_EQ(calls(1, false, 0, 1), 3 + kCopies / 2 + 2 + kCopies + kCopies + 3);
+  // Three fills, the first product (two copies); a step; two products, certificate, threshold of rank, scale of C and
+  // copy of V.
+  EXPECT_EQ(calls(1, false, 0, 1), 3 + kCopies / 2 + 2 + kCopies + kCopies + 4);
 }
 
 }  // namespace

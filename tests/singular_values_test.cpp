@@ -54,7 +54,8 @@ class SingularValuesTest : public OpsTest {
   }
 };
 
-// h to d cond^2 (Gram) or d cond (QR) roundings; J itself is known to 2^-53 |J| per element, hence as well as QR only.
+// h to d cond^2 (Gram) or d cond (QR) roundings, as the header says; J itself, a product of three rounded factors, has
+// the prescribed values to some sqrt(d) roundings of s_d, hence as well as QR only: 3 sqrt(d) are allowed.
 TEST_P(SingularValuesTest, ExactMatchesPrescribedSpectra) {
   struct Shape {
     std::int64_t d, D;
@@ -71,7 +72,7 @@ TEST_P(SingularValuesTest, ExactMatchesPrescribedSpectra) {
       double h = 0;
       for (const double value : s) h += std::log(value);
       const CallbackJacobian jacobian = matrix_jacobian(matrices);
-      const double qr_limit = 40 * static_cast<double>(d * D) * condition * 0x1p-53;
+      const double size = static_cast<double>(d), qr_limit = (1 + 3 * std::sqrt(size)) * size * condition * 0x1p-53;
       for (const double threshold : {1e6, 0.0}) {
         const Exact got = exact(jacobian, {true, true, threshold});
         const bool gram = threshold > 0 && static_cast<double>(d) * condition <= 1e6;
@@ -98,7 +99,9 @@ TEST_P(SingularValuesTest, ExactMatchesPrescribedSpectra) {
   }
 }
 
-// A zero operator, one of rank d - 1, a NaN and an infinity among sound samples, in both precisions.
+// A zero operator, one of rank d - 1, a NaN and an infinity among sound samples, in both precisions. Storage moves J by
+// u |J|_F = 5.5 u, h by that times sum 1 / s_k: 12 u, and d log s_1 by 22 u; in f64 the rounding above adds 4 d cond u.
+// Golub-Kahan moves mu as the iterations of singular_blocks_test.cpp do, by (20 + 4 steps) u s_d.
 TEST_P(SingularValuesTest, SpecialSamplesAreReportedAlone) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     auto engine = test_engine(3);
@@ -109,16 +112,16 @@ TEST_P(SingularValuesTest, SpecialSamplesAreReportedAlone) {
     matrices[4](2, 1) = kNaN;
     matrices[5](0, 0) = kInfinity;
     const CallbackJacobian jacobian = matrix_jacobian(matrices, dtype);
-    const double h = std::log(24.0), u = unit_roundoff(dtype);
+    const double h = std::log(24.0), u = unit_roundoff(dtype), rounding = (22 + 4 * 4 * 4) * u;
     const Exact got = exact(jacobian, {true, true});
-    EXPECT_MATRICES_CLOSE(got.value, host_vector({h, -kInfinity, -kInfinity, h, kNaN, kNaN}), absolute_limit(200 * u));
+    EXPECT_MATRICES_CLOSE(got.value, host_vector({h, -kInfinity, -kInfinity, h, kNaN, kNaN}), absolute_limit(rounding));
     EXPECT_EQ(got.deficient, 2);
     EXPECT_EQ(got.not_finite, 2);
     EXPECT_EQ(got.by_qr, 4);
     EXPECT_EQ(block_rows(got.cotangents, d, 2 * d).norm(), 0);
     const Exact smallest = exact(jacobian, {}, true);
     EXPECT_MATRICES_CLOSE(smallest.value, host_vector({0, -kInfinity, -kInfinity, 0, kNaN, kNaN}),
-                          absolute_limit(200 * u));
+                          absolute_limit(rounding));
     for (const Method method : {Method::lobpcg, Method::golub_kahan}) {
       const Iterated iterated = iterate(method, jacobian, random_matrix(6, d, 4), {4, 0});
       for (std::int64_t i = 0; i < 6; ++i) {
@@ -129,10 +132,11 @@ TEST_P(SingularValuesTest, SpecialSamplesAreReportedAlone) {
           EXPECT_EQ(iterated.distance(i, 0), 0);
         }
         if (i == 0 || i == 3) {
-          EXPECT_NEAR(iterated.mu(i, 0), 1, method == Method::lobpcg ? 1e-3 : 1e4 * u) << i;
+          EXPECT_NEAR(iterated.mu(i, 0), 1, method == Method::lobpcg ? 1e-3 : (6 + 36 * 4) * u) << i;
         }
         if (i == 2) {
-          EXPECT_LE(iterated.mu(i, 0), method == Method::lobpcg ? 1e-2 : 1e4 * u);
+          EXPECT_LE(iterated.mu(i, 0),
+                    method == Method::lobpcg ? 1e-2 : documented_tolerance(D, d, dtype) * matrices[2].norm());
         }
         if (i != 2 || method == Method::golub_kahan) {
           EXPECT_EQ(iterated.deficient(i, 0), i == 1 || i == 2 ? 1 : 0);
@@ -151,7 +155,7 @@ TEST_P(SingularValuesTest, IterationsReportMissingRank) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     for (const std::int64_t d : {2, 9, 40}) {
       if (slow && d > 9) continue;
-      const double u = unit_roundoff(dtype), threshold = 2 * (4 + std::sqrt(static_cast<double>(d))) * u;
+      const double u = unit_roundoff(dtype), threshold = documented_tolerance(d + 3, d, dtype);
       auto engine = test_engine(static_cast<std::uint64_t>(d));
       std::vector<double> missing = geometric_spectrum(d, 1, 3), narrow = geometric_spectrum(d, 1, 3);
       missing[0] = 0;
@@ -186,8 +190,9 @@ TEST_P(SingularValuesTest, IterationsReportMissingRank) {
   }
 }
 
-// J of a size whose squares leave the range of a double: Golub-Kahan finds s_1 and s_d as ever, LOBPCG a bound or NaN;
-// neither distance is too small, and C is none.
+// J of a size whose squares leave the range of a double: Golub-Kahan finds s_1 and s_d as ever, LOBPCG a bound where
+// they underflow and NaN where they overflow; neither distance is too small, or a number where J^T J v is none, and C
+// is none.
 TEST_P(SingularValuesTest, SizesDoNotOverflow) {
   auto engine = test_engine(16);
   const std::int64_t d = 6, D = 9;
@@ -199,12 +204,18 @@ TEST_P(SingularValuesTest, SizesDoNotOverflow) {
     EXPECT_NEAR(krylov.mu(0, 0) / size, 0.5, 1e-13);
     EXPECT_NEAR(krylov.largest(0, 0) / size, 2, 1e-13);
     EXPECT_NEAR(krylov.value(0, 0), 6 * std::log(0.5) + 6 * std::log(size), 1e-11);
-    EXPECT_FALSE(lobpcg.mu(0, 0) < 0.5 * size * (1 - 1e-13));
     for (const Iterated* e : {&krylov, &lobpcg}) {
       EXPECT_EQ(e->deficient(0, 0), 0);
       EXPECT_TRUE(std::isnan(block_rows(e->cotangents, 0, 1).norm()));
+      if (e == &lobpcg && size > 1) {
+        EXPECT_TRUE(std::isnan(e->mu(0, 0)) && std::isnan(e->value(0, 0)));
+        continue;
+      }
+      EXPECT_GE(e->mu(0, 0) / size, 0.5 - 1e-13);
+      EXPECT_EQ(std::isnan(e->distance(0, 0)), size > 1);
+      if (size > 1) continue;
       const double nearest = (singular_values_of(j).array() - e->mu(0, 0) / size).abs().minCoeff();
-      EXPECT_FALSE(e->distance(0, 0) / size < nearest - 1e-13);
+      EXPECT_GE(e->distance(0, 0) / size, nearest - 1e-13);
     }
   }
 }

@@ -35,7 +35,7 @@ inline SingularPair certify(Ops& ops, Arena& arena, JacobianPasses& passes, cons
   ++passes.transpose;
   ops.singular_certificate(pair.volume, scale, pair.value, pair.distance, w, v, pair.cotangents, dimension);
   if (!largest.absent())
-    ops.rank_threshold(pair.volume, scale, pair.deficient, pair.value, largest, seen_rank_tolerance(jacobian));
+    ops.rank_threshold(pair.volume, scale, pair.deficient, pair.value, largest, rank_tolerance(jacobian));
   ops.scale_rows(pair.cotangents, pair.cotangents, scale, 1);
   arena.rewind(mark);
   return pair;

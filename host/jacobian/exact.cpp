@@ -2,6 +2,8 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bracket/error.h"
 #include "bracket/singular_values.h"
@@ -14,19 +16,19 @@
 namespace bracket {
 namespace {
 
-/// Double copies of J that the QR path holds at a time.
-constexpr std::int64_t kFactorBytes = std::int64_t{256} << 20;
+/// |J|_F below 2^-450 or above 2^500 goes to QR: elements of the Gram matrix may have lost what is worth a rounding of
+/// its smallest eigenvalue to underflow, or overflowed. What is in between has one of condition 2^26 right.
+constexpr double kLeastGramLength = 0x1p-450;
+constexpr double kMostGramLength = 0x1p500;
 
-double rank_tolerance(const ExactOptions& options, const JacobianOperator& jacobian) {
-  if (options.rank_tolerance >= 0) return options.rank_tolerance;
-  const double entries = static_cast<double>(jacobian.outputs()) * static_cast<double>(jacobian.inputs());
-  return std::min(std::max(4 * storage_roundoff(jacobian), 2 * std::sqrt(entries) * 0x1p-53), 1.0);
+double zero_tolerance(const ExactOptions& options, const JacobianOperator& jacobian) {
+  return options.rank_tolerance >= 0 ? options.rank_tolerance : rank_tolerance(jacobian);
 }
 
 /// Conditions beyond this go to QR, whatever is asked for: at 2^26 a Gram matrix has lost its smallest eigenvalue, and
 /// one beyond 1 / tolerance may count as rank-deficient, which only the QR path decides.
 double largest_gram_condition(const ExactOptions& options, const JacobianOperator& jacobian) {
-  return std::min({options.qr_condition, 0x1p26, 1 / rank_tolerance(options, jacobian)});
+  return std::min({options.qr_condition, 0x1p26, 1 / zero_tolerance(options, jacobian)});
 }
 
 void check(const ExactOptions& options, const JacobianOperator& jacobian) {
@@ -35,6 +37,8 @@ void check(const ExactOptions& options, const JacobianOperator& jacobian) {
     throw InvalidArgument("qr_condition is " + format_number(options.qr_condition) + ", must not be negative");
   if (!(options.rank_tolerance <= 1))
     throw InvalidArgument("rank_tolerance is " + format_number(options.rank_tolerance) + ", must not exceed 1");
+  if (options.working_bytes < 0)
+    throw InvalidArgument("working_bytes is " + std::to_string(options.working_bytes) + ", must not be negative");
 }
 
 /// The factors J^T = L Q of all samples: L from the Gram matrix or from QR.
@@ -58,46 +62,57 @@ class Factorization {
 
   /// C of all samples, then the QR samples again: L, values, h and, where present, C.
   void complete(Tensor cotangents) {
-    const std::int64_t n = jacobian_.samples(), d = jacobian_.inputs();
+    const std::int64_t n = jacobian_.samples(), most = samples_at_once();
     if (!cotangents.absent()) gram_cotangents(ops_, cotangents, lower_, columns);
-    const std::int64_t most =
-        std::clamp<std::int64_t>(kFactorBytes / (8 * d * jacobian_.outputs()), 1, std::max<std::int64_t>(n, 1));
+    const std::vector<bool> bad = needing_qr();
     if (ops_.planning()) {
       if (n > 0) by_qr(0, std::min(most, n), cotangents);
       return;
     }
-    const std::vector<double> conditions = condition_bounds();
-    const double largest = largest_gram_condition(options_, jacobian_);
     for (std::int64_t first = 0; first < n;) {
-      const auto bad = [&](std::int64_t i) { return !(conditions[static_cast<std::size_t>(i)] <= largest); };
-      if (!bad(first)) {
-        ++first;
-        continue;
-      }
       std::int64_t end = first;
-      while (end < n && end - first < most && bad(end)) ++end;
-      by_qr(first, end - first, cotangents);
-      first = end;
+      while (end < n && end - first < most && bad[static_cast<std::size_t>(end)]) ++end;
+      if (end > first) by_qr(first, end - first, cotangents);
+      first = std::max(end, first + 1);
     }
   }
 
   Tensor columns, values, vectors;
 
  private:
-  /// |L|_F |L^-1|_F per sample.
-  std::vector<double> condition_bounds() {
-    const std::int64_t mark = arena_.mark(), n = jacobian_.samples(), d = jacobian_.inputs();
-    const Tensor inverse = arena_.allocate(DType::f64, {n * d, d}), squares = arena_.allocate(DType::f64, {n});
-    const Tensor flat = lower_.reshaped({n, d * d}), flat_inverse = inverse.reshaped({n, d * d});
-    ops_.tile_identity(inverse, n);
-    ops_.triangular_solve(inverse, lower_, inverse, false);
-    ops_.row_norm(squares, flat);
-    std::vector<double> bounds = read_values(ops_, squares);
-    ops_.row_norm(squares, flat_inverse);
-    const std::vector<double> inverses = read_values(ops_, squares);
-    for (std::size_t i = 0; i < bounds.size(); ++i) bounds[i] *= inverses[i];
+  /// Of copies of J in double.
+  std::int64_t samples_at_once() const {
+    const std::int64_t bytes = 8 * jacobian_.inputs() * jacobian_.outputs();
+    return std::max<std::int64_t>(options_.working_bytes / bytes, 1);
+  }
+
+  std::vector<bool> needing_qr() {
+    const double largest = largest_gram_condition(options_, jacobian_);
+    std::vector<bool> result;
+    for (std::int64_t first = 0; first < jacobian_.samples(); first += samples_at_once()) {
+      const std::int64_t count = std::min(samples_at_once(), jacobian_.samples() - first);
+      const auto [lengths, inverses] = factor_lengths(first, count);
+      for (std::size_t i = 0; i < lengths.size(); ++i) {
+        const bool in_range = lengths[i] >= kLeastGramLength && lengths[i] <= kMostGramLength;
+        result.push_back(!in_range || !(lengths[i] * inverses[i] <= largest));
+      }
+    }
+    return result;
+  }
+
+  /// |L|_F and |L^-1|_F per sample.
+  std::pair<std::vector<double>, std::vector<double>> factor_lengths(std::int64_t first, std::int64_t count) {
+    const std::int64_t mark = arena_.mark(), d = jacobian_.inputs();
+    const Tensor inverse = arena_.allocate(DType::f64, {count * d, d}), length = arena_.allocate(DType::f64, {count});
+    const Tensor lower = lower_.slice_rows(first, count);
+    ops_.tile_identity(inverse, count);
+    ops_.triangular_solve(inverse, lower, inverse, false);
+    ops_.row_norm(length, lower.reshaped({count, d * d}));
+    const std::vector<double> lengths = read_values(ops_, length);
+    ops_.row_norm(length, inverse.reshaped({count, d * d}));
+    std::vector<double> inverses = read_values(ops_, length);
     arena_.rewind(mark);
-    return bounds;
+    return {lengths, std::move(inverses)};
   }
 
   void singular_values(std::int64_t first, std::int64_t count) {
@@ -116,7 +131,7 @@ class Factorization {
     ops_.copy(q, columns.slice_rows(first * d, count * d));
     ops_.lq_factor(lower, q);
     singular_values(first, count);
-    ops_.log_volume(value, missing, values.slice_rows(first, count), rank_tolerance(options_, jacobian_));
+    ops_.log_volume(value, missing, values.slice_rows(first, count), zero_tolerance(options_, jacobian_));
     if (!cotangents.absent()) {
       ops_.triangular_solve(q, lower, q, true);
       ops_.copy(cotangents.slice_rows(first * d, count * d), q);

@@ -35,8 +35,7 @@ inline bool all_near(const JacobianOperator& jacobian, const std::vector<double>
                      const std::vector<double>& value, const std::vector<double>& largest, double tolerance) {
   const std::size_t block = largest.empty() ? 1 : value.size() / largest.size();
   for (std::size_t i = 0; i < value.size(); ++i) {
-    if (distance[i] > tolerance * value[i] && value[i] > seen_rank_tolerance(jacobian) * largest[i / block])
-      return false;
+    if (distance[i] > tolerance * value[i] && value[i] > rank_tolerance(jacobian) * largest[i / block]) return false;
   }
   return true;
 }
@@ -51,7 +50,8 @@ inline void finish_estimate(Ops& ops, Arena& arena, const JacobianOperator& jaco
   estimate.singular_value = pair.value;
   estimate.distance = pair.distance;
   estimate.deficient = pair.deficient;
-  estimate.tangents = direction;
+  estimate.tangents = arena.allocate(jacobian.dtype(), {direction.rows(), direction.cols()});
+  ops.copy(estimate.tangents, direction);
   estimate.cotangents = pair.cotangents;
 }
 

@@ -71,7 +71,7 @@ void finish_block(Ops& ops, Arena& arena, const JacobianOperator& jacobian, cons
   estimate.passes.transpose += block;
   ops.singular_certificate(h, scale, mu, distance, w, direction, jv, static_cast<double>(d));
   ops.lobpcg_block_order(direction, jv, scale, h, mu, distance, block);
-  ops.rank_threshold(h, scale, estimate.deficient, mu, estimate.largest, seen_rank_tolerance(jacobian));
+  ops.rank_threshold(h, scale, estimate.deficient, mu, estimate.largest, rank_tolerance(jacobian));
   ops.scale_rows(jv, jv, scale, 1);
   ops.copy(estimate.value.reshaped({n, 1}), h.reshaped({n, block}).slice_cols(0, 1));
   ops.copy(estimate.singular_value.reshaped({n, 1}), estimate.ritz_values.slice_cols(0, 1));
@@ -112,6 +112,7 @@ void lobpcg_iterate(Ops& ops, Arena& arena, const JacobianOperator& jacobian, Te
     }
     ops.lobpcg_residual(r, r, direction, jv);
     if (preconditioned) {
+      const MathScope exact(ops, MathMode::fp32);  // no tensor cores in algebra
       ops.linear_forward(turned, r, options.preconditioner);
       ops.project_rows(turned, direction, n);  // its images then owe nothing to a difference of long vectors
     }

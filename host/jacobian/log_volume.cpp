@@ -35,6 +35,7 @@ void solve(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const Probe
   const Tensor energy = preconditioned ? arena.allocate(DType::f64, {m}) : Tensor();
   const Tensor z = preconditioned ? arena.allocate(dtype, {m, d}) : Tensor();
   const auto turn = [&] {
+    const MathScope exact(ops, MathMode::fp32);  // no tensor cores in algebra
     ops.linear_forward(z, r, options.preconditioner);
     ops.conjugate_direction(p, energy, z, r);
   };
@@ -149,6 +150,7 @@ TraceEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator
                           ", must lie in [2^-20, 1]");
   if (options.counter != nullptr && !options.all_steps)
     throw InvalidArgument("roulette_log_volume: a counter on the device needs all_steps");
+  check_step("roulette_log_volume", options.step);
   const std::int64_t wanted = std::min(options.maximum, d), certain = std::min(options.certain, wanted);
   const std::int64_t terms = 1 + drawn_steps(options.survival, wanted - certain), maximum = certain + terms - 1;
   const RandomKey key{options.seed, RandomStream::jacobian_roulette, options.step};
@@ -163,7 +165,7 @@ TraceEstimate roulette_log_volume(Ops& ops, Arena& arena, const JacobianOperator
                                             false, [](const Bidiagonalization&) { return false; });
   ops.roulette_weights(weights, 0, options.survival, key, options.counter);
   const QuadraticForms forms = allocate_forms(arena, m);
-  integrate(ops, arena, forms, b, kLogarithm, seen_rank_tolerance(jacobian), certain + last, {}, last + 1,
+  integrate(ops, arena, forms, b, kLogarithm, rank_tolerance(jacobian), certain + last, {}, last + 1,
             weights.slice_rows(0, last + 1));
   // The numbers of terms are independent, so no set of probes makes the estimate exact.
   average(ops, arena, estimate, forms, certain == d ? variance_correction(probes, d) : 1, 0.5);

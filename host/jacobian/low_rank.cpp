@@ -24,6 +24,7 @@ void check(const char* what, const JacobianOperator& jacobian, const LowRankOpti
     throw InvalidArgument(std::string(what) + ": probes is " + std::to_string(options.probes) + ", must be at least 1");
   if (options.steps < 1)
     throw InvalidArgument(std::string(what) + ": steps is " + std::to_string(options.steps) + ", must be at least 1");
+  check_step(what, options.step);
 }
 
 /// X [n R, d] and Q [n R, d] as [X; Q] per sample.
@@ -64,7 +65,7 @@ Images images_of_identity(Ops& ops, Arena& arena, JacobianPasses& passes, const 
 Images images_by_steps(Ops& ops, Arena& arena, JacobianPasses& passes, const JacobianOperator& jacobian,
                        const LowRankOptions& options, const Tensor& x, bool value) {
   const std::int64_t m = x.rows(), steps = steps_of(jacobian, options);
-  const double tolerance = seen_rank_tolerance(jacobian);
+  const double tolerance = rank_tolerance(jacobian);
   Images images;
   images.forms = allocate_forms(arena, m);
   if (value) images.value = arena.allocate(jacobian.dtype(), {m, jacobian.inputs()});

@@ -4,6 +4,7 @@
 
 #include "bracket/error.h"
 #include "bracket/trace_estimators.h"
+#include "host/jacobian/requirements.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -16,6 +17,7 @@ Probes make_probes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, con
   if (options.kind == ProbeKind::orthogonal && count > d)
     throw InvalidArgument("make_probes: " + std::to_string(count) + " orthogonal probes in " + std::to_string(d) +
                           " dimensions; use " + std::to_string(d) + " at most");
+  check_step("make_probes", options.step);
   const RandomKey key{options.seed, RandomStream::jacobian_probe, options.step};
   const Probes probes{options.kind, count, arena.allocate(jacobian.dtype(), {n * count, d})};
   if (options.kind == ProbeKind::rademacher) {

@@ -42,7 +42,7 @@ TraceEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperator& 
   const Bidiagonalization b = bidiagonalize(ops, arena, estimate.passes, jacobian, probes.directions, steps, radau,
                                             [](const Bidiagonalization&) { return false; });
   // Above a certified end no singular value is zero.
-  const double tolerance = options.lower_end.absent() ? seen_rank_tolerance(jacobian) : 0;
+  const double tolerance = options.lower_end.absent() ? rank_tolerance(jacobian) : 0;
   const QuadraticForms forms = allocate_forms(arena, probes.directions.rows());
   integrate(ops, arena, forms, b, f, tolerance, radau ? steps + 1 : steps, radau ? options.lower_end : Tensor());
   // Of fewer steps the sum over a complete set of probes still depends on the set.

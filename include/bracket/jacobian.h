@@ -109,10 +109,12 @@ void jacobian_columns(Ops& ops, Arena& arena, Tensor t, const JacobianOperator& 
 void jacobian_gram(Ops& ops, Arena& arena, Tensor gram, const JacobianOperator& jacobian);
 
 /// What an estimate is worth as a statement about the log-volume, or the trace, it stands for: d log mu of an iteration
-/// is never below d log s_1, which makes it no bound of h.
+/// is never below d log s_1, which makes it no bound of h. All of them speak of samples whose `deficient` is 0 (what
+/// counts as zero is decided by a tolerance, see singular_values.h, and a value of -inf is that decision, no bound),
+/// and hold but for the rounding that the estimator documents.
 enum class Certificate : std::uint8_t {
-  exact,            ///< the quantity itself, up to the rounding that the estimator documents
-  certified_lower,  ///< never above it, but for that rounding
+  exact,            ///< the quantity itself
+  certified_lower,  ///< never above it
   certified_upper,  ///< never below it
   optimistic,       ///< its expectation is not below the quantity; no bound
   pessimistic,      ///< its expectation is not above the quantity; no bound
@@ -130,12 +132,19 @@ struct JacobianPasses {
 /// What every estimator returns. Values are in double whatever the precision of the operator.
 struct JacobianEstimate {
   Certificate certificate = Certificate::exact;
-  Tensor value;           ///< f64[n]; log-volumes in nats
-  Tensor standard_error;  ///< f64[n]; absent where nothing is random
-  /// For any parameter a of J, dvalue/da = <C, d(J V)/da> with V and C held constant. Absent where not asked for, or
-  /// where the estimator has none.
-  Tensor tangents;    ///< V [n K, d]
-  Tensor cotangents;  ///< C [n K, D]
+  Tensor value;  ///< f64[n]; log-volumes in nats
+  /// f64[n]; absent where nothing is random. exchangeable_trace's is too small: its square has 0.15 to 0.75 of the
+  /// variance in expectation.
+  Tensor standard_error;
+  /// <C, d(J V)/da> with V and C held constant, for any parameter a of J, is
+  ///   exact_log_volume       the derivative of the value
+  ///   exact_smallest_volume  that too, where s_1 is simple
+  ///   lobpcg_smallest        that of the value with v held, which tends to the derivative of d log s_1; more than half
+  ///   golub_kahan_extremes   of the derivative of the value after few steps is not in it, see LobpcgOptions
+  ///   stochastic_log_volume  an unbiased estimate of dh where x_p has converged, not the derivative of the value
+  /// Absent where not asked for, or where the estimator has none.
+  Tensor tangents;    ///< V [n K, d]; the probes' directions of stochastic_log_volume, else memory of its own
+  Tensor cotangents;  ///< C [n K, D]; memory of its own
   JacobianPasses passes;
 };
 

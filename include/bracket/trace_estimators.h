@@ -7,10 +7,11 @@
 // Gauss-Radau rule that also has a node at 0 < a <= s_1^2 errs to the other side. All of it holds in exact arithmetic,
 // and up to a relative rounding of about d u cond in floating point, u the unit roundoff of the operator's dtype.
 //
-// Rank. Of a J of rank below d rounding leaves a node at some u s_d. One of at most 2 (4 + sqrt d) u times the largest
-// of its rule counts as zero: log is -inf there, a negative power infinite, and `deficient` tells. A full rank whose
-// condition is above that goes the same way, with d = 128 above 5e5 in single and 2.9e14 in double precision. Rules of
-// few steps whose nodes have not come down to s_1 see nothing of it: -inf is over-estimated by something finite then.
+// Rank. Of a J of rank below d rounding leaves a node at some u s_d. One of at most 2 max((4 + sqrt d) u, sqrt(D d)
+// 2^-53) times the largest of its rule, the tolerance of all estimators (singular_values.h), counts as zero: log is
+// -inf there, a negative power infinite, and `deficient` tells. A full rank whose condition is above that goes the same
+// way, with D = d = 128 above 5e5 in single and 3.5e13 in double precision. Rules of few steps whose nodes have not
+// come down to s_1 see nothing of it: -inf is over-estimated by something finite then.
 //
 // Random numbers are functions of (seed, step) and of the place in the block alone, the same on every device.
 #pragma once
@@ -44,7 +45,7 @@ struct Probes {
   Tensor directions;  ///< [n P, d]
 };
 
-/// Throws InvalidArgument for count < 1, or count > d with orthogonal probes.
+/// Throws InvalidArgument for count < 1, count > d with orthogonal probes, or a step of 2^48 or more.
 Probes make_probes(Ops& ops, Arena& arena, const JacobianOperator& jacobian, const ProbeOptions& options);
 
 /// tr(J^T J) = mean |J v|^2: P products with J. Unbiased; exact for d orthogonal probes. The standard error is s /
@@ -112,7 +113,7 @@ struct RouletteOptions {
   /// number drawn for any probe of the batch; values differ by nothing.
   bool all_steps = false;
   std::uint64_t seed = 0;
-  std::uint64_t step = 0;
+  std::uint64_t step = 0;                 ///< below 2^48
   const std::int64_t* counter = nullptr;  ///< as of ProbeOptions; needs all_steps, for the host does not know it
 };
 
@@ -132,8 +133,8 @@ struct LowRankOptions {
   std::int64_t directions = 8;  ///< R <= d, of the range that is traced exactly
   std::int64_t probes = 8;      ///< of the rest (Hutch++)
   std::uint64_t seed = 0;
-  std::uint64_t step = 0;
-  const std::int64_t* counter = nullptr;  ///< as of ProbeOptions
+  std::uint64_t step = 0;                         ///< below 2^48
+  const std::int64_t* counter = nullptr;          ///< as of ProbeOptions
   SpectralFunction function = power_function(1);  ///< f
   std::int64_t steps = 20;                        ///< k, for f(A) x; min(k, d) are taken, none for f(A) = A
 };
@@ -153,7 +154,8 @@ TraceEstimate hutch_plus_plus_trace(Ops& ops, Arena& arena, const JacobianOperat
 
 /// tr f(A), XTrace (Epperly, Tropp and Webber 2024): as Hutch++, every probe in turn playing the rest for the range of
 /// the R - 1 others; the mean of these R exchangeable estimates. The standard error s / sqrt(R) treats them as
-/// independent. f(A) = A: 2 R products with J, R with J^T. Else 2 R k and 2 R (k - 1).
+/// independent, which they are not: its square has 0.15 to 0.75 of the variance in expectation, so that errors are 1.2
+/// to 2.6 times what it says. f(A) = A: 2 R products with J, R with J^T. Else 2 R k and 2 R (k - 1).
 ///
 /// Unbiased for f(A) = A and for k >= d; exact where f(A) has rank R - 1 or less besides. With few steps the products
 /// <q, f(A) x> have errors of either sign (`biased`); the forms <x, f(A) x> are those of the Gauss rule.

@@ -43,7 +43,7 @@ void CpuOps::do_lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv) {
         const auto residual = [=](std::int64_t j) {
           return static_cast<double>(to[j]) - quotient * static_cast<double>(from[j]);
         };
-        const double norm = std::sqrt(lane_sum(out.cols, [&](std::int64_t j) { return residual(j) * residual(j); }));
+        const double norm = euclidean_length(out.cols, residual);
         const double factor = norm == 0 ? 0 : 1 / norm;
         T* const result = out.row(i);
         for (std::int64_t j = 0; j < out.cols; ++j) result[j] = static_cast<T>(factor * residual(j));

@@ -19,11 +19,27 @@
 namespace bracket {
 namespace {
 
-/// T = L Q of one sample: row-major T is column-major J, whose QR factorisation Eigen computes.
+/// Of magnitudes; a NaN is none.
+double largest_of(const double* x, std::int64_t count) {
+  double largest = 0;
+  for (std::int64_t e = 0; e < count; ++e) largest = std::max(largest, std::abs(x[e]));
+  return largest;
+}
+
+void scale_by_power(double* x, std::int64_t count, int exponent) {
+  for (std::int64_t e = 0; e < count; ++e) x[e] = std::ldexp(x[e], exponent);
+}
+
+/// T = L Q of one sample: row-major T is column-major J, whose QR factorisation Eigen computes, of elements of about 1 at
+/// most, whose squares stay in range.
 void factor_sample(double* l, const Matrix<double>& t, std::int64_t k) {
   if (k == 0) return;
   using Columns = Eigen::Map<Eigen::MatrixXd, 0, Eigen::OuterStride<>>;
   Columns columns(t.data, t.cols, k, Eigen::OuterStride<>(t.ld));
+  double largest = 0;
+  for (std::int64_t i = 0; i < k; ++i) largest = std::max(largest, largest_of(t.row(i), t.cols));
+  const int exponent = formula::scaling_exponent(largest);
+  for (std::int64_t i = 0; i < k && exponent != 0; ++i) scale_by_power(t.row(i), t.cols, -exponent);
   const Eigen::HouseholderQR<Eigen::MatrixXd> qr(columns);
   columns = qr.householderQ() * Eigen::MatrixXd::Identity(t.cols, k);
   for (std::int64_t i = 0; i < k; ++i) {
@@ -34,6 +50,7 @@ void factor_sample(double* l, const Matrix<double>& t, std::int64_t k) {
     for (std::int64_t i = j; i < k; ++i) l[i * k + j] = -l[i * k + j];
     columns.col(j) = -columns.col(j);
   }
+  if (exponent != 0) scale_by_power(l, k * k, exponent);
 }
 
 /// Rotates rows p and q of a, and of v, until those of a are orthogonal; false when they are. Inner products of k terms
@@ -54,10 +71,8 @@ bool orthogonalize(double* a, double* v, std::int64_t k, std::int64_t p, std::in
 /// One-sided Jacobi (Hestenes 1958; accuracy: Demmel and Veselic 1992) on elements of about 1 at most.
 void singular_sample(double* values, double* vectors, double* a, std::int64_t k) {
   if (not_finite(values, vectors, a, k)) return;
-  double largest = 0;
-  for (std::int64_t e = 0; e < k * k; ++e) largest = std::max(largest, std::abs(a[e]));
-  const int exponent = largest == 0 ? 0 : std::ilogb(largest);
-  for (std::int64_t e = 0; e < k * k; ++e) a[e] = std::ldexp(a[e], -exponent);
+  const int exponent = formula::scaling_exponent(largest_of(a, k * k));
+  scale_by_power(a, k * k, -exponent);
   thread_local std::vector<double> rotations;
   rotations.resize(static_cast<std::size_t>(k * k));
   double* const v = rotations.data();

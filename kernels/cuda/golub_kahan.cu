@@ -18,6 +18,7 @@
 // | quadrature           | thread per row                                             | not yet measured on a GPU |
 // | coefficients         | thread per element                                         | not yet measured on a GPU |
 // | singular_certificate | block per row                                              | not yet measured on a GPU |
+#include "kernels/cuda/common/length.cuh"
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/reduce.cuh"
 #include "kernels/cuda/cuda_ops.h"
@@ -33,28 +34,9 @@ constexpr int kRuleThreads = kWarpThreads;
 /// Directions whose inner products are formed before any is subtracted: what shared memory holds.
 constexpr int kGroup = 512;
 
-/// sqrt(sum of value(j)^2); NaN where a value is not finite. All threads of the block receive it.
-template <class Value>
-BRACKET_DEVICE double euclidean_length(std::int64_t count, const Value& value) {
-  double sum = 0;
-  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) sum += value(j) * value(j);
-  sum = block_sum<double, kThreads>(sum);
-  if (sum > formula::kLeastSquares && sum < formula::kMostSquares) return sqrt(sum);
-  double largest = 0;
-  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) largest = fmax(largest, fabs(value(j)));
-  largest = block_max<double, kThreads>(largest);
-  if (largest == 0) return sum;
-  double shares = 0;
-  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) {
-    const double share = value(j) / largest;
-    shares += share * share;
-  }
-  return largest * sqrt(block_sum<double, kThreads>(shares));
-}
-
 template <class T>
 BRACKET_DEVICE double block_length(const T* x, std::int64_t count) {
-  return euclidean_length(count, [x](std::int64_t j) { return static_cast<double>(x[j]); });
+  return euclidean_length<kThreads>(count, [x](std::int64_t j) { return static_cast<double>(x[j]); });
 }
 
 template <class T>
@@ -246,7 +228,7 @@ __global__ void singular_certificate_kernel(CertificateRows<T> rows, double dime
     const T* const x = rows.v.row(i);
     const T* const y = rows.w.row(i);
     const double size = block_length(x, rows.v.cols), value = block_length(rows.jv.row(i), rows.jv.cols) / size;
-    const double residual = euclidean_length(rows.v.cols, [=](std::int64_t j) {
+    const double residual = euclidean_length<kThreads>(rows.v.cols, [=](std::int64_t j) {
       return static_cast<double>(y[j]) / value - value * static_cast<double>(x[j]);
     });
     if (threadIdx.x != 0) continue;

@@ -10,9 +10,10 @@
 // Determinism: accumulation in f64 in an order fixed by the block size; the 3 x 3 problem is solved by one thread.
 //
 // Variants (registers under sm_90, nvcc 13.0, none spills; no times measured on a GPU yet):
-//   residual  block per sample                                       42 registers
+//   residual  block per sample                                       54 registers, f64 48
 //   update    block per sample: 12 inner products, solve, recombine  124 registers, 216 bytes of stack
 //   volume    block per sample                                       40 registers
+#include "kernels/cuda/common/length.cuh"
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/reduce.cuh"
 #include "kernels/cuda/cuda_ops.h"
@@ -84,17 +85,14 @@ __global__ void lobpcg_residual_kernel(DeviceMatrix<T> r, DeviceMatrix<T> w, Dev
   for (std::int64_t i = blockIdx.x; i < v.rows; i += gridDim.x) {
     const double image = dot(jv.row(i), jv.row(i), jv.cols);
     const double quotient = image / dot(v.row(i), v.row(i), v.cols);
-    double sum = 0;
-    for (std::int64_t j = threadIdx.x; j < v.cols; j += kThreads) {
-      const double residual = static_cast<double>(w.row(i)[j]) - quotient * static_cast<double>(v.row(i)[j]);
-      sum += residual * residual;
-    }
-    const double norm = sqrt(block_sum<double, kThreads>(sum));
+    const T* const to = w.row(i);
+    const T* const from = v.row(i);
+    const auto residual = [=](std::int64_t j) {
+      return static_cast<double>(to[j]) - quotient * static_cast<double>(from[j]);
+    };
+    const double norm = euclidean_length<kThreads>(v.cols, residual);
     const double factor = norm == 0 ? 0 : 1 / norm;
-    for (std::int64_t j = threadIdx.x; j < v.cols; j += kThreads) {
-      const double residual = static_cast<double>(w.row(i)[j]) - quotient * static_cast<double>(v.row(i)[j]);
-      r.row(i)[j] = static_cast<T>(factor * residual);
-    }
+    for (std::int64_t j = threadIdx.x; j < v.cols; j += kThreads) r.row(i)[j] = static_cast<T>(factor * residual(j));
   }
 }
 

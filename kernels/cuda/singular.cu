@@ -3,8 +3,9 @@
 //   lq_factor        T = L Q, Householder reflections from the right; Q in place      4 n K^2 D flops
 //   singular_values  one-sided Jacobi on the rows of A [K, K] (Hestenes 1958)          about 8 sweeps of 9 n K^3 flops
 //   log_volume, rank_threshold  what is too small counts as zero                       n K elements read
-// Rows may be strided where the op says so; everything works in global memory, so any K fits. Determinism: every sum
-// has an order fixed by K, D and the block size; rotations of a round act on disjoint rows.
+// Rows may be strided where the op says so. Everything works in global memory but the order of the singular values,
+// which takes 12 K bytes of shared memory: K <= 4096, the 48 KiB of any device (kernels/jacobian_ops.cpp checks it).
+// Determinism: every sum has an order fixed by K, D and the block size; rotations of a round act on disjoint rows.
 //
 // | variant                | idea                                               | time                      |
 // | lq_factor_kernel       | block per sample, a warp per row that is reflected | not yet measured on a GPU |
@@ -43,14 +44,30 @@ BRACKET_DEVICE double block_squares(const double* row, std::int64_t first, std::
   return block_sum<double, kThreads>(sum);
 }
 
+/// Largest magnitude in rows [first, first + rows), to every thread of the block.
+BRACKET_DEVICE double block_largest(const DeviceMatrix<double>& x, std::int64_t first, int rows) {
+  double largest = 0;
+  for (int i = 0; i < rows; ++i) {
+    const double* const row = x.row(first + i);
+    for (std::int64_t c = threadIdx.x; c < x.cols; c += kThreads) largest = fmax(largest, fabs(row[c]));
+  }
+  return block_max<double, kThreads>(largest);
+}
+
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-/// The reflection I - 2 v v^T / |v|^2 that makes row j zero right of its diagonal: v stays in place of that row.
+/// The reflection I - 2 v v^T / |v|^2 that makes row j zero right of its diagonal: v stays in place of that row. Of
+/// elements of about 1 at most: their squares stay in range.
 __global__ void lq_factor_kernel(double* l, DeviceMatrix<double> t, std::int64_t samples, int k) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpThreads, warp = thread / kWarpThreads;
   for (std::int64_t sample = blockIdx.x; sample < samples; sample += gridDim.x) {
     double* const factor = l + sample * k * k;
     const auto row = [&](int i) { return t.row(sample * k + i); };
+    const int exponent = formula::scaling_exponent(block_largest(t, sample * k, k));
+    for (int i = 0; i < k && exponent != 0; ++i) {
+      for (std::int64_t c = thread; c < t.cols; c += kThreads) row(i)[c] = ldexp(row(i)[c], -exponent);
+    }
+    __syncthreads();
     for (int j = 0; j < k; ++j) {
       double* const v = row(j);
       const double norm = sqrt(block_squares(v, j, t.cols)), head = v[j];
@@ -98,6 +115,8 @@ __global__ void lq_factor_kernel(double* l, DeviceMatrix<double> t, std::int64_t
       for (std::int64_t c = thread; c < t.cols; c += kThreads) row(j)[c] = -row(j)[c];
       __syncthreads();
     }
+    for (int e = thread; e < k * k && exponent != 0; e += kThreads) factor[e] = ldexp(factor[e], exponent);
+    __syncthreads();
   }
 }
 
@@ -134,7 +153,7 @@ __global__ void singular_values_kernel(DeviceMatrix<double> values, double* vect
     double largest = 0;
     for (int e = thread; e < k * k; e += kThreads) largest = fmax(largest, fabs(a[e]));
     largest = block_max<double, kThreads>(largest);
-    const int exponent = largest == 0 ? 0 : ilogb(largest);
+    const int exponent = formula::scaling_exponent(largest);
     bad = __syncthreads_or(bad);
     for (int e = thread; e < k * k && bad == 0; e += kThreads) a[e] = ldexp(a[e], -exponent);
     __syncthreads();

@@ -3,8 +3,8 @@
 // Implicit QR sweeps that shift by zero while the block at hand is ill-conditioned (Demmel and Kahan 1990; LAPACK's
 // dbdsqr). Such a sweep neither adds nor subtracts: it changes every element of B by a few roundings of itself, and
 // with that every singular value of any size by a few (2 k - 1) roundings of itself. A shifted sweep changes values by
-// roundings of the largest in its block, and runs only where that is at most kShiftCondition times the smallest. An
-// element e counts as zero below kNegligible times what is left of the diagonal without it: of every value that much.
+// roundings of the largest in its block, and runs only where that is at most kShiftCondition times the smallest by the
+// estimate of `split`: at conditions up to about 128 sqrt(k). An element e is zero below kNegligible of what is left.
 #pragma once
 
 #include <cmath>
@@ -15,9 +15,9 @@
 
 namespace bracket::formula {
 
-inline constexpr double kNegligible = 0x1p-50;
+inline constexpr double kNegligible = 0x1p-50;  ///< 8 roundings of a value: fewer than any sweep over 3 rows costs it
 inline constexpr double kShiftCondition = 128;
-/// Sweeps per value, of which 2 are usual. What has not converged then is reported as NaN.
+/// Sweeps per value, of which 2.5 are usual. What has not converged then is reported as NaN.
 inline constexpr std::int64_t kSweepsPerValue = 30;
 
 struct PlaneRotation {
@@ -120,8 +120,8 @@ BRACKET_HOST_DEVICE double last_shift(const BidiagonalBlock& b) {
   return h * (f / (0.5 * (::hypot(f + h, g) + ::hypot(f - h, g))));
 }
 
-/// Sets to zero the first element that is negligible, and returns true; else a lower bound of the smallest singular
-/// value up to a factor sqrt(size).
+/// Sets to zero the first element that is negligible, and returns true; else `smallest` is the smallest singular value
+/// up to a factor sqrt(size) either way: 1 / |B^-1|, of columns summed.
 BRACKET_HOST_DEVICE bool split(const BidiagonalBlock& b, double& smallest) {
   const std::int64_t last = b.size() - 1;
   if (::fabs(b.e(last - 1)) <= kNegligible * ::fabs(b.d(last))) {
