@@ -29,13 +29,13 @@ struct JacobianMethod {
   double value = 0;                   ///< mean over the samples; nats, or the unit of J^T J
   double bias = 0;                    ///< mean of value - exact
   double deviation = 0;               ///< standard deviation of value - exact; NaN for one sample
+  double root_mean_square = 0;        ///< of value - exact
   double standard_error = 0;          ///< root mean square of what was reported; 0 where nothing is random
-  double milliseconds = 0;            ///< of the batch, one run
+  double milliseconds = 0;            ///< of the batch: of one run, or the median of five that are quick
   double processor_milliseconds = 0;  ///< of all threads of the host
-  double rounding = 0;                ///< an error that means nothing: 1e-4 nats, 1e-6 of the exact trace
+  double rounding = 0;                ///< below it an error means nothing: d u cond nats, d u of the exact trace
   std::vector<double> values = {};    ///< of every sample, those that are left out included
-  double root_mean_square() const;    ///< of value - exact
-  double resolved_error() const;      ///< the same, `rounding` at least
+  double resolved_error() const;      ///< root_mean_square, `rounding` at least
   std::int64_t products() const { return passes.apply + passes.transpose; }
 };
 
@@ -54,8 +54,8 @@ struct JacobianComparison {
 JacobianComparison compare_jacobian_estimators(Context& context, const JacobianMaker& make, std::int64_t product_flops,
                                                std::uint64_t seed);
 
-/// Which methods are worth their cost: of those with the same quantity no other has a resolved error and a cost that are
-/// no larger and one of them smaller.
+/// Which methods are worth their cost: of those with the same quantity no other has a resolved error and a cost that
+/// are no larger and one of them smaller.
 struct JacobianFronts {
   std::vector<bool> by_products;  ///< cost: products with J and J^T
   std::vector<bool> by_time;      ///< cost: milliseconds

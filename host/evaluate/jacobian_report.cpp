@@ -66,9 +66,9 @@ std::string summary(const JacobianComparison& c) {
   return text +
          "log-volumes in nats; bias and deviation of (value - exact) over the latents; reported: standard error;\n"
          "products with J and with J^T per latent; flops: of these products, without the algebra of vectors between\n"
-         "them; ms: one run of the whole batch; front: nothing for the same quantity needs no more products, has no\n"
-         "larger root-mean-square error (1e-4 nats count as none) and is better in one of them; Gauss-Radau was given\n"
-         "0.99 s_1^2\n";
+         "them; ms: of the whole batch; front: nothing for the same quantity needs no more products, has no larger\n"
+         "root-mean-square error (what rounding of J explains counts as none: d u cond) and is better in one of them;\n"
+         "Gauss-Radau was given 0.99 s_1^2\n";
 }
 
 std::string to_json(const JacobianComparison& c) {
