@@ -123,7 +123,7 @@ Image accuracy_picture(const JacobianComparison& c, const std::string& quantity)
   LineChart chart;
   chart.title = quantity + ": error against cost";
   chart.x_name = "log10 of products with J and J^T per latent";
-  chart.y_name = "log10 of the rms error" + std::string(quantity == kTrace ? "" : " in nats, -4 at least");
+  chart.y_name = "log10 of the rms error" + std::string(quantity == kTrace ? "" : " in nats");
   Series steps{"front", {}, {}, false, kFrontColor};  // the least error that a number of products buys
   for (const auto& [cost, error] : front) {
     if (!steps.x.empty()) {
