@@ -352,9 +352,9 @@ class Ops {
   /// K] lower triangular with a diagonal >= 0 (J = Q^T L^T is the QR factorisation where row k of T is column k of J).
   void lq_factor(Tensor l, Tensor t);
   /// One-sided Jacobi on the rows of A: values f64[n, K] ascending, vectors f64[n, K, K], row k the unit left singular
-  /// vector x with |x^T A| = value k and its largest component positive. `a` f64[n, K, K] is overwritten. Values
-  /// below 2^-450 of the largest are 0. NaN where an element is not finite, and where 40 sweeps, of which 6 to 10 are
-  /// usual, leave rows that are not orthogonal: nothing is known that does.
+  /// vector x with |x^T A| = value k and its largest component positive; K <= 4096. `a` f64[n, K, K] is overwritten.
+  /// Values below 2^-450 of the largest are 0. NaN where an element is not finite, and where 40 sweeps, of which 6 to
+  /// 10 are usual, leave rows that are not orthogonal: nothing is known that does.
   void singular_values(Tensor values, Tensor vectors, Tensor a);
   /// h f64[n] = sum_k log s_k with s = values f64[n, K] ascending, -inf where deficiency f64[n], the number of s_k <=
   /// tolerance s_K (all K where s_K = 0), is positive; h NaN and deficiency 0 where a value is NaN.

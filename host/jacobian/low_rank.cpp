@@ -169,7 +169,10 @@ TraceEstimate exchangeable_trace(Ops& ops, Arena& arena, const JacobianOperator&
   allocate_trace(arena, jacobian, estimate);
   if (!identity && steps_of(jacobian, options) < jacobian.inputs()) estimate.certificate = Certificate::biased;
   const std::int64_t mark = arena.mark();
-  const Tensor x = signs(ops, arena, jacobian, r, 0, options).first;
+  // Signs of few dimensions may depend on one another, and what is left out of their range is then not left out.
+  const Tensor x =
+      make_probes(ops, arena, jacobian, {ProbeKind::gaussian, r, options.seed, options.step, options.counter})
+          .directions;
   const Images of_x = apply_function(ops, arena, estimate.passes, jacobian, options, x, true);
   const Range range = range_of(ops, arena, of_x.value, n, r);
   const Images of_q = apply_function(ops, arena, estimate.passes, jacobian, options, range.q, !identity);

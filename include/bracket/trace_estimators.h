@@ -152,8 +152,9 @@ struct LowRankOptions {
 TraceEstimate hutch_plus_plus_trace(Ops& ops, Arena& arena, const JacobianOperator& jacobian,
                                     const LowRankOptions& options = {});
 
-/// tr f(A), XTrace (Epperly, Tropp and Webber 2024): as Hutch++, every probe in turn playing the rest for the range of
-/// the R - 1 others; the mean of these R exchangeable estimates. The standard error s / sqrt(R) treats them as
+/// tr f(A), XTrace (Epperly, Tropp and Webber 2024): as Hutch++ with X of R normal probes (signs of few dimensions may
+/// depend on one another, which would bias it), every probe in turn playing the rest for the range of the R - 1 others;
+/// the mean of these R exchangeable estimates. The standard error s / sqrt(R) treats them as
 /// independent, which they are not: its square has 0.15 to 0.75 of the variance in expectation, so that errors are 1.2
 /// to 2.6 times what it says. f(A) = A: 2 R products with J, R with J^T. Else 2 R k and 2 R (k - 1).
 ///

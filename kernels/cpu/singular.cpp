@@ -30,8 +30,8 @@ void scale_by_power(double* x, std::int64_t count, int exponent) {
   for (std::int64_t e = 0; e < count; ++e) x[e] = std::ldexp(x[e], exponent);
 }
 
-/// T = L Q of one sample: row-major T is column-major J, whose QR factorisation Eigen computes, of elements of about 1 at
-/// most, whose squares stay in range.
+/// T = L Q of one sample: row-major T is column-major J, whose QR factorisation Eigen computes, of elements of about 1
+/// at most, whose squares stay in range.
 void factor_sample(double* l, const Matrix<double>& t, std::int64_t k) {
   if (k == 0) return;
   using Columns = Eigen::Map<Eigen::MatrixXd, 0, Eigen::OuterStride<>>;

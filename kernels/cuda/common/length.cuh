@@ -9,7 +9,8 @@
 
 namespace bracket::BRACKET_TARGET {
 
-/// sqrt(sum of value(j)^2); NaN where a value is not finite. All threads of the block, kThreads, call it and receive it.
+/// sqrt(sum of value(j)^2); NaN where a value is not finite. All threads of the block, kThreads, call it and receive
+/// it.
 template <int kThreads, class Value>
 BRACKET_DEVICE double euclidean_length(std::int64_t count, const Value& value) {
   double sum = 0;
