@@ -47,9 +47,9 @@ TEST_P(LowRankTest, ExchangeableTraceFollowsItsDefinition) {
   const CallbackJacobian jacobian = matrix_jacobian({j});
   const Estimate got = low_rank(jacobian, {R, 1, 13}, true);
   const DeviceTensor x = empty(context(), DType::f64, {R * d});
-  ops().random_signs(x, {13, RandomStream::jacobian_probe, 0}, nullptr);
-  const HostMatrix signs = download(context(), x);
-  const MatrixXd probes = Eigen::Map<const RowMatrix>(signs.values.data(), R, d).transpose();
+  ops().random_normal(x, {13, RandomStream::jacobian_probe, 0}, nullptr);
+  const HostMatrix normals = download(context(), x);
+  const MatrixXd probes = Eigen::Map<const RowMatrix>(normals.values.data(), R, d).transpose();
   VectorXd estimates(R);
   for (std::int64_t i = 0; i < R; ++i) {
     MatrixXd others(d, R - 1);

@@ -137,11 +137,23 @@ TEST_P(TraceStatisticsTest, HutchPlusPlusIsUnbiasedAndReportsItsError) {
   judge(low_rank(jacobian, {1, 2, 5}, false), expected, "Hutch++ of 1 direction");
 }
 
-// Its R estimates share all but one direction of their ranges, and the standard error takes them for independent: its
-// square has 0.15 of the variance for its mean where singular values are alike and R = 2, 0.75 where they are not and
-// R = 5. More than the variance it never is. Dimensions enough that no two of R probes are parallel, which 5 of 5 signs
-// often are.
-TEST_P(TraceStatisticsTest, ExchangeableTraceIsUnbiasedAndReportsTooSmallAnError) {
+// Up to R = d, where probes that depend on one another, as signs of few dimensions may, would bias it.
+TEST_P(TraceStatisticsTest, ExchangeableTraceIsUnbiasedInFewDimensions) {
+  for (const std::int64_t inputs : {1, 2, 3, 4, 6}) {
+    for (const std::int64_t directions : {std::int64_t{2}, inputs}) {
+      if (directions > inputs || (few() && inputs > 2)) continue;
+      const Estimate got =
+          low_rank(shared_jacobian(MatrixXd::Identity(inputs, inputs), samples()), {directions, 1, 9}, true);
+      std::vector<double> errors;
+      for (std::int64_t i = 0; i < samples(); ++i) errors.push_back(got.value(i, 0) - static_cast<double>(inputs));
+      expect_zero_mean(errors, std::to_string(directions) + " of " + std::to_string(inputs));
+    }
+  }
+}
+
+// Its R estimates share all but one direction of their ranges, and the standard error takes them for independent: the
+// mean of its square is below the variance as R nears d, by a factor that depends on the operator.
+TEST_P(TraceStatisticsTest, ExchangeableTraceIsUnbiasedAndItsErrorAnEstimate) {
   for (const double condition : {1.5, 100.0}) {
     for (const std::int64_t directions : {2, 5}) {
       const MatrixXd j = operator_of(condition, 12, 8);
@@ -154,8 +166,9 @@ TEST_P(TraceStatisticsTest, ExchangeableTraceIsUnbiasedAndReportsTooSmallAnError
         reported += got.error(i, 0) * got.error(i, 0);
         squares += std::pow(got.value(i, 0) - j.squaredNorm(), 2);
       }
-      EXPECT_GT(reported / squares, 0.1) << what;
-      EXPECT_LT(reported / squares, 1) << what;
+      RecordProperty(what + ", condition " + std::to_string(condition), std::to_string(reported / squares));
+      EXPECT_GT(reported / squares, 0.25) << what;
+      EXPECT_LT(reported / squares, 1.25) << what;
     }
   }
 }

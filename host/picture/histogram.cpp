@@ -11,9 +11,6 @@
 namespace bracket {
 namespace {
 
-// A set's central range leaves out 0.5 % at either end, so that a few outliers do not squeeze all others into one bin.
-constexpr double kLeftOut = 0.005;
-
 std::vector<double> sorted_finite(std::span<const double> values) {
   std::vector<double> sorted;
   std::copy_if(values.begin(), values.end(), std::back_inserter(sorted), [](double v) { return std::isfinite(v); });
@@ -62,8 +59,8 @@ Image histogram_chart(const HistogramChart& chart) {
   for (const Sample& sample : chart.samples) {
     const std::vector<double> sorted = sorted_finite(sample.values);
     if (sorted.empty()) continue;
-    range.low = std::min(range.low, quantile(sorted, kLeftOut));
-    range.high = std::max(range.high, quantile(sorted, 1 - kLeftOut));
+    range.low = std::min(range.low, quantile(sorted, chart.left_out));
+    range.high = std::max(range.high, quantile(sorted, 1 - chart.left_out));
   }
   range = range.low <= range.high ? padded(range, 0.02) : Range{0, 1};
   LineChart lines{chart.title, chart.x_name, "density", {}, std::nullopt};

@@ -95,6 +95,9 @@ struct HistogramChart {
   std::string x_name;
   std::vector<Sample> samples;
   std::int64_t bins = 80;
+  /// Share of every sample that the x axis leaves out at either end, so that a few outliers do not squeeze all others
+  /// into one bin.
+  double left_out = 0.005;
 };
 
 inline constexpr std::int64_t kMostBins = 4096;
@@ -104,7 +107,7 @@ inline constexpr std::int64_t kMostBins = 4096;
 /// [1, kMostBins] or a range without extent.
 Series density_outline(const Sample& sample, const Range& range, std::int64_t bins);
 
-/// Outlines of the densities of several samples over common bins. The x axis holds the central 99 % of every sample.
+/// Outlines of the densities of several samples over common bins.
 /// Throws InvalidArgument for bins outside [1, kMostBins].
 Image histogram_chart(const HistogramChart& chart);
 

@@ -108,8 +108,9 @@ void jacobian_columns(Ops& ops, Arena& arena, Tensor t, const JacobianOperator& 
 /// gram f64[n, d, d] = J^T J per sample, summed in double; holds the n d D elements of J meanwhile.
 void jacobian_gram(Ops& ops, Arena& arena, Tensor gram, const JacobianOperator& jacobian);
 
-/// What an estimate is worth as a statement about the log-volume, or the trace, it stands for: d log mu of an iteration
-/// is never below d log s_1, which makes it no bound of h. All of them speak of samples whose `deficient` is 0 (what
+/// What an estimate is worth as a statement about its quantity: the trace; h of exact_log_volume, exact_smallest_volume
+/// (d log s_1 <= h) and the stochastic volumes; d log s_1 of the iterations, whose d log mu may lie on either side of
+/// h. All of them speak of samples whose `deficient` is 0 (what
 /// counts as zero is decided by a tolerance, see singular_values.h, and a value of -inf is that decision, no bound),
 /// and hold but for the rounding that the estimator documents.
 enum class Certificate : std::uint8_t {
@@ -133,8 +134,7 @@ struct JacobianPasses {
 struct JacobianEstimate {
   Certificate certificate = Certificate::exact;
   Tensor value;  ///< f64[n]; log-volumes in nats
-  /// f64[n]; absent where nothing is random. exchangeable_trace's is too small: its square has 0.15 to 0.75 of the
-  /// variance in expectation.
+  /// f64[n]; absent where nothing is random. exchangeable_trace's tends to be too small.
   Tensor standard_error;
   /// <C, d(J V)/da> with V and C held constant, for any parameter a of J, is
   ///   exact_log_volume       the derivative of the value
@@ -148,9 +148,11 @@ struct JacobianEstimate {
   JacobianPasses passes;
 };
 
-/// Runs `work` twice: on a dry run that computes nothing, then on the context with an arena of the size that took.
-/// Results must be read inside `work`, by read_values, which gives zeros in the dry run: what `work` allocates must not
-/// depend on them, or OutOfMemory is thrown. Do not keep operators or tensors made in one run for the other.
+/// Calls `work` twice, side effects included: on a dry run that computes nothing, then on the context with an arena of
+/// the size that took. Results must be read inside `work`, by read_values, which gives zeros in the dry run: what
+/// `work` allocates must not depend on them, or OutOfMemory is thrown. arena.planning() tells the dry run; in it a
+/// CallbackJacobian does not call its functions, and `passes` and `steps` are the most that can be. Do not keep
+/// operators or tensors made in one run for the other. The arena's memory stays in the pool's cache (MemoryPool::trim).
 void with_planned_arena(Context& context, const std::function<void(Ops&, Arena&)>& work);
 /// The elements of a contiguous tensor of either dtype. Waits. Zeros in a dry run.
 std::vector<double> read_values(Ops& ops, const Tensor& tensor);

@@ -198,7 +198,8 @@ struct ParameterInfo {
   std::int64_t size() const;
 };
 
-/// Two flat blocks with the layout of one Network: what the optimizer moves, and what it does not.
+/// Two flat blocks with the layout of one Network, [value_elements()] and [buffer_elements()] of its dtype: what the
+/// optimizer moves, and what it does not. The memory is the caller's, say two Buffers of the pool.
 struct ParameterSet {
   Tensor values;
   Tensor buffers;
@@ -241,9 +242,9 @@ struct TangentPass {
 
 /// What a reverse pass should return. Absent tensors are not computed.
 struct ReverseRequest {
-  Tensor grad_input;          ///< [rows, input_size], overwritten
-  Tensor grad_tangent_input;  ///< [layout.rows(), input_size], overwritten; needs a tangent pass
-  Tensor grad_parameters;     ///< flat block
+  Tensor grad_input = {};          ///< [rows, input_size], overwritten
+  Tensor grad_tangent_input = {};  ///< [layout.rows(), input_size], overwritten; needs a tangent pass
+  Tensor grad_parameters = {};     ///< flat block [value_elements()] of the network's dtype
   bool accumulate_parameters = false;
 };
 

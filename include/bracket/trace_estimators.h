@@ -65,7 +65,7 @@ struct QuadratureOptions {
   /// f64[n], certified: 0 < a_i <= s_1^2 of sample i. Present: Gauss-Radau with that node, and no other node counts as
   /// zero, however small. Where a_i is found to lie inside the spectrum the rule gets a node at 0 instead (log: -inf,
   /// still a lower bound), which is reported in `deficient`.
-  Tensor lower_end;
+  Tensor lower_end = {};
 };
 
 /// tr f(J^T J) by k products with J and k - 1 (Gauss-Radau: k) with J^T per probe, 2 launches of vector algebra per
@@ -77,9 +77,9 @@ TraceEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperator& 
                                 const Probes& probes, const QuadratureOptions& options = {});
 
 struct StochasticVolumeOptions {
-  QuadratureOptions quadrature;
+  QuadratureOptions quadrature = {};
   double tolerance = 1e-6;       ///< of conjugate gradients: |v - A x| <= tolerance |v|, in [0, 1)
-  std::int64_t iterations = 50;  ///< at most; 0: no derivative
+  std::int64_t iterations = 50;  ///< at most, each one product with J and one with J^T a probe; 0: no derivative
   /// Asks the device after every iteration whether all are done, and waits for it. Otherwise all iterations run, those
   /// of a probe that is done without effect.
   bool stop_early = true;
@@ -154,9 +154,9 @@ TraceEstimate hutch_plus_plus_trace(Ops& ops, Arena& arena, const JacobianOperat
 
 /// tr f(A), XTrace (Epperly, Tropp and Webber 2024): as Hutch++ with X of R normal probes (signs of few dimensions may
 /// depend on one another, which would bias it), every probe in turn playing the rest for the range of the R - 1 others;
-/// the mean of these R exchangeable estimates. The standard error s / sqrt(R) treats them as
-/// independent, which they are not: its square has 0.15 to 0.75 of the variance in expectation, so that errors are 1.2
-/// to 2.6 times what it says. f(A) = A: 2 R products with J, R with J^T. Else 2 R k and 2 R (k - 1).
+/// the mean of these R exchangeable estimates. The standard error s / sqrt(R) treats them
+/// as independent, which they are not: it tends to be too small as R nears d. f(A) = A: 2 R products with J, R with
+/// J^T. Else 2 R k and 2 R (k - 1).
 ///
 /// Unbiased for f(A) = A and for k >= d; exact where f(A) has rank R - 1 or less besides. With few steps the products
 /// <q, f(A) x> have errors of either sign (`biased`); the forms <x, f(A) x> are those of the Gauss rule.

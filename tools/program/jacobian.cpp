@@ -40,11 +40,18 @@ JacobianComparison compare(Context& context, const Network& generator, const Par
       generator.flops_per_row(), request.seed);
 }
 
+NetworkSpec specification(const std::string& path) {
+  const std::vector<std::byte> bytes = read_file(path);
+  try {
+    return network_spec_from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(path_in_quotes(path) + ": " + error.what());
+  }
+}
+
 /// A network as it starts out, in double.
 JacobianComparison compare_specified(const JacobianRequest& request) {
-  const std::vector<std::byte> bytes = read_file(request.model.path);
-  const Network generator(network_spec_from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}),
-                          DType::f64);
+  const Network generator(specification(request.model.path), DType::f64);
   ContextOptions options;
   options.device = Device::parse(request.model.device);
   options.threads = request.model.threads;
