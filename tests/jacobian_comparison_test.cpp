@@ -157,7 +157,7 @@ TEST(JacobianComparisons, HaveAPicturePerQuantity) {
                method(kSmallestVolume, 10, 1, 5)};
   const auto changes = [&](std::size_t index, double error) {
     JacobianComparison changed = c;
-    changed.methods[index].bias = error;
+    changed.methods[index].root_mean_square = error;
     const Image before = accuracy_picture(c, kLogVolume), after = accuracy_picture(changed, kLogVolume);
     return !std::equal(before.bytes().begin(), before.bytes().end(), after.bytes().begin(), after.bytes().end());
   };
