@@ -1,6 +1,7 @@
 // Sizes, conditions and ranks at the ends of what the Jacobian estimators hold for; the memory they plan.
 #include "bracket/singular_values.h"
 #include "bracket/trace_estimators.h"
+#include "host/jacobian/requirements.h"
 #include "kernels/plan_ops.h"
 #include "tests/jacobian_fixture.h"
 
@@ -358,9 +359,33 @@ TEST_P(JacobianRangesTest, TangentsAreNotTheDirection) {
   }
 }
 
+// The residual is one of the smallest numbers there are, and 1 / |r| is none.
+TEST_P(JacobianRangesTest, AStartThatAllButHasConvergedStays) {
+  const CallbackJacobian jacobian = matrix_jacobian({Eigen::Vector2d(1, 2).asDiagonal().toDenseMatrix()});
+  struct Found {
+    HostMatrix lobpcg, golub_kahan;
+  };
+  const Found got = planned<Found>(context(), [&](Ops& o, Arena& arena) {
+    const Tensor v = arena.allocate(DType::f64, {1, 2});
+    write_values(o, v, std::vector<double>{1, 1e-310});
+    const HostMatrix first = download_from(context(), o, lobpcg_smallest(o, arena, jacobian, v, {3}).singular_value);
+    write_values(o, v, std::vector<double>{1, 1e-310});
+    return Found{first, download_from(context(), o, golub_kahan_extremes(o, arena, jacobian, v, {2}).singular_value)};
+  });
+  EXPECT_EQ(got.lobpcg(0, 0), 1);
+  EXPECT_EQ(got.golub_kahan(0, 0), 1);
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, JacobianRangesTest, ::testing::ValuesIn(test_devices()), device_name);
 
 // Refused by the estimators' own names, before anything is queued.
+// (4 + sqrt 4) u against sqrt(D d) 2^-53, twice the larger.
+TEST(RankTolerance, IsTheLargerOfStorageAndSums) {
+  EXPECT_EQ(rank_tolerance(matrix_jacobian({MatrixXd::Zero(1000, 4)})), 2 * std::sqrt(4000.0) * 0x1p-53);
+  EXPECT_EQ(rank_tolerance(matrix_jacobian({MatrixXd::Zero(5, 4)})), 12 * 0x1p-53);
+  EXPECT_EQ(rank_tolerance(matrix_jacobian({MatrixXd::Zero(1000, 4)}, DType::f32)), 12 * 0x1p-24);
+}
+
 TEST(JacobianRangeErrors, AreTyped) {
   const CallbackJacobian jacobian = matrix_jacobian({MatrixXd::Identity(6, 6)});
   PlanOps plan;

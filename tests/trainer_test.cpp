@@ -182,8 +182,27 @@ TEST_P(TrainerDevices, ReplayedStepsHaveTheSameBits) {
   }
 }
 
-// An embedding program that captures the stream gets the step into its own graph.
 #ifdef BRACKET_TEST_SIMT
+// A recorded step has the math mode that it was recorded in.
+TEST(TrainerGraphs, AreRecordedAnewForAnotherMathMode) {
+  TrainerConfig config = small_config();
+  config.energy.network.layers.insert(config.energy.network.layers.begin() + 2,
+                                      {LinearSpec{48}, ActivationSpec{Activation::silu}, LinearSpec{40}});
+  const auto trained = [&](bool graphs, MathMode last) {
+    ContextOptions options;
+    options.graphs = graphs;
+    Context context(options, simt::make_cuda_ops(0, nullptr, {}));
+    Trainer trainer(context, config, small_table());
+    trainer.run(3);
+    context.set_math_mode(last);
+    trainer.run(2);
+    return bytes_of(trainer.snapshot());
+  };
+  EXPECT_EQ(trained(true, MathMode::bf16), trained(false, MathMode::bf16));
+  EXPECT_NE(trained(true, MathMode::bf16), trained(true, MathMode::fp32));
+}
+
+// An embedding program that captures the stream gets the step into its own graph.
 TEST(TrainerGraphs, AreLeftToACallerWhoCaptures) {
   cudaStream_t stream = nullptr;
   ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);

@@ -89,6 +89,14 @@ void NetworkJacobian::reverse(Ops& ops, Arena& arena, Tensor tangents, Tensor co
       cotangents.rows() != tangents.rows() || (n > 0 && columns == 0))
     throw InvalidArgument("NetworkJacobian::reverse: tangents and cotangents must both have K rows for each of " +
                           std::to_string(n) + " samples");
+  const auto fits = [&](const Tensor& t, std::int64_t cols) { return t.cols() == cols && t.dtype() == dtype(); };
+  if (!fits(tangents, inputs()) || !fits(cotangents, outputs()))
+    throw InvalidArgument("NetworkJacobian::reverse: tangents are " + tangents.describe() + " and cotangents " +
+                          cotangents.describe() + "; must be " + dtype_name(dtype()) + " with " +
+                          std::to_string(inputs()) + " and " + std::to_string(outputs()) + " columns");
+  if (const Tensor& z = request.grad_input; !z.absent() && (z.rank() != 2 || z.rows() != n || !fits(z, inputs())))
+    throw InvalidArgument("NetworkJacobian::reverse: grad_input is " + z.describe() + "; must be " +
+                          dtype_name(dtype()) + "[" + std::to_string(n) + ", " + std::to_string(inputs()) + "]");
   if (!request.grad_input.absent()) ops.fill(request.grad_input, 0);
   if (!request.grad_parameters.absent() && !request.accumulate_parameters) ops.fill(request.grad_parameters, 0);
   if (n == 0) return;

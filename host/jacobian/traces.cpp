@@ -31,7 +31,8 @@ TraceEstimate trace_of_function(Ops& ops, Arena& arena, const JacobianOperator& 
   check_probes("trace_of_function", jacobian, probes);
   if (options.steps < 1)
     throw InvalidArgument("trace_of_function: steps is " + std::to_string(options.steps) + ", must be at least 1");
-  if (const Tensor& ends = options.lower_end; !ends.absent() && ends.rows() != jacobian.samples())
+  if (const Tensor& ends = options.lower_end;
+      !ends.absent() && (ends.rows() != jacobian.samples() || ends.dtype() != DType::f64))
     throw InvalidArgument("trace_of_function: lower_end is " + ends.describe() + "; must be f64[" +
                           std::to_string(jacobian.samples()) + "], one end per sample");
   const std::int64_t d = jacobian.inputs(), steps = std::min(options.steps, d);

@@ -108,7 +108,8 @@ struct LobpcgEstimate : SingularEstimate {
 /// to the size; below they gain nothing where s_d^2 underflows, and end in NaN where it overflows.
 ///
 /// LOBPCG (Knyazev 2001; kernels/formula/rayleigh_ritz.h, block_ritz.h). direction [n b, d], row i b + k direction k of
-/// sample i: where it starts (random normals, or where the last batch ended), and on return v, orthonormal and by
+/// sample i: where it starts (random normals, or where the last batch ended; of a length whose square and inverse
+/// square are numbers of the dtype where b = 1), and on return v, orthonormal and by
 /// ascending mu for b > 1. With b > 1 or a preconditioner the start is made orthonormal first (3 launches); what
 /// depends on directions before it is then replaced. V and C are those of the first.
 ///

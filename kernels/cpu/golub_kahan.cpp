@@ -19,11 +19,10 @@ double length(const T* x, std::int64_t count) {
   return euclidean_length(count, [x](std::int64_t j) { return static_cast<double>(x[j]); });
 }
 
-/// x <- x / norm, zero where norm is.
+/// x <- x / norm, zero where norm is; 1 / norm may be infinite.
 template <class T>
 void divide(T* y, const T* x, std::int64_t count, double norm) {
-  const double factor = norm == 0 ? 0 : 1 / norm;
-  for (std::int64_t j = 0; j < count; ++j) y[j] = static_cast<T>(factor * static_cast<double>(x[j]));
+  for (std::int64_t j = 0; j < count; ++j) y[j] = static_cast<T>(norm == 0 ? 0 : static_cast<double>(x[j]) / norm);
 }
 
 /// r <- r - c v

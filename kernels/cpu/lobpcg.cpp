@@ -44,9 +44,8 @@ void CpuOps::do_lobpcg_residual(Tensor r, Tensor w, Tensor v, Tensor jv) {
           return static_cast<double>(to[j]) - quotient * static_cast<double>(from[j]);
         };
         const double norm = euclidean_length(out.cols, residual);
-        const double factor = norm == 0 ? 0 : 1 / norm;
         T* const result = out.row(i);
-        for (std::int64_t j = 0; j < out.cols; ++j) result[j] = static_cast<T>(factor * residual(j));
+        for (std::int64_t j = 0; j < out.cols; ++j) result[j] = static_cast<T>(norm == 0 ? 0 : residual(j) / norm);
       }
     });
   });

@@ -41,9 +41,8 @@ BRACKET_DEVICE double block_length(const T* x, std::int64_t count) {
 
 template <class T>
 BRACKET_DEVICE void divide(T* y, const T* x, std::int64_t count, double norm) {
-  const double factor = norm == 0 ? 0 : 1 / norm;
   for (std::int64_t j = threadIdx.x; j < count; j += kThreads)
-    y[j] = static_cast<T>(factor * static_cast<double>(x[j]));
+    y[j] = static_cast<T>(norm == 0 ? 0 : static_cast<double>(x[j]) / norm);
 }
 
 /// r <- r - V^T V r for rows [first, first + count) of V, twice: classical Gram-Schmidt within a group.

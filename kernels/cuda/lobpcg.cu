@@ -91,8 +91,8 @@ __global__ void lobpcg_residual_kernel(DeviceMatrix<T> r, DeviceMatrix<T> w, Dev
       return static_cast<double>(to[j]) - quotient * static_cast<double>(from[j]);
     };
     const double norm = euclidean_length<kThreads>(v.cols, residual);
-    const double factor = norm == 0 ? 0 : 1 / norm;
-    for (std::int64_t j = threadIdx.x; j < v.cols; j += kThreads) r.row(i)[j] = static_cast<T>(factor * residual(j));
+    for (std::int64_t j = threadIdx.x; j < v.cols; j += kThreads)
+      r.row(i)[j] = static_cast<T>(norm == 0 ? 0 : residual(j) / norm);
   }
 }
 
