@@ -198,9 +198,9 @@ TEST_F(JacobianGradientTest, StochasticWithAllProbes) {
 }
 
 // What holding the directions of an iteration constant leaves out: the total derivative, by central differences through
-// the whole iteration from the same start, against <C, dJ V>. Differences of step 1e-5 are good to 1e-7 here. Medians over
-// the operators: an iteration between two singular values has a derivative of any size. The directions of d Golub-Kahan
-// steps are exact, and the value has no derivative in them.
+// the whole iteration from the same start, against <C, dJ V>. Differences of step 1e-5 are good to 1e-7 here. Medians
+// over the operators: an iteration between two singular values has a derivative of any size. The directions of d
+// Golub-Kahan steps are exact, and the value has no derivative in them.
 class HeldDirections : public ::testing::Test {
  protected:
   static constexpr std::int64_t kOperators = 64, kInputs = 8, kOutputs = 12;

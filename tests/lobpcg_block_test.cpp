@@ -156,7 +156,8 @@ TEST_P(LobpcgBlockTest, ABlockOfOneIsTheStepOfOneVector) {
     const DeviceTensor v = upload(context(), in.v, dtype), p = upload(context(), in.p, dtype);
     const DeviceTensor jv = upload(context(), in.jv, dtype), jp = upload(context(), in.jp, dtype);
     ops().lobpcg_update(v, p, jv, jp, upload(context(), in.r, dtype), upload(context(), in.jr, dtype));
-    // Random directions: sines near 1, gaps of a tenth of |J|^2; inner products to 100 roundings in double, storage once.
+    // Random directions: sines near 1, gaps of a tenth of |J|^2; inner products to 100 roundings in double, storage
+    // once.
     const Limit limit = absolute_limit(4 * unit_roundoff(dtype) + 1e4 * 0x1p-53);
     EXPECT_MATRICES_CLOSE(got.v, download(context(), v), limit);
     EXPECT_MATRICES_CLOSE(got.p, download(context(), p), limit);

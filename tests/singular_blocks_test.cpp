@@ -117,8 +117,8 @@ TEST_P(SingularBlocksTest, FindTheSmallestValues) {
 }
 
 // After few steps too, where directions of a step were nearly dependent. V and J V are rounded twice, four directions
-// each, and Householder's Q and the turn to Ritz vectors are orthonormal to d b 2^-53 each (Higham 2002, 19.3): V V^T is
-// off by e = 16 u + 2 d b 2^-53 at most and mu_k^2 by twice that times s_d^2.
+// each, and Householder's Q and the turn to Ritz vectors are orthonormal to d b 2^-53 each (Higham 2002, 19.3): V V^T
+// is off by e = 16 u + 2 d b 2^-53 at most and mu_k^2 by twice that times s_d^2.
 TEST_P(SingularBlocksTest, ValuesAreRitzValuesOfOrthonormalDirections) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     for (const std::int64_t block : {2, 4}) {

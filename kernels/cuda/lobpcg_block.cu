@@ -15,12 +15,12 @@
 // Registers under sm_90, nvcc 13.0; none spills. Launch bounds that leave room for a second block on a
 // multiprocessor (128 registers) make B = 3 spill 420 bytes and B = 4 84.
 //
-// | variant       | idea                                              | registers f32, f64 | time                      |
-// | update, B = 1 | block per sample: inner products, solve, combine  | 128, 128           | not yet measured on a GPU |
-// | update, B = 2 | the same                                          | 128, 128           | not yet measured on a GPU |
-// | update, B = 3 | the same                                          | 184, 190           | not yet measured on a GPU |
-// | update, B = 4 | the same                                          | 141, 164           | not yet measured on a GPU |
-// | order         | block per sample: selection sort                  | 40, 40             | not yet measured on a GPU |
+// | variant       | idea                                             | registers f32, f64 | time                      |
+// | update, B = 1 | block per sample: inner products, solve, combine | 128, 128           | not yet measured on a GPU |
+// | update, B = 2 | the same                                         | 128, 128           | not yet measured on a GPU |
+// | update, B = 3 | the same                                         | 184, 190           | not yet measured on a GPU |
+// | update, B = 4 | the same                                         | 141, 164           | not yet measured on a GPU |
+// | order         | block per sample: selection sort                 | 40, 40             | not yet measured on a GPU |
 #include "kernels/cuda/common/jacobi.cuh"
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/reduce.cuh"

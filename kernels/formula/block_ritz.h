@@ -1,7 +1,7 @@
 // Rayleigh-Ritz for the B smallest singular values of J on the span of 3 B vectors, from inner products alone.
 //
-// The vectors are V = b_0 .. b_(B-1) (the approximations so far), P (their previous updates) and R (their residuals), in
-// this order, and are never touched here: an orthonormal basis of their span, the projected problem and its solution
+// The vectors are V = b_0 .. b_(B-1) (the approximations so far), P (their previous updates) and R (their residuals),
+// in this order, and are never touched here: an orthonormal basis of their span, the projected problem and its solution
 // are sums of their inner products, in double. P stands before R because its images are rounded again with every step,
 // those of R are fresh: what depends on others is then taken out of R, and nothing is divided by a small sine of P's.
 //
