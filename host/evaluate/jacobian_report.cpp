@@ -68,8 +68,8 @@ std::string summary(const JacobianComparison& c) {
          "products with J and with J^T per latent; flops: of these products, without the algebra of vectors between\n"
          "them; ms: of the whole batch; front: nothing for the same quantity needs no more products, has no larger\n"
          "root-mean-square error (what rounding of J explains counts as none: d u cond) and is better in one of them;\n"
-         "Gauss-Radau was given 0.99 s_1^2; certificate: lower and upper are bounds of h, optimistic is never below h (of\n"
-         "iterations: d log s_1) in expectation, unbiased is right on average, see bracket/jacobian.h\n";
+         "Gauss-Radau was given 0.99 s_1^2; certificate: lower and upper are bounds of h, optimistic is never below h\n"
+         "(of iterations: d log s_1) in expectation, unbiased is right on average, see bracket/jacobian.h\n";
 }
 
 std::string to_json(const JacobianComparison& c) {
