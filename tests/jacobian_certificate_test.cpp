@@ -341,7 +341,8 @@ TEST_P(JacobianCertificates, HoldForTenThousandRandomOperators) {
   for (const auto& [what, tally] : certificates.tallies()) {
     RecordProperty(what, std::to_string(tally.widest) + " of the slack, " + std::to_string(tally.apart) + " apart");
     const bool equality = what.starts_with("exact") || what.starts_with("all steps") || what.ends_with("itself");
-    EXPECT_GE(tally.apart, equality ? 0 : tally.judged / 20) << what << " was not put to the test";
+    if (equality) continue;  // judged from both sides: nothing may lie apart
+    EXPECT_GE(tally.apart, tally.judged / 20) << what << " was not put to the test";
   }
 }
 

@@ -2,82 +2,13 @@
 #include "bracket/trainer.h"
 
 #include <set>
-#include <sstream>
 
 #include "bracket/error.h"
 #include "kernels/plan_ops.h"
-#ifdef BRACKET_TEST_SIMT
-#include "simt/cuda_runtime_shim.h"
-#endif
-#include "tests/network_fixture.h"
+#include "tests/trainer_fixture.h"
 
 namespace bracket::test {
 namespace {
-
-TrainerConfig small_config() {
-  LinearSpec hidden{12};
-  TrainerConfig c;
-  c.energy.network = {2, {hidden, ActivationSpec{Activation::silu}, LinearSpec{1}, ConfinementSpec{-1, 1, 0, 0}}};
-  c.generator.network = {2, {LinearSpec{2}, MonotoneCouplingSpec{1, 1, 3, {6}, 3, 2}, LinearSpec{2}}};
-  c.batch_size = 37;
-  c.total_steps = 100;
-  c.schedule.warmup_steps = 5;
-  c.penalty.rule = PenaltyConfig::Rule::controller;
-  c.penalty.weight = 0.1;
-  c.penalty.delay = 2;
-  c.seed = 3;
-  return c;
-}
-
-// What the paper's recipes use: spectral norm, BatchNorm, PReLU, beta1 = 0, a power rule, the smallest singular value.
-TrainerConfig normalised_config() {
-  LinearSpec normalised{9}, scalar{1};
-  normalised.spectral_norm = scalar.spectral_norm = true;
-  const ActivationSpec prelu{Activation::prelu};
-  TrainerConfig c;
-  c.energy.network = {2, {normalised, prelu, scalar, LinearSpec{1, false}}};
-  c.generator.network = {2, {LinearSpec{7}, prelu, BatchNormSpec{}, LinearSpec{2}}};
-  c.energy.optimizer.beta1 = c.generator.optimizer.beta1 = 0;
-  c.penalty.rule = PenaltyConfig::Rule::power;
-  c.penalty.weight = 0.7;
-  c.penalty.offset = 2307;
-  c.penalty.exponent = -0.55;
-  c.entropy.estimator = EntropyEstimator::min_singular;
-  c.schedule.cosine = false;
-  c.batch_size = 21;
-  c.total_steps = 100;
-  c.seed = 5;
-  return c;
-}
-
-// Image recipes: a singular value estimated from where the last batch ended, once per step.
-TrainerConfig estimated_config() {
-  TrainerConfig c = normalised_config();
-  c.energy.network.input_size = 3;
-  c.generator.network.layers.back() = LinearSpec{3};
-  c.entropy = {EntropyEstimator::lobpcg, 1, true};
-  c.entropy_reuse = true;
-  c.energy_steps = 2;
-  return c;
-}
-
-Dataset small_table() {
-  const HostMatrix rows = random_matrix(101, 2, 8, -2, 2);
-  return Dataset::from_rows(rows.values, rows.rows, rows.cols);
-}
-
-Dataset table_for(const TrainerConfig& config) {
-  const HostMatrix rows = random_matrix(101, config.energy.network.input_size, 8, -2, 2);
-  return Dataset::from_rows(rows.values, rows.rows, rows.cols);
-}
-
-std::vector<std::byte> bytes_of(const TrainerSnapshot& s) {
-  std::vector<std::byte> all;
-  for (const auto* tensors : {&s.energy, &s.generator, &s.energy_average, &s.generator_average, &s.optimizer}) {
-    for (const auto& [name, tensor] : *tensors) all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
-  }
-  return all;
-}
 
 class TrainerDevices : public OpsTest {
  protected:
@@ -151,84 +82,6 @@ TEST_P(TrainerDevices, TimedPhasesAreTheSameSteps) {
     EXPECT_THROW(timed.time_phases(0), InvalidArgument);
   }
 }
-
-// A step recorded as a graph and replayed, with the data on the device and streamed to it, against launches one by one.
-TEST_P(TrainerDevices, ReplayedStepsHaveTheSameBits) {
-  if (IsSkipped() || HasFailure()) return;
-  const auto unguarded = [&](bool graphs) {
-    ContextOptions options;
-    options.graphs = graphs;
-    const std::string name = (std::ostringstream() << GetParam()).str();
-    if (name == "simt") return std::make_unique<Context>(options, simt::make_cuda_ops(0, nullptr, {}));
-    if (name == "cuda") options.device = {DeviceKind::cuda, 0};
-    return std::make_unique<Context>(options);
-  };
-  for (TrainerConfig config : {small_config(), normalised_config(), estimated_config()}) {
-    for (const std::int64_t device_bytes : {0, 1}) {
-      config.data.device_bytes = device_bytes;
-      const auto a = unguarded(true), b = unguarded(false);
-      EXPECT_TRUE(a->graphs());
-      Trainer replayed(*a, config, table_for(config)), launched(*b, config, table_for(config));
-      replayed.run(5);
-      launched.run(5);
-      const TrainerSnapshot middle = replayed.snapshot();
-      EXPECT_EQ(bytes_of(middle), bytes_of(launched.snapshot()));
-      replayed.run(2);
-      const std::vector<std::byte> end = bytes_of(replayed.snapshot());
-      replayed.restore(middle);  // the recording outlasts what it works on
-      replayed.run(2);
-      EXPECT_EQ(bytes_of(replayed.snapshot()), end);
-    }
-  }
-}
-
-#ifdef BRACKET_TEST_SIMT
-// A recorded step has the math mode that it was recorded in.
-TEST(TrainerGraphs, AreRecordedAnewForAnotherMathMode) {
-  TrainerConfig config = small_config();
-  config.energy.network.layers.insert(config.energy.network.layers.begin() + 2,
-                                      {LinearSpec{48}, ActivationSpec{Activation::silu}, LinearSpec{40}});
-  const auto trained = [&](bool graphs, MathMode last) {
-    ContextOptions options;
-    options.graphs = graphs;
-    Context context(options, simt::make_cuda_ops(0, nullptr, {}));
-    Trainer trainer(context, config, small_table());
-    trainer.run(3);
-    context.set_math_mode(last);
-    trainer.run(2);
-    return bytes_of(trainer.snapshot());
-  };
-  EXPECT_EQ(trained(true, MathMode::bf16), trained(false, MathMode::bf16));
-  EXPECT_NE(trained(true, MathMode::bf16), trained(true, MathMode::fp32));
-}
-
-// An embedding program that captures the stream gets the step into its own graph.
-TEST(TrainerGraphs, AreLeftToACallerWhoCaptures) {
-  cudaStream_t stream = nullptr;
-  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-  {
-    ContextOptions options;
-    options.stream = stream;
-    Context captured(options, simt::make_cuda_ops(0, stream, {})), plain({}, simt::make_cuda_ops(0, nullptr, {}));
-    Trainer a(captured, small_config(), small_table()), b(plain, small_config(), small_table());
-    a.run(1);
-    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
-    a.run(1);
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-    ASSERT_EQ(cudaGraphInstantiateWithFlags(&executable, graph, 0), cudaSuccess);
-    for (int i = 0; i < 3; ++i) ASSERT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
-    b.run(4);
-    EXPECT_EQ(a.energies({}, 0).size(), 0U);
-    const std::vector<double> points = {0.3, -0.2};
-    EXPECT_EQ(a.energies(points, 1), b.energies(points, 1));
-    EXPECT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
-    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
-  }
-  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
-}
-#endif
 
 INSTANTIATE_TEST_SUITE_P(Devices, TrainerDevices, ::testing::ValuesIn(test_devices()), device_name);
 

@@ -4,6 +4,7 @@
 
 #include "bracket/error.h"
 #include "bracket/jacobian.h"
+#include "host/jacobian/scale.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -102,16 +103,14 @@ void NetworkJacobian::reverse(Ops& ops, Arena& arena, Tensor tangents, Tensor co
   if (n == 0) return;
   for_portions(n, columns, rows_at_once_, [&](const TangentLayout& layout, std::int64_t first, std::int64_t rows) {
     const std::int64_t mark = arena.mark();
-    const Tensor scaled = arena.allocate(dtype(), {rows, outputs()});
-    ops.fill(scaled, 0);
-    ops.axpy(scaled, factor, cotangents.slice_rows(first, rows));
+    const Tensor c = scaled(ops, arena, factor, cotangents.slice_rows(first, rows));
     const PrimalPass primal = network_->slice(primal_, layout.first, layout.count);
     TangentPass pass;
     network_->push(ops, arena, pass, primal, tangents.slice_rows(first, rows), {0, layout.count, layout.tangents});
     ReverseRequest part = request;
     part.accumulate_parameters = true;
     if (!request.grad_input.absent()) part.grad_input = arena.allocate(dtype(), {layout.count, inputs()});
-    network_->reverse(ops, arena, primal, &pass, {}, scaled, part);
+    network_->reverse(ops, arena, primal, &pass, {}, c, part);
     if (!request.grad_input.absent())
       ops.axpy(request.grad_input.slice_rows(layout.first, layout.count), 1, part.grad_input);
     arena.rewind(mark);

@@ -9,6 +9,7 @@
 #include "bracket/trace_estimators.h"
 #include "host/jacobian/bidiagonalization.h"
 #include "host/jacobian/requirements.h"
+#include "host/jacobian/scale.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -28,12 +29,6 @@ inline void check_probes(const char* what, const JacobianOperator& jacobian, con
 inline double variance_correction(const Probes& probes, std::int64_t d) {
   if (probes.kind != ProbeKind::orthogonal) return 1;
   return static_cast<double>(d - probes.count) / static_cast<double>(d);
-}
-
-/// y = alpha x
-inline void scale_into(Ops& ops, const Tensor& y, double alpha, const Tensor& x) {
-  ops.fill(y, 0);
-  ops.axpy(y, alpha, x);
 }
 
 /// Sign of the derivative of f of this order on (0, inf), order >= 1.

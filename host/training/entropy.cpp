@@ -1,6 +1,7 @@
 #include "bracket/entropy.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "bracket/error.h"
@@ -8,6 +9,7 @@
 #include "host/core/text.h"
 #include "host/jacobian/gram_factor.h"
 #include "host/jacobian/lobpcg.h"
+#include "host/jacobian/scale.h"
 #include "host/training/smallest_singular.h"
 #include "kernels/ops.h"
 
@@ -16,6 +18,9 @@ namespace {
 
 constexpr const char* kNames[] = {"exact", "min_singular", "lobpcg"};
 constexpr const char* kCertificates[] = {"exact", "certified", "optimistic"};
+
+/// One direction per sample keeps no more than the primal pass beside it does.
+constexpr std::int64_t kWholeBatch = std::numeric_limits<std::int64_t>::max();
 
 // Row i d + k of the Jacobian is column k of J_i: the image of coordinate direction k.
 void jacobian_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator,
@@ -67,7 +72,8 @@ void lobpcg_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   pass.jacobian = {};
   generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference);
   LobpcgEstimate steps;
-  lobpcg_iterate(ops, arena, NetworkJacobian(generator, pass.primal), v, {iterations}, steps);
+  const NetworkJacobian jacobian(generator, pass.primal, kWholeBatch);
+  lobpcg_iterate(ops, arena, jacobian, v, {iterations}, steps);
 
   pass.value = arena.allocate(z.dtype(), {n});
   pass.cotangents = arena.allocate(z.dtype(), {n, generator.output_size()});
@@ -149,13 +155,10 @@ void entropy_reverse(Ops& ops, Arena& arena, const EntropyPass& pass, const Netw
                      double factor, const ReverseRequest& request) {
   if (!request.grad_tangent_input.absent())
     throw InvalidArgument("entropy_reverse: the tangents are the estimator's own; ask for grad_input or parameters");
-  const Tensor& c = pass.cotangents;
   if (pass.tangent_bytes > 0) return reverse_in_portions(ops, arena, pass, generator, cotangent, factor, request);
   const std::int64_t mark = arena.mark();
-  const Tensor scaled = arena.allocate(c.dtype(), {c.rows(), c.cols()});
-  ops.fill(scaled, 0);
-  ops.axpy(scaled, factor, c);
-  generator.reverse(ops, arena, pass.primal, &pass.tangents, cotangent, scaled, request);
+  generator.reverse(ops, arena, pass.primal, &pass.tangents, cotangent, scaled(ops, arena, factor, pass.cotangents),
+                    request);
   arena.rewind(mark);
 }
 

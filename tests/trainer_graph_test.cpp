@@ -1,0 +1,97 @@
+// A training step recorded as a CUDA graph and replayed.
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include "tests/trainer_fixture.h"
+#ifdef BRACKET_TEST_SIMT
+#include "simt/cuda_runtime_shim.h"
+#endif
+
+namespace bracket::test {
+namespace {
+
+class TrainerGraphDevices : public OpsTest {};
+
+// A step recorded as a graph and replayed, with the data on the device and streamed to it, against launches one by one.
+TEST_P(TrainerGraphDevices, ReplayedStepsHaveTheSameBits) {
+  if (IsSkipped() || HasFailure()) return;
+  const auto unguarded = [&](bool graphs) {
+    ContextOptions options;
+    options.graphs = graphs;
+    const std::string name = (std::ostringstream() << GetParam()).str();
+    if (name == "simt") return std::make_unique<Context>(options, simt::make_cuda_ops(0, nullptr, {}));
+    if (name == "cuda") options.device = {DeviceKind::cuda, 0};
+    return std::make_unique<Context>(options);
+  };
+  for (TrainerConfig config : {small_config(), normalised_config(), estimated_config()}) {
+    for (const std::int64_t device_bytes : {0, 1}) {
+      config.data.device_bytes = device_bytes;
+      const auto a = unguarded(true), b = unguarded(false);
+      EXPECT_TRUE(a->graphs());
+      Trainer replayed(*a, config, table_for(config)), launched(*b, config, table_for(config));
+      replayed.run(5);
+      launched.run(5);
+      const TrainerSnapshot middle = replayed.snapshot();
+      EXPECT_EQ(bytes_of(middle), bytes_of(launched.snapshot()));
+      replayed.run(2);
+      const std::vector<std::byte> end = bytes_of(replayed.snapshot());
+      replayed.restore(middle);  // the recording outlasts what it works on
+      replayed.run(2);
+      EXPECT_EQ(bytes_of(replayed.snapshot()), end);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, TrainerGraphDevices, ::testing::ValuesIn(test_devices()), device_name);
+
+#ifdef BRACKET_TEST_SIMT
+// A recorded step has the math mode that it was recorded in.
+TEST(TrainerGraphs, AreRecordedAnewForAnotherMathMode) {
+  TrainerConfig config = small_config();
+  config.energy.network.layers.insert(config.energy.network.layers.begin() + 2,
+                                      {LinearSpec{48}, ActivationSpec{Activation::silu}, LinearSpec{40}});
+  const auto trained = [&](bool graphs, MathMode last) {
+    ContextOptions options;
+    options.graphs = graphs;
+    Context context(options, simt::make_cuda_ops(0, nullptr, {}));
+    Trainer trainer(context, config, small_table());
+    trainer.run(3);
+    context.set_math_mode(last);
+    trainer.run(2);
+    return bytes_of(trainer.snapshot());
+  };
+  EXPECT_EQ(trained(true, MathMode::bf16), trained(false, MathMode::bf16));
+  EXPECT_NE(trained(true, MathMode::bf16), trained(true, MathMode::fp32));
+}
+
+// An embedding program that captures the stream gets the step into its own graph.
+TEST(TrainerGraphs, AreLeftToACallerWhoCaptures) {
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  {
+    ContextOptions options;
+    options.stream = stream;
+    Context captured(options, simt::make_cuda_ops(0, stream, {})), plain({}, simt::make_cuda_ops(0, nullptr, {}));
+    Trainer a(captured, small_config(), small_table()), b(plain, small_config(), small_table());
+    a.run(1);
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    a.run(1);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiateWithFlags(&executable, graph, 0), cudaSuccess);
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
+    b.run(4);
+    EXPECT_EQ(a.energies({}, 0).size(), 0U);
+    const std::vector<double> points = {0.3, -0.2};
+    EXPECT_EQ(a.energies(points, 1), b.energies(points, 1));
+    EXPECT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
+    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  }
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+#endif
+
+}  // namespace
+}  // namespace bracket::test
