@@ -10,7 +10,7 @@
 
 namespace bracket::bench {
 
-/// Measures device time on one CUDA stream; host launch cost is outside where the work is a graph.
+/// Measures device time on one CUDA stream.
 class CudaStopwatch {
  public:
   virtual ~CudaStopwatch() = default;
@@ -18,9 +18,6 @@ class CudaStopwatch {
   virtual void* stream() = 0;
   /// Seconds between two events around what `queue` puts on the stream.
   virtual double seconds(const std::function<void()>& queue) = 0;
-  /// Records what `queue` puts on the stream as a graph instead of running it.
-  virtual void capture(const std::function<void()>& queue) = 0;
-  virtual double graph_seconds() = 0;  ///< of one launch of the captured graph
   virtual void allocate_and_free(std::int64_t bytes) = 0;  ///< by cudaMallocAsync and cudaFreeAsync on the stream
 };
 

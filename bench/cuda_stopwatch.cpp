@@ -25,7 +25,6 @@ class EventStopwatch final : public CudaStopwatch {
     require(cudaEventCreate(&stop_), "creating an event");
   }
   ~EventStopwatch() override {
-    drop_graph();
     static_cast<void>(cudaEventDestroy(start_));
     static_cast<void>(cudaEventDestroy(stop_));
     static_cast<void>(cudaStreamDestroy(stream_));
@@ -45,28 +44,6 @@ class EventStopwatch final : public CudaStopwatch {
     return 1e-3 * static_cast<double>(milliseconds);
   }
 
-  void capture(const std::function<void()>& queue) override {
-    drop_graph();
-    require(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "beginning a graph capture");
-    cudaGraph_t graph = nullptr;
-    try {
-      queue();
-    } catch (...) {
-      static_cast<void>(cudaStreamEndCapture(stream_, &graph));
-      if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
-      throw;
-    }
-    require(cudaStreamEndCapture(stream_, &graph), "ending a graph capture");
-    const cudaError_t code = cudaGraphInstantiateWithFlags(&graph_, graph, 0);
-    static_cast<void>(cudaGraphDestroy(graph));
-    require(code, "instantiating a graph");
-    require(cudaGraphUpload(graph_, stream_), "uploading a graph");
-  }
-
-  double graph_seconds() override {
-    return seconds([this] { require(cudaGraphLaunch(graph_, stream_), "launching a graph"); });
-  }
-
   void allocate_and_free(std::int64_t bytes) override {
     void* memory = nullptr;
     require(cudaMallocAsync(&memory, static_cast<std::size_t>(bytes), stream_), "cudaMallocAsync");
@@ -74,15 +51,9 @@ class EventStopwatch final : public CudaStopwatch {
   }
 
  private:
-  void drop_graph() {
-    if (graph_ != nullptr) static_cast<void>(cudaGraphExecDestroy(graph_));
-    graph_ = nullptr;
-  }
-
   cudaStream_t stream_ = nullptr;
   cudaEvent_t start_ = nullptr;
   cudaEvent_t stop_ = nullptr;
-  cudaGraphExec_t graph_ = nullptr;
 };
 
 }  // namespace

@@ -11,6 +11,8 @@
 #include <memory>
 #include <utility>
 
+#include "bracket/error.h"
+
 namespace bracket::bench {
 namespace {
 
@@ -111,12 +113,15 @@ Prepared prepare(const OpCase& op, Context& context) {
   return prepared;
 }
 
-void time_on_cuda(benchmark::State& state, CudaStopwatch& stopwatch, const std::function<void()>& call) {
-  stopwatch.capture([&] {
+/// Host launch cost is outside: the work is one graph.
+void time_on_cuda(benchmark::State& state, Ops& ops, CudaStopwatch& stopwatch, const std::function<void()>& call) {
+  const std::unique_ptr<Recording> launches = ops.record([&] {
     for (int i = 0; i < kLaunches; ++i) call();
   });
-  for (int i = 0; i < kWarmUpGraphs; ++i) stopwatch.graph_seconds();
-  while (state.KeepRunningBatch(kLaunches)) state.SetIterationTime(stopwatch.graph_seconds());
+  if (!launches) throw CudaError("benchmark: the stream of the stopwatch cannot be captured");
+  const auto seconds = [&] { return stopwatch.seconds([&] { launches->replay(); }); };
+  for (int i = 0; i < kWarmUpGraphs; ++i) seconds();
+  while (state.KeepRunningBatch(kLaunches)) state.SetIterationTime(seconds());
 }
 
 void run_case(benchmark::State& state, const OpCase& op, BenchDevice& device, std::shared_ptr<Prepared>& kept) {
@@ -133,7 +138,7 @@ void run_case(benchmark::State& state, const OpCase& op, BenchDevice& device, st
   const MathScope scope(ops, op.math);
   const auto call = [&] { kept->work.run(ops); };
   if (device.stopwatch) {
-    time_on_cuda(state, *device.stopwatch, call);
+    time_on_cuda(state, ops, *device.stopwatch, call);
   } else {
     for ([[maybe_unused]] auto _ : state) call();
   }
