@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/products.h"
+#include "kernels/cpu/tile_product_avx512.h"
 
 namespace bracket {
 
@@ -18,14 +19,6 @@ template <class T>
 using Packet = typename Eigen::internal::packet_traits<T>::type;
 template <class T>
 inline constexpr std::int64_t kLanes = Eigen::internal::packet_traits<T>::size;
-
-/// Element (i, k) of the left operand: data[i row_step + k depth_step].
-template <class T>
-struct LeftOperand {
-  const T* data = nullptr;
-  std::int64_t row_step = 0;
-  std::int64_t depth_step = 0;
-};
 
 inline constexpr std::int64_t kTileRows = 6;
 inline constexpr int kTilePackets = 2;
@@ -93,15 +86,12 @@ void multiply_flat_tile(std::int64_t rows, T* c, std::int64_t ldc, const LeftOpe
 template <class T>
 void multiply_last_columns(const Matrix<T>& c, std::int64_t row, std::int64_t rows, std::int64_t column,
                            const LeftOperand<T>& a, const T* strip, std::int64_t depth, bool accumulate) {
-  T tile[kTileRows * kLanes<T>];
-  multiply_tile<T, 1>(rows, tile, kLanes<T>, a, strip, kLanes<T>, depth, false);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    T* out = c.row(row + i);
-    for (std::int64_t j = column; j < c.cols; ++j) {
-      const T value = tile[i * kLanes<T> + (j - column)];
-      out[j] = accumulate ? out[j] + value : value;
-    }
-  }
+  T tile[kTileRows * kLanes<T>] = {};
+  const std::int64_t width = c.cols - column;
+  for (std::int64_t i = 0; accumulate && i < rows; ++i)
+    std::copy_n(c.row(row + i) + column, width, tile + i * kLanes<T>);
+  multiply_tile<T, 1>(rows, tile, kLanes<T>, a, strip, kLanes<T>, depth, accumulate);
+  for (std::int64_t i = 0; i < rows; ++i) std::copy_n(tile + i * kLanes<T>, width, c.row(row + i) + column);
 }
 
 /// c (+)= a b for a depth of one or two, a row of c at a time: bound by writing c.
@@ -123,13 +113,10 @@ void multiply_shallow(const Matrix<T>& c, const LeftOperand<T>& a, const T* b, s
   }
 }
 
-/// c (+)= a b; b [depth, c.cols], rows `ldb` apart.
+/// c (+)= a b by the packets that everything is compiled for.
 template <class T>
-void multiply_tiles(const Matrix<T>& c, LeftOperand<T> a, const T* b, std::int64_t ldb, std::int64_t depth,
-                    Update update) {
-  bool accumulate = update == Update::accumulate;
-  if (depth == 1) return multiply_shallow<T, 1>(c, a, b, ldb, accumulate);
-  if (depth == kShallowDepth) return multiply_shallow<T, kShallowDepth>(c, a, b, ldb, accumulate);
+void multiply_packet_tiles(const Matrix<T>& c, LeftOperand<T> a, const T* b, std::int64_t ldb, std::int64_t depth,
+                           bool accumulate) {
   const std::int64_t wide = (c.rows <= kFlatRows ? kFlatTilePackets : kTilePackets) * kLanes<T>;
   const std::int64_t tiles = (c.rows + kTileRows - 1) / kTileRows;
   std::int64_t remaining = depth;
@@ -166,6 +153,18 @@ void multiply_tiles(const Matrix<T>& c, LeftOperand<T> a, const T* b, std::int64
     remaining -= block;
     accumulate = true;
   } while (remaining > 0);
+}
+
+/// c (+)= a b; b [depth, c.cols], rows `ldb` apart.
+template <class T>
+void multiply_tiles(const Matrix<T>& c, const LeftOperand<T>& a, const T* b, std::int64_t ldb, std::int64_t depth,
+                    Update update) {
+  const bool accumulate = update == Update::accumulate;
+  if (depth == 1) return multiply_shallow<T, 1>(c, a, b, ldb, accumulate);
+  if (depth == kShallowDepth) return multiply_shallow<T, kShallowDepth>(c, a, b, ldb, accumulate);
+  if (has_avx512_tiles() && c.rows > kFlatRows && c.cols > kLanes<T>)
+    return multiply_tiles_avx512(c, a, b, ldb, depth, accumulate);
+  multiply_packet_tiles(c, a, b, ldb, depth, accumulate);
 }
 
 /// c (+)= a b^T for few columns of c: dot products of rows of a [c.rows, depth] and b [c.cols, depth].
