@@ -86,5 +86,21 @@ TYPED_TEST(TileProduct, WithAvx512IsAChainOfMultiplyAdds) {
   this->check([](const auto&... arguments) { multiply_tiles_avx512<TypeParam>(arguments...); });
 }
 
+TYPED_TEST(TileProduct, OfAnySizeIsAChainOfMultiplyAdds) {
+#ifndef __FMA__
+  GTEST_SKIP() << "compiled for a processor without fused multiply-adds";
+#endif
+  const auto multiply = [](const auto& c, const auto& a, const auto* b, auto ldb, auto depth, bool accumulate) {
+    multiply_panel<TypeParam>(c, a, b, ldb, depth, accumulate ? Update::accumulate : Update::overwrite);
+  };
+  this->check(multiply);
+  for (const std::int64_t cols : {257, 600}) {
+    for (const std::int64_t depth : {191, 193, 385}) {
+      for (const int variant : {0, 1, 2, 3})
+        ASSERT_TRUE(this->agrees({13, cols, depth, cols + 3, cols + 1, variant % 2 == 1, variant >= 2}, multiply));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace bracket

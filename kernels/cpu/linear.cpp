@@ -1,7 +1,6 @@
 // Dense layers, x [r, in], w [out, in], y [r, out]: y = x w^T, grad_x (+)= grad_y w, grad_w (+)= grad_y^T x.
 //
-// Small products on register tiles (tile_product.h), large ones by Eigen (products.h); partial sums of grad_w are added
-// in order.
+// Products on register tiles (tile_product.h); partial sums of grad_w are added in order.
 //
 // GFLOP/s on one / two threads of a 2-core EPYC 7003, float, medians of 7 (bench/results/linear_cpu.json):
 //   rows x in -> out    forward        reverse data   reverse weights
@@ -31,64 +30,36 @@ constexpr std::int64_t kMaxChunkElements = std::int64_t{1} << 20;
 constexpr std::int64_t kWeightPanelRows = 128;
 constexpr std::int64_t kFewRowsPanelRows = 32;
 
-/// Whether a right operand [depth, cols] suits the register tiles.
-template <class T>
-bool tiles_suit(std::int64_t depth, std::int64_t cols) {
-  return depth * cols <= kMaxTileBytes / static_cast<std::int64_t>(sizeof(T));
-}
-
-struct TransposedWeights;
-
-/// w^T, contiguous, in memory of the calling thread.
-template <class T>
-const T* transposed(const Matrix<T>& w) {
-  T* out = thread_buffer<T, TransposedWeights>(w.rows * w.cols);
-  transpose(out, w.rows, w);
-  return out;
-}
-
-template <class T>
-Matrix<T> rows_from(const Matrix<T>& m, std::int64_t first, std::int64_t count) {
-  return {m.row(first), count, m.cols, m.ld};
-}
-
 template <class T>
 void forward(const Matrix<T>& y, const Matrix<T>& x, const Matrix<T>& w, ThreadTeam& team) {
   const std::int64_t cost = y.cols * (2 * x.cols + kWriteCost);
-  if (!tiles_suit<T>(x.cols, y.cols)) {
-    const View<T> weights = rows_of(w, 0, w.rows);
-    parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
-      rows_of(y, first, count).noalias() = rows_of(x, first, count) * weights.transpose();
-    });
-  } else if (y.cols < kLanes<T>) {
+  if (y.cols < kLanes<T>) {
     parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
       multiply_by_few(rows_from(y, first, count), rows_from(x, first, count), w.data, w.ld, Update::overwrite);
     });
   } else {
-    const T* right = transposed(w);
+    const StripOperand<T> right = transposed(w, team);
     parallel_panels(y.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
-      multiply_tiles(rows_from(y, first, count), {x.row(first), x.ld, 1}, right, y.cols, x.cols, Update::overwrite);
+      multiply_strips(rows_from(y, first, count), {x.row(first), x.ld, 1}, right, x.cols, Update::overwrite);
     });
   }
 }
+
+struct FewRows;
 
 template <class T>
 void reverse_data(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const Matrix<T>& w, Update update,
                   ThreadTeam& team) {
   const std::int64_t cost = grad_x.cols * (2 * grad_y.cols + kWriteCost);
-  if (!tiles_suit<T>(grad_y.cols, grad_x.cols)) {
-    const View<T> weights = rows_of(w, 0, w.rows);
-    parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
-      store(rows_of(grad_x, first, count), rows_of(grad_y, first, count) * weights, update);
-    });
-  } else if (grad_x.cols < kLanes<T>) {
-    const T* right = transposed(w);
+  if (grad_x.cols < kLanes<T>) {
+    T* right = thread_buffer<T, FewRows>(w.rows * w.cols);
+    View<T>(right, w.cols, w.rows, Eigen::OuterStride<>(w.rows)) = rows_of(w, 0, w.rows).transpose();
     parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
       multiply_by_few(rows_from(grad_x, first, count), rows_from(grad_y, first, count), right, w.rows, update);
     });
   } else {
     parallel_panels(grad_x.rows, cost, team, [&](std::int64_t first, std::int64_t count) {
-      multiply_tiles(rows_from(grad_x, first, count), {grad_y.row(first), grad_y.ld, 1}, w.data, w.ld, grad_y.cols,
+      multiply_panel(rows_from(grad_x, first, count), {grad_y.row(first), grad_y.ld, 1}, w.data, w.ld, grad_y.cols,
                      update);
     });
   }
@@ -98,11 +69,8 @@ void reverse_data(const Matrix<T>& grad_x, const Matrix<T>& grad_y, const Matrix
 template <class T>
 void weight_block(const Matrix<T>& grad_w, const Matrix<T>& grad_y, std::int64_t column, const Matrix<T>& x,
                   Update update) {
-  if (!tiles_suit<T>(std::min(x.rows, kTileDepth), x.cols)) {
-    store(rows_of(grad_w, 0, grad_w.rows),
-          rows_of(grad_y, 0, grad_y.rows).middleCols(column, grad_w.rows).transpose() * rows_of(x, 0, x.rows), update);
-  } else if (x.cols >= kLanes<T>) {
-    multiply_tiles(grad_w, {grad_y.data + column, 1, grad_y.ld}, x.data, x.ld, x.rows, update);
+  if (x.cols >= kLanes<T>) {
+    multiply_panel(grad_w, {grad_y.data + column, 1, grad_y.ld}, x.data, x.ld, x.rows, update);
   } else {
     // Few inputs: the transposed block has the long rows.
     T block[kLanes<T> * kWeightPanelRows];

@@ -18,8 +18,8 @@
 
 namespace bracket {
 
-/// Panels split the rows in eight, within these limits. Packing w for every panel costs 20 % at 16 rows and 10 % at 32
-/// (100 x 100); beyond 256 rows it is under 2 %, and Eigen's packed blocks still fit its stack buffers.
+/// Panels split the rows in eight, within these limits: copying strips of w for every panel costs 10 % at 32 rows and
+/// under 2 % beyond 256.
 inline constexpr std::int64_t kPanels = 8;
 inline constexpr std::int64_t kMinProductRows = 32;
 inline constexpr std::int64_t kMaxProductRows = 256;

@@ -1,13 +1,22 @@
-// Products of small matrices, C (+)= A B, from register tiles: up to six rows by two packets of C stay in registers
-// while one column of A and one row of B pass by. Neither operand is packed: A is read element by element, in either
-// order, and rows of B are whole packets. That is where it gains on a general product: 48 x 64 x 64, a panel of a step
-// on 2-D data, takes 4.3 us where Eigen takes 4.7 (one core of an EPYC 7003 at full clock, float).
+// Products of matrices, C (+)= A B, from register tiles: up to six rows by two packets of C (twelve by two or six by
+// four with AVX-512) stay in registers while one column of A and one row of B pass by. A is read element by element, in
+// either order, and rows of B are whole packets; of a large B, strips are copied to where they lie together.
 //
 // An element of C is one sum over the depth in order (multiply_by_few: of four packets of partial sums), of fused
-// multiply-adds where the processor has them; in an order that the shapes alone decide.
+// multiply-adds where the processor has them: the same bits for any tiles, panels and threads.
+//
+// GFLOP/s on one thread of a Xeon with AVX-512 that shared its core, float, medians of 40 taken in turn:
+//   C rows x columns, depth     Eigen, AVX2    these, AVX2    these, AVX-512
+//    48 x   64,   64                 -              81             155
+//   104 x  100,  100                 -              74             136
+//   256 x  512,  256                69              75             142
+//   256 x  256,  576                79              77             147
+//    64 x 8192,  128                63              59             112
+//   512 x  256,  256 (A^T)          76              75             146
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/cpu/products.h"
@@ -29,9 +38,15 @@ inline constexpr std::int64_t kFlatRows = 2;
 inline constexpr std::int64_t kShallowDepth = 2;
 /// Depth of a block: its strip of B, two packets wide, takes half of the first-level cache.
 inline constexpr std::int64_t kTileDepth = 256;
-/// Right operands beyond this are left to Eigen, which packs. GFLOP/s of both for 48 rows, one core of an EPYC 7003:
-/// 82 and 71 at 64 KiB, 84 and 87 at 128, 76 and 85 at 512, 70 and 83 at 1,024.
+/// Larger right operands are copied strip by strip: their rows are so far apart that they would fall into a few sets of
+/// the first-level cache. GFLOP/s without copies for 48 rows, one core of an EPYC 7003: 82 at 64 KiB, 84 at 128, 76 at
+/// 512, 70 at 1,024.
 inline constexpr std::int64_t kMaxTileBytes = std::int64_t{128} << 10;
+/// Such a strip: 24 KiB of a first-level cache of 32; 32 of the 48 that processors with AVX-512 have, which are worth 8 %
+/// there.
+inline constexpr std::int64_t kStripBytes = 256;
+inline constexpr std::int64_t kStripDepth = 96;
+inline constexpr std::int64_t kAvx512StripDepth = 128;
 
 template <class T, int kRows, int kPackets>
 void multiply_tile(T* c, std::int64_t ldc, const LeftOperand<T>& a, const T* b, std::int64_t ldb, std::int64_t depth,
@@ -94,6 +109,15 @@ void multiply_last_columns(const Matrix<T>& c, std::int64_t row, std::int64_t ro
   for (std::int64_t i = 0; i < rows; ++i) std::copy_n(tile + i * kLanes<T>, width, c.row(row + i) + column);
 }
 
+template <class T>
+T multiply_add(T a, T b, T c) {
+#ifdef __FMA__
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 /// c (+)= a b for a depth of one or two, a row of c at a time: bound by writing c.
 template <class T, int kDepth>
 void multiply_shallow(const Matrix<T>& c, const LeftOperand<T>& a, const T* b, std::int64_t ldb, bool accumulate) {
@@ -102,13 +126,16 @@ void multiply_shallow(const Matrix<T>& c, const LeftOperand<T>& a, const T* b, s
     const T* left = a.data + i * a.row_step;
     const T x = left[0], x_last = left[(kDepth - 1) * a.depth_step];
     T* out = c.row(i);
-    const auto product = [&](std::int64_t j) { return kDepth == 1 ? x * b[j] : x * b[j] + x_last * last[j]; };
+    const auto sum = [&](std::int64_t j, T first) {
+      const T one = multiply_add(x, b[j], first);
+      return kDepth == 1 ? one : multiply_add(x_last, last[j], one);
+    };
     if (accumulate) {
 #pragma omp simd
-      for (std::int64_t j = 0; j < c.cols; ++j) out[j] += product(j);
+      for (std::int64_t j = 0; j < c.cols; ++j) out[j] = sum(j, out[j]);
     } else {
 #pragma omp simd
-      for (std::int64_t j = 0; j < c.cols; ++j) out[j] = product(j);
+      for (std::int64_t j = 0; j < c.cols; ++j) out[j] = sum(j, T{0});
     }
   }
 }
@@ -167,6 +194,64 @@ void multiply_tiles(const Matrix<T>& c, const LeftOperand<T>& a, const T* b, std
   multiply_packet_tiles(c, a, b, ldb, depth, accumulate);
 }
 
+/// Columns of a strip of a large right operand.
+template <class T>
+inline constexpr std::int64_t kStripCols = kStripBytes / static_cast<std::int64_t>(sizeof(T));
+
+/// A right operand [depth, cols] in strips of kStripCols columns, each with its rows behind one another.
+template <class T>
+struct StripOperand {
+  T* data = nullptr;
+  std::int64_t depth = 0;
+  std::int64_t cols = 0;
+
+  static std::int64_t elements(std::int64_t depth, std::int64_t cols) {
+    return (cols + kStripCols<T> - 1) / kStripCols<T> * kStripCols<T> * depth;
+  }
+  /// Row k of the strip that begins with column j.
+  T* strip(std::int64_t k, std::int64_t j) const { return data + (j / kStripCols<T> * depth + k) * kStripCols<T>; }
+  /// Rows from the first on.
+  StripOperand rows_from(std::int64_t first) const { return {data + first * kStripCols<T>, depth, cols}; }
+};
+
+/// c (+)= a b, where strip_of(k, j, rows, width) is that part of b, with rows kStripCols apart.
+template <class T, class StripOf>
+void multiply_by_strips(const Matrix<T>& c, const LeftOperand<T>& a, std::int64_t depth, Update update,
+                        StripOf&& strip_of) {
+  const std::int64_t step = has_avx512_tiles() ? kAvx512StripDepth : kStripDepth;
+  std::int64_t k = 0;
+  do {  // once where the depth is 0: a sum of nothing overwrites, too
+    const std::int64_t rows = std::min(step, depth - k);
+    for (std::int64_t j = 0; j < c.cols; j += kStripCols<T>) {
+      const std::int64_t width = std::min(kStripCols<T>, c.cols - j);
+      multiply_tiles(Matrix<T>{c.data + j, c.rows, width, c.ld}, {a.data + k * a.depth_step, a.row_step, a.depth_step},
+                     strip_of(k, j, rows, width), kStripCols<T>, rows, k > 0 ? Update::accumulate : update);
+    }
+    k += step;
+  } while (k < depth);
+}
+
+/// c (+)= a b for the first `depth` rows of b.
+template <class T>
+void multiply_strips(const Matrix<T>& c, const LeftOperand<T>& a, const StripOperand<T>& b, std::int64_t depth,
+                     Update update) {
+  multiply_by_strips(c, a, depth, update,
+                     [&](std::int64_t k, std::int64_t j, std::int64_t, std::int64_t) { return b.strip(k, j); });
+}
+
+/// multiply_tiles for right operands of any size.
+template <class T>
+void multiply_panel(const Matrix<T>& c, const LeftOperand<T>& a, const T* b, std::int64_t ldb, std::int64_t depth,
+                    Update update) {
+  if (depth * c.cols <= kMaxTileBytes / static_cast<std::int64_t>(sizeof(T)))
+    return multiply_tiles(c, a, b, ldb, depth, update);
+  alignas(64) T strip[kStripCols<T> * kAvx512StripDepth];
+  multiply_by_strips(c, a, depth, update, [&](std::int64_t k, std::int64_t j, std::int64_t rows, std::int64_t width) {
+    for (std::int64_t i = 0; i < rows; ++i) std::copy_n(b + (k + i) * ldb + j, width, strip + i * kStripCols<T>);
+    return strip;
+  });
+}
+
 /// c (+)= a b^T for few columns of c: dot products of rows of a [c.rows, depth] and b [c.cols, depth].
 template <class T>
 void multiply_by_few(const Matrix<T>& c, const Matrix<T>& a, const T* b, std::int64_t ldb, Update update) {
@@ -197,11 +282,25 @@ void multiply_by_few(const Matrix<T>& c, const Matrix<T>& a, const T* b, std::in
   }
 }
 
-/// to [m.cols, m.rows], rows `ld` apart.
 template <class T>
-void transpose(T* to, std::int64_t ld, const Matrix<T>& m) {
-  Eigen::Map<Dense<T>, Eigen::Unaligned, Eigen::OuterStride<>>(to, m.cols, m.rows, Eigen::OuterStride<>(ld)) =
-      rows_of(m, 0, m.rows).transpose();
+Matrix<T> rows_from(const Matrix<T>& m, std::int64_t first, std::int64_t count) {
+  return {m.row(first), count, m.cols, m.ld};
+}
+
+struct TransposedWeights;
+
+/// w^T in memory of the calling thread.
+template <class T>
+StripOperand<T> transposed(const Matrix<T>& w, ThreadTeam& team) {
+  const std::int64_t size = StripOperand<T>::elements(w.cols, w.rows);
+  const StripOperand<T> result{thread_buffer<T, TransposedWeights>(size), w.cols, w.rows};
+  const std::int64_t strips = (w.rows + kStripCols<T> - 1) / kStripCols<T>;
+  parallel_tasks(strips, size * kWriteCost, team, [&](std::int64_t s) {
+    const std::int64_t first = s * kStripCols<T>, count = std::min(kStripCols<T>, w.rows - first);
+    View<T>(result.strip(0, first), w.cols, count, Eigen::OuterStride<>(kStripCols<T>)) =
+        rows_of(w, first, count).transpose();
+  });
+  return result;
 }
 
 }  // namespace bracket
