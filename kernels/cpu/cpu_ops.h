@@ -1,4 +1,4 @@
-// The op list on the host: readable loops in float and double, threads across rows, Eigen for dense products.
+// The op list on the host: readable loops in float and double, threads across rows, dense products on register tiles.
 // It is what an embedding program gets by default, and the oracle of every CUDA kernel.
 #pragma once
 

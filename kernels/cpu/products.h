@@ -1,7 +1,6 @@
 // What the ops made of dense products share: Eigen's views of matrices, panels for the threads, buffers per thread.
 //
-// Eigen multiplies on panels that depend on the shapes alone, and threads share the panels: the same bits for any
-// number of threads.
+// Panels depend on the shapes alone, and threads share them: the same bits for any number of threads.
 #pragma once
 
 #ifndef EIGEN_DONT_PARALLELIZE
