@@ -54,6 +54,14 @@ void check_convolution(const OperandCheck& check, const Convolution& map) {
   }
 }
 
+void check_box(const OperandCheck& check, const KernelBox& map) {
+  check_extent(check, "out_channels", map.out_channels, 1, kMaxChannels);
+  check_extent(check, "in_channels", map.in_channels, 1, kMaxChannels);
+  check_extent(check, "kernel", map.kernel, 1, kMaxKernel);
+  check_extent(check, "window", map.window, 1, kMaxKernel);
+  check.finite("scale", map.scale);
+}
+
 }  // namespace
 
 std::int64_t Convolution::weight_chunks(std::int64_t rows) const noexcept {
@@ -120,6 +128,27 @@ void Ops::conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const C
   }
   const DeviceScope scope(*this);
   do_conv2d_reverse_weights(grad_w, grad_y, x, map, update, workspace);
+}
+
+void Ops::kernel_box_forward(Tensor y, Tensor w, const KernelBox& map) {
+  const OperandCheck check("kernel_box_forward", "y", y);
+  check_box(check, map);
+  check.matrix("y", y, map.rows(), map.cols());
+  check.matrix("w", w, map.out_channels, map.weight_columns());
+  check.distinct("y", y, "w", w);
+  const DeviceScope scope(*this);
+  do_kernel_box_forward(y, w, map);
+}
+
+void Ops::kernel_box_reverse(Tensor grad_w, Tensor grad_y, const KernelBox& map, Update update) {
+  const OperandCheck check("kernel_box_reverse", "grad_w", grad_w);
+  check_box(check, map);
+  check.matrix("grad_w", grad_w, map.out_channels, map.weight_columns());
+  check.matrix("grad_y", grad_y, map.rows(), map.cols());
+  check.distinct("grad_w", grad_w, "grad_y", grad_y);
+  check.update(update);
+  const DeviceScope scope(*this);
+  do_kernel_box_reverse(grad_w, grad_y, map, update);
 }
 
 }  // namespace bracket

@@ -155,6 +155,23 @@ struct Convolution {
   std::int64_t weights_workspace(std::int64_t rows) const noexcept;
 };
 
+/// A kernel summed over boxes: a stride-1 convolution with nearest upsampling in front of it (`transposed`) or a sum over
+/// windows behind it is one strided (transposed) convolution with these weights.
+struct KernelBox {
+  std::int64_t out_channels = 0;
+  std::int64_t in_channels = 0;
+  std::int64_t kernel = 1;
+  std::int64_t window = 1;
+  double scale = 1;
+  bool transposed = false;
+  std::int64_t wide_kernel() const noexcept { return kernel + window - 1; }
+  std::int64_t rows() const noexcept { return transposed ? in_channels : out_channels; }  ///< of the summed weights
+  std::int64_t cols() const noexcept {
+    return wide_kernel() * wide_kernel() * (transposed ? out_channels : in_channels);
+  }
+  std::int64_t weight_columns() const noexcept { return kernel * kernel * in_channels; }  ///< of the weights
+};
+
 /// Directions per sample of the ops of a LOBPCG block: the projected problem is three times as large.
 inline constexpr std::int64_t kMaxLobpcgBlock = 4;
 
@@ -236,6 +253,12 @@ class Ops {
   /// workspace: map.weights_workspace(rows) elements or more, of grad_w's dtype; may be absent where that is 0.
   void conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,
                               Tensor workspace);
+
+  // ---- kernel_box.{cpp,cu}: w [Co, k k Ci] as above, y the weights of a strided convolution, K = k + window - 1 -------
+  /// y[co, ty, tx, ci] = scale * sum over qy, qx < window of w[co, ty - qy, tx - qx, ci]; with `transposed`
+  /// y[ci, ty, tx, co] = that sum at (K - 1 - ty, K - 1 - tx). y [Co, K K Ci], transposed [Ci, K K Co].
+  void kernel_box_forward(Tensor y, Tensor w, const KernelBox& map);
+  void kernel_box_reverse(Tensor grad_w, Tensor grad_y, const KernelBox& map, Update update);  ///< the adjoint
 
   // ---- activation.{cpp,cu} ----------------------------------------------------------------------------------------
   /// primal y = f(x + bias), tangent y' = f'(x + bias) x'. bias [c] optional, where c divides the number of columns:

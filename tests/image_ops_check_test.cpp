@@ -65,6 +65,38 @@ TEST_F(OpsCheckTest, Convolutions) {
   expect_refused([&] { reverse(m(4, 17), m(60, 36), v(144)); }, weights, "grad_w is f32[4, 17]");
 }
 
+TEST_F(OpsCheckTest, KernelBoxes) {
+  const KernelBox box{4, 3, 3, 2, 0.25, false}, transposed{4, 3, 3, 2, 1, true};
+  const Tensor w = m(4, 27), wide = m(4, 48), swapped = m(3, 64);
+  const std::string forward = "kernel_box_forward", reverse = "kernel_box_reverse";
+  const auto run = [&](const Tensor& y, const Tensor& from, const auto& change) {
+    KernelBox map = box;
+    change(map);
+    ops.kernel_box_forward(y, from, map);
+  };
+  const auto same = [](KernelBox&) {};
+  EXPECT_NO_THROW(run(wide, w, same));
+  EXPECT_NO_THROW(ops.kernel_box_forward(swapped, w, transposed));
+  EXPECT_NO_THROW(ops.kernel_box_reverse(w, swapped, transposed, Update::accumulate));
+  expect_refused([&] { run(swapped, w, same); }, forward, "y is f32[3, 64]; its shape must be [4, 48]");
+  expect_refused([&] { run(wide, m(4, 26), same); }, forward, "w is f32[4, 26]; its shape must be [4, 27]");
+  expect_refused([&] { run(wide, at.f64({4, 27}), same); }, forward, "both must have one dtype");
+  expect_refused([&] { run(wide, w, [](KernelBox& map) { map.out_channels = 0; }); }, forward, "out_channels is 0");
+  expect_refused([&] { run(wide, w, [](KernelBox& map) { map.in_channels = -1; }); }, forward, "in_channels is -1");
+  expect_refused([&] { run(wide, w, [](KernelBox& map) { map.kernel = 1025; }); }, forward,
+                 "kernel is 1025; it must lie between 1 and 1024");
+  expect_refused([&] { run(wide, w, [](KernelBox& map) { map.window = 0; }); }, forward, "window is 0");
+  expect_refused([&] { run(wide, w, [](KernelBox& map) { map.scale = kNan; }); }, forward, "scale is nan");
+  const KernelBox one{4, 3, 3, 1, 1, false};
+  expect_refused([&] { ops.kernel_box_forward(w, w, one); }, forward, "share memory");
+  expect_refused([&] { ops.kernel_box_reverse(w, w, one, Update::overwrite); }, reverse, "share memory");
+  expect_refused([&] { ops.kernel_box_reverse(m(3, 27), wide, box, Update::overwrite); }, reverse,
+                 "grad_w is f32[3, 27]; its shape must be [4, 27]");
+  expect_refused([&] { ops.kernel_box_reverse(w, m(4, 47), box, Update::overwrite); }, reverse,
+                 "grad_y is f32[4, 47]; its shape must be [4, 48]");
+  expect_refused([&] { ops.kernel_box_reverse(w, wide, box, static_cast<Update>(9)); }, reverse, "update is 9");
+}
+
 TEST_F(OpsCheckTest, MaskedActivations) {
   const std::string forward = "masked_activation_forward";
   const std::string reverse = "masked_activation_reverse";
