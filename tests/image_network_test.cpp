@@ -158,15 +158,19 @@ TEST_P(ImageNetworkGradients, ParameterGradientsAccumulate) {
   expect_gradients_accumulate(n);
 }
 
-// Every tap of every output pixel, padding included; a transposed convolution has the taps of its adjoint.
+// Every tap of every output pixel, padding included; a transposed convolution has the taps of its adjoint. A pool that
+// a convolution takes in leaves it wider and strided.
 TEST(ImageNetworkStructure, FlopsOfARowAreThoseOfItsProducts) {
-  const auto flops = [](NetworkSpec spec) { return Network(std::move(spec), DType::f32).flops_per_row(); };
+  const auto flops = [](NetworkSpec spec, const NetworkExecution& execution = {}) {
+    return Network(std::move(spec), DType::f32, execution).flops_per_row();
+  };
   EXPECT_EQ(flops(on_images({3, 5, 6}, {conv(2, 3, 2, 1)})), 2 * (3 * 3 * 2) * (3 * 9));
   EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 4, 2, 1)})), 2 * (3 * 4 * 2) * (3 * 16));
   EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 3, 2, 1, 1)})), 2 * (3 * 4 * 2) * (3 * 9));
-  EXPECT_EQ(flops(on_images(
-                {2, 4, 4}, {residual({conv(3, 3, 1, 1), AveragePoolSpec{2}}, {AveragePoolSpec{2}, conv(3, 1, 1, 0)})})),
-            2 * (4 * 4 * 3) * (2 * 9) + 2 * (2 * 2 * 3) * 2);
+  const NetworkSpec down = on_images(
+      {2, 4, 4}, {residual({conv(3, 3, 1, 1), AveragePoolSpec{2}}, {AveragePoolSpec{2}, conv(3, 1, 1, 0)})});
+  EXPECT_EQ(flops(down, {.merge_resampling = false}), 2 * (4 * 4 * 3) * (2 * 9) + 2 * (2 * 2 * 3) * 2);
+  EXPECT_EQ(flops(down), 2 * (2 * 2 * 3) * (2 * 16) + 2 * (2 * 2 * 3) * 2);
 }
 
 std::string case_name(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }

@@ -15,8 +15,9 @@ namespace bracket::test {
 
 class NetworkOnDevice {
  public:
-  NetworkOnDevice(Context& context, NetworkSpec spec, DType dtype, std::uint64_t seed = test_seed())
-      : context_(&context), network_(std::move(spec), dtype) {
+  NetworkOnDevice(Context& context, NetworkSpec spec, DType dtype, std::uint64_t seed = test_seed(),
+                  const NetworkExecution& execution = {})
+      : context_(&context), network_(std::move(spec), dtype, execution) {
     values_ = empty(context, dtype, {network_.value_elements()});
     buffers_ = empty(context, dtype, {network_.buffer_elements()});
     gradient_ = empty(context, dtype, {network_.value_elements()});

@@ -46,7 +46,7 @@ class BatchNormLayer final : public Layer {
     else
       frame.ops.batch_norm_infer_forward(y, by_pixel(x), gamma_.of(values), beta_.of(values), mean_.of(buffers),
                                          variance_.of(buffers), spec_.epsilon, by_pixel(frame.rows));
-    epilogue_.forward(frame, slots, extras);
+    epilogue_.forward(frame, slots, extras, {});
   }
   void reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
@@ -55,7 +55,7 @@ class BatchNormLayer final : public Layer {
     const Tensor &values = frame.parameters.values, &buffers = frame.parameters.buffers;
     const Tensor grad_gamma = gamma_.of(grad_block), grad_beta = beta_.of(grad_block);
     const Stacked grad = by_pixel(
-        with_primal(frame, epilogue_.reverse(frame, grad_y, slots, extras, grad_block, update), output_size()));
+        with_primal(frame, epilogue_.reverse(frame, grad_y, slots, extras, {}, {}, grad_block, update), output_size()));
     if (frame.mode == PassMode::training) {
       Tensor target = by_pixel(grad_x.primal);
       if (target.absent()) target = frame.arena.allocate(frame.dtype, {grad.primal.rows(), channels_});

@@ -11,11 +11,6 @@ Epilogue::Epilogue(std::int64_t cols, std::int64_t channels, const ActivationSpe
   initial_slope_ = activation->initial_slope;
 }
 
-void Epilogue::add_bias(const std::string& name, BlockLayout& layout, FileOrder order) {
-  bias_order_ = order;
-  bias_ = layout.add(name, channels_, 0, false, {channels_}, std::move(order));
-}
-
 void Epilogue::add_slope(const std::string& name, BlockLayout& layout) {
   if (kind_.function == Activation::prelu) slope_ = layout.add(name, 1, 0, false);
 }
@@ -29,23 +24,23 @@ std::vector<Extra> Epilogue::extras() const {
   return {{0, cols_ / channels_ * ((channels_ + 7) / 8), true}};
 }
 
-void Epilogue::initialize(const std::vector<double>& bias, const ValueWriter& write) const {
-  if (has_bias()) write(bias_, false, in_memory_order(bias, bias_order_));
+void Epilogue::initialize(const ValueWriter& write) const {
   if (slope_.rows > 0) write(slope_, false, {initial_slope_});
 }
 
-void Epilogue::forward(const Frame& frame, std::span<const Stacked> slots, std::span<const Tensor> extras) const {
+void Epilogue::forward(const Frame& frame, std::span<const Stacked> slots, std::span<const Tensor> extras,
+                       const Tensor& bias) const {
   const Stacked &pre = slots.front(), &y = slots.back();
   if (masked())
-    frame.ops.masked_activation_forward(frame.output(y), extras.back(), pre, bias(frame), channels_, kind_, frame.rows);
-  else if (has_function() || (has_bias() && frame.primal))
-    frame.ops.bias_activation_forward(has_function() ? frame.output(y) : Stacked{y.primal, {}}, pre, bias(frame),
-                                      slope(frame), kind_, frame.rows);
+    frame.ops.masked_activation_forward(frame.output(y), extras.back(), pre, bias, channels_, kind_, frame.rows);
+  else if (has_function() || (!bias.absent() && frame.primal))
+    frame.ops.bias_activation_forward(has_function() ? frame.output(y) : Stacked{y.primal, {}}, pre, bias, slope(frame),
+                                      kind_, frame.rows);
 }
 
 Stacked Epilogue::reverse(const Frame& frame, const Stacked& grad_y, std::span<const Stacked> slots,
-                          std::span<const Tensor> extras, const Tensor& grad_block, Update update) const {
-  const Tensor grad_bias = has_bias() && !grad_block.absent() ? bias_.of(grad_block) : Tensor();
+                          std::span<const Tensor> extras, const Tensor& bias, const Tensor& grad_bias,
+                          const Tensor& grad_block, Update update) const {
   const Tensor grad_slope = slope_.rows > 0 && !grad_block.absent() ? slope_.of(grad_block) : Tensor();
   const bool no_bias_gradient = grad_y.primal.absent() && (masked() || !has_function());
   if (no_bias_gradient && !grad_bias.absent() && update == Update::overwrite) frame.ops.fill(grad_bias, 0);
@@ -58,8 +53,8 @@ Stacked Epilogue::reverse(const Frame& frame, const Stacked& grad_y, std::span<c
   if (has_function()) {
     // The second derivative gives the primal part a value even where its cotangent is absent.
     const Stacked grad_pre = with_primal(frame, grad_y, cols_);
-    frame.ops.bias_activation_reverse(grad_pre, bias_target, grad_slope, grad_pre, slots.front(), bias(frame),
-                                      slope(frame), kind_, frame.rows, update);
+    frame.ops.bias_activation_reverse(grad_pre, bias_target, grad_slope, grad_pre, slots.front(), bias, slope(frame),
+                                      kind_, frame.rows, update);
     return grad_pre;
   }
   if (!bias_target.absent())

@@ -27,6 +27,8 @@ struct Features {
 std::string described(const ImageShape& image);  ///< "28 x 28 pixels of 3 channels"
 std::string described(const Features& features);
 
+struct Merging;
+
 /// Where a tensor lies in a flat block.
 struct BlockView {
   std::int64_t offset = 0;
@@ -104,6 +106,8 @@ class Layer {
   /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
   /// reverse. Pointwise work counts as none.
   virtual std::int64_t row_flops() const noexcept { return 0; }
+  /// The same of what a primal pass takes once, whatever its rows.
+  virtual std::int64_t once_flops() const noexcept { return 0; }
   /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
   virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;
@@ -112,7 +116,8 @@ class Layer {
   /// Whether `reverse` writes into grad_y.
   virtual bool consumes_grad_y() const noexcept { return false; }
 
-  virtual void initialize(const RandomKey& key, const ValueWriter& write) const = 0;
+  /// Starting values of parameters and buffers. Asked of layers as specified, never of what stands for several.
+  virtual void initialize(const RandomKey& /*key*/, const ValueWriter& /*write*/) const {}
   /// Computes `slots` from `x` and, where used, `side`: the primal part when frame.primal is set, the tangent part when
   /// present. Extras are written with the primal part and read with the tangent part.
   virtual void forward(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
@@ -149,20 +154,47 @@ std::vector<double> uniform_values(const RandomKey& key, std::int64_t count, dou
 /// Normal values with a mean, from the same words as Ops::random_normal.
 std::vector<double> gaussian_values(const RandomKey& key, std::int64_t count, double mean, double deviation);
 
-/// What stands behind the matrix product of a layer.
-struct Behind {
-  const ActivationSpec* activation = nullptr;  ///< computed with the layer
-  std::string activation_prefix = {};
-  const UnflattenSpec* unflatten = nullptr;  ///< what the output becomes
+/// Resampling beside a convolution.
+struct Resampling {
+  enum class Kind : std::uint8_t {
+    none,
+    upsample,  ///< nearest, in front of it
+    mean,      ///< of windows, behind it
+    sum,       ///< of windows, behind it
+  };
+  Kind kind = Kind::none;
+  std::int64_t window = 1;
+  /// What a pool multiplies its sums by, and what becomes of a bias in front of it.
+  double scale() const noexcept { return kind == Kind::mean ? 1 / static_cast<double>(window * window) : 1; }
+  double bias_factor() const noexcept { return kind == Kind::sum ? static_cast<double>(window * window) : 1; }
 };
 
-std::unique_ptr<Layer> make_linear_layer(const LinearSpec& spec, const Behind& behind, const Features& input,
+/// What is computed with the product of a layer.
+struct Around {
+  const UnflattenSpec* unflatten = nullptr;  ///< what the output becomes
+  const BatchNormSpec* norm = nullptr;       ///< behind the product, of an inference pass
+  std::string norm_prefix = {};
+  const ActivationSpec* activation = nullptr;  ///< behind that
+  std::string activation_prefix = {};
+  Resampling resampling = {};  ///< part of a Conv2dSpec's product
+  double bias_factor = 1;      ///< of a Conv2dSpec's bias
+};
+
+std::unique_ptr<Layer> make_linear_layer(const LinearSpec& spec, const Around& around, const Features& input,
                                          const std::string& prefix, BlockLayout& layout);
-std::unique_ptr<Layer> make_convolution_layer(const Conv2dSpec& spec, const Behind& behind, const ImageShape& input,
+/// `input` is what the convolution reads: with upsampling in front of it the larger image.
+std::unique_ptr<Layer> make_convolution_layer(const Conv2dSpec& spec, const Around& around, const ImageShape& input,
                                               const std::string& prefix, BlockLayout& layout);
-std::unique_ptr<Layer> make_convolution_transpose_layer(const ConvTranspose2dSpec& spec, const Behind& behind,
+std::unique_ptr<Layer> make_convolution_transpose_layer(const ConvTranspose2dSpec& spec, const Around& around,
                                                         const ImageShape& input, const std::string& prefix,
                                                         BlockLayout& layout);
+/// A linear layer, the unflatten behind it (around.unflatten) and the convolution that reads its image, as one map.
+std::unique_ptr<Layer> make_composed_layer(const LinearSpec& linear, const Conv2dSpec& convolution,
+                                           const Around& around, const Features& input, const std::string& prefix,
+                                           const std::string& convolution_prefix, BlockLayout& layout);
+std::unique_ptr<Layer> make_composed_layer(const LinearSpec& linear, const ConvTranspose2dSpec& convolution,
+                                           const Around& around, const Features& input, const std::string& prefix,
+                                           const std::string& convolution_prefix, BlockLayout& layout);
 std::unique_ptr<Layer> make_activation_layer(const ActivationSpec& spec, std::int64_t inputs, const std::string& prefix,
                                              BlockLayout& layout);
 std::unique_ptr<Layer> make_batch_norm_layer(const BatchNormSpec& spec, const ActivationSpec* activation,
@@ -180,6 +212,6 @@ std::unique_ptr<Layer> make_upsample_layer(const ImageShape& image, std::int64_t
 std::unique_ptr<Layer> make_max_pool_layer(const ImageShape& image, std::int64_t window);
 /// `path` ends in the layer's index and a dot; names and messages put "body." and "skip." behind it.
 std::unique_ptr<Layer> make_residual_layer(const ResidualSpec& spec, const Features& input, const std::string& path,
-                                           BlockLayout& layout, Features& output);
+                                           Merging& merging, BlockLayout& layout, Features& output);
 
 }  // namespace bracket

@@ -42,17 +42,19 @@ class AlternatingBlocks {
 }  // namespace
 
 LayerChain::LayerChain(const std::vector<LayerSpec>& specs, const Features& input, const std::string& path,
-                       BlockLayout& layout)
+                       Merging& merging, BlockLayout& layout)
     : output_(input) {
   for (std::size_t i = 0; i < specs.size();) {
-    MadeLayer made = make_layer(specs, i, output_, path, layout);
+    MadeLayer made = make_layer(specs, i, output_, path, merging, layout);
     output_ = made.output;
-    if (made.layer) {
-      for (const SlotSize& size : made.layer->slot_sizes()) slot_sizes_.push_back(size);
-      for (const Extra& extra : made.layer->extras()) extras_.push_back(extra);
+    for (const Layer* layer : {made.layer.get(), made.second.get()}) {
+      if (layer == nullptr) continue;
+      slot_sizes_.insert(slot_sizes_.end(), layer->slot_sizes().begin(), layer->slot_sizes().end());
+      extras_.insert(extras_.end(), layer->extras().begin(), layer->extras().end());
     }
     layers_.push_back(std::move(made.layer));
-    for (std::size_t k = 1; k < made.specs; ++k) layers_.push_back(nullptr);
+    if (made.specs > 1) layers_.push_back(std::move(made.second));
+    for (std::size_t k = 2; k < made.specs; ++k) layers_.push_back(nullptr);
     i += made.specs;
   }
 }
@@ -83,6 +85,12 @@ bool LayerChain::consumes_grad_y() const noexcept {
 std::int64_t LayerChain::row_flops() const noexcept {
   std::int64_t flops = 0;
   for (const auto& layer : layers_) flops += layer ? layer->row_flops() : 0;
+  return flops;
+}
+
+std::int64_t LayerChain::once_flops() const noexcept {
+  std::int64_t flops = 0;
+  for (const auto& layer : layers_) flops += layer ? layer->once_flops() : 0;
   return flops;
 }
 

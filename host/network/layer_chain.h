@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "host/network/layer.h"
+#include "host/network/layer_group.h"
 
 namespace bracket {
 
@@ -21,8 +22,9 @@ struct SlotLife {
 class LayerChain {
  public:
   /// `path` is what names and messages put before a layer's index: "" or "2.body.". Throws InvalidArgument naming the
-  /// layer.
-  LayerChain(const std::vector<LayerSpec>& specs, const Features& input, const std::string& path, BlockLayout& layout);
+  /// layer. A chain that merges must have been made without merging first.
+  LayerChain(const std::vector<LayerSpec>& specs, const Features& input, const std::string& path, Merging& merging,
+             BlockLayout& layout);
 
   const Features& output() const noexcept { return output_; }
   bool batch_norm() const noexcept;
@@ -31,11 +33,13 @@ class LayerChain {
   bool piecewise_linear() const noexcept;
   bool consumes_grad_y() const noexcept;
   std::int64_t row_flops() const noexcept;
+  std::int64_t once_flops() const noexcept;
   const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }
   std::vector<SlotLife> slot_lives() const;
 
-  /// Layer i draws with the keys behind key.step + i `spacing`. Without a spacing they follow each other closely.
+  /// Of a chain that merges nothing. Layer i draws with the keys behind key.step + i `spacing`. Without a spacing they
+  /// follow each other closely.
   void initialize(const RandomKey& key, std::uint64_t spacing, const ValueWriter& write) const;
   std::uint64_t keys() const noexcept;
   /// The largest keys() of one layer.
@@ -52,7 +56,7 @@ class LayerChain {
   std::vector<Stacked> outputs(const Stacked& x, std::span<const Stacked> slots) const;
 
   Features output_;
-  std::vector<std::unique_ptr<Layer>> layers_;  // null: computed with the one before, or no computation at all
+  std::vector<std::unique_ptr<Layer>> layers_;  // null: computed with one before, or no computation at all
   std::vector<SlotSize> slot_sizes_;
   std::vector<Extra> extras_;
 };

@@ -1,35 +1,19 @@
-// Dense layer: y = f(x W^T + b).
+// Dense layer: y = f(x W^T + b). And one with the convolution of its image: y = f(x M + m), see ComposedMap.
 #include <cmath>
+#include <utility>
 
 #include "host/network/product_layer.h"
+#include "host/network/weights/composed_map.h"
+#include "host/network/weights/layer_maps.h"
 
 namespace bracket {
 namespace {
 
-// The order (channel, y, x) of a side of the matrix that belongs to an image, beside another side of any kind.
-FileOrder matrix_order(std::int64_t rows, const ImageShape* row_image, std::int64_t cols, const ImageShape* col_image) {
-  if (row_image == nullptr && col_image == nullptr) return {};
-  std::vector<std::int64_t> extents;
-  std::vector<std::size_t> axes;
-  const auto add = [&](std::int64_t size, const ImageShape* image) {
-    const std::size_t first = extents.size();
-    if (image == nullptr) {
-      extents.push_back(size);
-      axes.push_back(first);
-    } else {
-      extents.insert(extents.end(), {image->height, image->width, image->channels});
-      axes.insert(axes.end(), {first + 2, first, first + 1});
-    }
-  };
-  if (rows > 0) add(rows, row_image);
-  if (cols > 0) add(cols, col_image);
-  return permuted_order(extents, axes);
-}
-
 class LinearLayer final : public ProductLayer {
  public:
-  LinearLayer(const LinearSpec& spec, LayerWeight weight, Epilogue epilogue, std::int64_t inputs)
-      : ProductLayer(std::move(weight), std::move(epilogue)), spec_(spec), inputs_(inputs) {}
+  LinearLayer(const LinearSpec& spec, const StoredMap& stored, std::unique_ptr<UsedMap> map, Epilogue epilogue,
+              std::int64_t inputs)
+      : ProductLayer(std::move(map), std::move(epilogue)), spec_(spec), stored_(stored), inputs_(inputs) {}
 
   bool injective() const noexcept override { return spec_.features == inputs_ && epilogue_.injective(); }
   std::int64_t row_flops() const noexcept override { return 2 * spec_.features * inputs_; }
@@ -40,12 +24,13 @@ class LinearLayer final : public ProductLayer {
     if (spec_.identity_start)
       for (std::int64_t i = 0; i < spec_.features * inputs_; ++i)
         weight[static_cast<std::size_t>(i)] = i / inputs_ == i % inputs_ ? 1 : 0;
-    weight_.initialize(key, weight, write);
     RandomKey bias_key = key;
     bias_key.step += 1;
-    epilogue_.initialize(
+    stored_.initialize(
+        key, weight,
         uniform_values(bias_key, spec_.bias ? spec_.features : 0, spec_.bias_bound < 0 ? fan_in : spec_.bias_bound),
         write);
+    epilogue_.initialize(write);
   }
 
  private:
@@ -58,31 +43,70 @@ class LinearLayer final : public ProductLayer {
   }
 
   LinearSpec spec_;
+  const StoredMap& stored_;  // of the map
   std::int64_t inputs_;
 };
 
+class ComposedLayer final : public ProductLayer {
+ public:
+  ComposedLayer(std::unique_ptr<UsedMap> map, Epilogue epilogue) : ProductLayer(std::move(map), std::move(epilogue)) {}
+
+  bool injective() const noexcept override { return false; }  // as the convolution's
+  std::int64_t row_flops() const noexcept override { return 2 * map_->shape().rows * map_->shape().cols; }
+
+ private:
+  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const override {
+    ops.linear_reverse_data(y, x, weight, Update::overwrite);
+  }
+  void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const override {
+    ops.linear_forward(grad_x, grad_y, weight);
+  }
+  void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x, Update update) const override {
+    frame.ops.linear_reverse_weights(grad_weight, x, grad_y, update);
+  }
+};
+
+std::unique_ptr<Layer> composed(std::unique_ptr<StoredMap> linear, ConvolutionMap convolution, const Around& around,
+                                BlockLayout& layout) {
+  const ConvolutionProduct& product = convolution.product;
+  std::unique_ptr<UsedMap> map =
+      with_norm(std::make_unique<ComposedMap>(std::move(linear), std::move(convolution.map), product), around,
+                product.channels(), layout);
+  Epilogue epilogue = make_epilogue(*map, product.outputs(), product.channels(), around, layout);
+  return std::make_unique<ComposedLayer>(std::move(map), std::move(epilogue));
+}
+
+ImageShape image_of(const UnflattenSpec& s) { return {s.channels, s.height, s.width}; }
+
 }  // namespace
 
-std::unique_ptr<Layer> make_linear_layer(const LinearSpec& spec, const Behind& behind, const Features& input,
+std::unique_ptr<Layer> make_linear_layer(const LinearSpec& spec, const Around& around, const Features& input,
                                          const std::string& prefix, BlockLayout& layout) {
-  ImageShape output_image;
-  if (behind.unflatten != nullptr)
-    output_image = {behind.unflatten->channels, behind.unflatten->height, behind.unflatten->width};
-  const ImageShape* row_image = behind.unflatten != nullptr ? &output_image : nullptr;
-  const ImageShape* col_image = input.flattened ? &*input.image : nullptr;
-  const std::int64_t rows = spec.features, cols = input.size;
-  const FileOrder row_order = matrix_order(rows, row_image, 0, nullptr);
-  const FileOrder col_order = matrix_order(0, nullptr, cols, col_image);
-  Epilogue epilogue(rows, rows, behind.activation);
-  if (spec.bias) epilogue.add_bias(prefix + "bias", layout, row_order);
-  WeightShape shape{rows, cols, {rows, cols}, matrix_order(rows, row_image, cols, col_image)};
-  shape.singular_rows = rows;
-  shape.singular_cols = cols;
-  shape.singular_row_order = row_order;
-  shape.singular_col_order = col_order;
-  LayerWeight weight(std::move(shape), spec.spectral_norm, prefix, layout);
-  epilogue.add_slope(behind.activation_prefix + "weight", layout);
-  return std::make_unique<LinearLayer>(spec, std::move(weight), std::move(epilogue), cols);
+  const std::int64_t rows = spec.features;
+  std::unique_ptr<StoredMap> stored = make_linear_map(spec, around.unflatten, input, prefix, layout);
+  const StoredMap& own = *stored;
+  std::unique_ptr<UsedMap> map =
+      with_norm(std::move(stored), around, around.unflatten != nullptr ? around.unflatten->channels : rows, layout);
+  Epilogue epilogue = make_epilogue(*map, rows, rows, around, layout);
+  return std::make_unique<LinearLayer>(spec, own, std::move(map), std::move(epilogue), input.size);
+}
+
+std::unique_ptr<Layer> make_composed_layer(const LinearSpec& linear, const Conv2dSpec& convolution,
+                                           const Around& around, const Features& input, const std::string& prefix,
+                                           const std::string& convolution_prefix, BlockLayout& layout) {
+  std::unique_ptr<StoredMap> map = make_linear_map(linear, around.unflatten, input, prefix, layout);
+  return composed(std::move(map),
+                  make_convolution_map(convolution, {}, image_of(*around.unflatten), convolution_prefix, layout),
+                  around, layout);
+}
+
+std::unique_ptr<Layer> make_composed_layer(const LinearSpec& linear, const ConvTranspose2dSpec& convolution,
+                                           const Around& around, const Features& input, const std::string& prefix,
+                                           const std::string& convolution_prefix, BlockLayout& layout) {
+  std::unique_ptr<StoredMap> map = make_linear_map(linear, around.unflatten, input, prefix, layout);
+  return composed(std::move(map),
+                  make_convolution_map(convolution, image_of(*around.unflatten), convolution_prefix, layout), around,
+                  layout);
 }
 
 }  // namespace bracket

@@ -146,8 +146,10 @@ class MonotoneCouplingLayer final : public Layer {
   void add(const LinearSpec& spec, const ActivationSpec* activation, std::int64_t inputs, const std::string& prefix,
            int index, BlockLayout& layout) {
     const auto name = [&](int i) { return prefix + "conditioner." + std::to_string(i) + "."; };
-    const Behind behind{activation, name(index + 1)};
-    conditioner_.push_back(make_linear_layer(spec, behind, {inputs}, name(index), layout));
+    Around around;
+    around.activation = activation;
+    around.activation_prefix = name(index + 1);
+    conditioner_.push_back(make_linear_layer(spec, around, {inputs}, name(index), layout));
     for (const SlotSize& size : conditioner_.back()->slot_sizes()) add_slot(size.cols);
   }
 

@@ -75,6 +75,20 @@ std::vector<Tensor> shared_slots(Arena& arena, const LayerChain& chain, const Ro
   return tensors;
 }
 
+// Parameters lie where they lie without merging.
+std::unique_ptr<LayerChain> merged_chain(const std::vector<LayerSpec>& specs, const Features& input, Merging& merging,
+                                         const std::vector<ParameterInfo>& plain) {
+  std::vector<ParameterInfo> infos;
+  BlockLayout layout(infos);
+  auto chain = std::make_unique<LayerChain>(specs, input, "", merging, layout);
+  const auto same = [](const ParameterInfo& a, const ParameterInfo& b) {
+    return a.name == b.name && a.offset == b.offset && a.shape == b.shape && a.buffer == b.buffer;
+  };
+  if (!std::equal(infos.begin(), infos.end(), plain.begin(), plain.end(), same))
+    throw Error(ExitCode::internal, "merged layers place parameters otherwise than the layers themselves");
+  return chain;
+}
+
 Rows rows_of(const PrimalPass& pass, const TangentPass* tangent_pass) {
   if (!tangent_pass) return {pass.rows, 0, 0, 0};
   const TangentLayout& t = tangent_pass->layout;
@@ -89,7 +103,8 @@ std::int64_t ParameterInfo::size() const {
   return size;
 }
 
-Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_(dtype) {
+Network::Network(NetworkSpec spec, DType dtype, const NetworkExecution& execution)
+    : spec_(std::move(spec)), dtype_(dtype), execution_(execution) {
   if (spec_.input_size < 1)
     throw InvalidArgument("network input_size is " + std::to_string(spec_.input_size) + ", must be at least 1");
   if (dtype_ != DType::f32 && dtype_ != DType::f64)
@@ -105,13 +120,26 @@ Network::Network(NetworkSpec spec, DType dtype) : spec_(std::move(spec)), dtype_
   }
   if (spec_.layers.empty()) throw InvalidArgument("a network needs at least one layer");
   BlockLayout layout(infos_);
-  chain_ = std::make_unique<LayerChain>(spec_.layers, input, "", layout);
-  if (chain_->slot_sizes().empty()) throw InvalidArgument("a network needs at least one layer that computes something");
-  if (chain_->most_keys_of_a_layer() > kKeysPerLayer)
+  Merging nothing;
+  plain_ = std::make_unique<LayerChain>(spec_.layers, input, "", nothing, layout);
+  if (plain_->slot_sizes().empty()) throw InvalidArgument("a network needs at least one layer that computes something");
+  if (plain_->most_keys_of_a_layer() > kKeysPerLayer)
     throw InvalidArgument("a residual or coupling layer holds more than " + std::to_string(kKeysPerLayer / 4) +
                           " layers; split it");
   value_elements_ = layout.value_elements();
   buffer_elements_ = layout.buffer_elements();
+  // Each merges what the one before does; where that is all, it is left out.
+  Merging merging;
+  std::int64_t merges = 0;
+  const auto merge = [&](bool Merging::*what, bool wanted) -> std::unique_ptr<LayerChain> {
+    merging.*what = wanted;
+    merging.merges = 0;
+    std::unique_ptr<LayerChain> chain = merged_chain(spec_.layers, input, merging, infos_);
+    return merging.merges > std::exchange(merges, merging.merges) ? std::move(chain) : nullptr;
+  };
+  merged_ = merge(&Merging::resampling, execution.merge_resampling);
+  folded_ = merge(&Merging::norm, execution.fold_batch_norm);
+  composed_ = merge(&Merging::compose, execution.compose_linear);
 }
 
 Network::~Network() = default;
@@ -125,18 +153,33 @@ std::int64_t Network::parameter_count() const {
 }
 
 std::int64_t Network::values_per_row() const {
-  const std::vector<SlotSize>& slots = chain_->slot_sizes();
+  const std::vector<SlotSize>& slots = chain(PassMode::inference, false).slot_sizes();
   return std::accumulate(slots.begin(), slots.end(), std::int64_t{0},
                          [](std::int64_t sum, const SlotSize& slot) { return sum + slot.cols; });
 }
 
-std::int64_t Network::flops_per_row() const noexcept { return chain_->row_flops(); }
-std::int64_t Network::output_size() const noexcept { return chain_->output().size; }
-const std::optional<ImageShape>& Network::output_image() const noexcept { return chain_->output().image; }
-bool Network::has_batch_norm() const noexcept { return chain_->batch_norm(); }
-bool Network::has_training_state() const noexcept { return chain_->training_state(); }
-bool Network::piecewise_linear() const noexcept { return chain_->piecewise_linear(); }
-bool Network::injective_by_construction() const { return chain_->injective(); }
+std::int64_t Network::flops_per_row() const noexcept { return chain(PassMode::inference, false).row_flops(); }
+std::int64_t Network::flops_per_row(const PrimalPass& pass) const noexcept { return chain(pass).row_flops(); }
+std::int64_t Network::composition_flops() const noexcept { return composed_ ? composed_->once_flops() : 0; }
+std::int64_t Network::output_size() const noexcept { return plain_->output().size; }
+const std::optional<ImageShape>& Network::output_image() const noexcept { return plain_->output().image; }
+bool Network::has_batch_norm() const noexcept { return plain_->batch_norm(); }
+bool Network::has_training_state() const noexcept { return plain_->training_state(); }
+bool Network::piecewise_linear() const noexcept { return plain_->piecewise_linear(); }
+bool Network::injective_by_construction() const { return plain_->injective(); }
+
+const LayerChain& Network::chain(PassMode mode, bool composed) const noexcept {
+  if (composed) return *composed_;
+  if (mode == PassMode::inference && folded_) return *folded_;
+  return merged_ ? *merged_ : *plain_;
+}
+
+// Once for the map and twice for parameter gradients through it.
+bool Network::composing_pays(PassMode mode, std::int64_t rows) const noexcept {
+  if (mode != PassMode::inference || !composed_) return false;
+  const std::int64_t saved = chain(mode, false).row_flops() - composed_->row_flops();
+  return static_cast<double>(rows) * static_cast<double>(saved) > 3 * static_cast<double>(composed_->once_flops());
+}
 
 void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const {
   std::vector<double> flat[2] = {std::vector<double>(static_cast<std::size_t>(value_elements_)),
@@ -144,7 +187,7 @@ void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t
   const ValueWriter write = [&](const BlockView& view, bool buffer, const std::vector<double>& values) {
     std::copy(values.begin(), values.end(), flat[buffer ? 1 : 0].begin() + view.offset);
   };
-  chain_->initialize({seed, stream, 0}, kKeysPerLayer, write);
+  plain_->initialize({seed, stream, 0}, kKeysPerLayer, write);
   for (const int block : {0, 1}) {
     const Tensor& target = block == 0 ? parameters.values : parameters.buffers;
     if (target.size() == 0) continue;
@@ -158,6 +201,7 @@ void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t
 }
 
 void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const {
+  const LayerChain& layers = chain(primal);
   const Rows rows = rows_of(primal, tangent_pass);
   if (tangent_pass && primal.mode == PassMode::training && has_batch_norm())
     throw InvalidArgument(kTangentsNeedInference);
@@ -167,36 +211,38 @@ void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent
     pass->extras.clear();
   }
   if (tangent_pass) tangent_pass->slots.clear();
-  for (const SlotSize& size : chain_->slot_sizes()) {
+  for (const SlotSize& size : layers.slot_sizes()) {
     const Stacked slot =
         allocate_stacked(arena, dtype_, size.rows(rows), size.cols, pass != nullptr, tangent_pass != nullptr);
     if (pass) pass->slots.push_back(slot.primal);
     if (tangent_pass) tangent_pass->slots.push_back(slot.tangent);
   }
   if (pass)
-    for (const Extra& extra : chain_->extras()) pass->extras.push_back(allocate_extra(arena, dtype_, rows, extra));
+    for (const Extra& extra : layers.extras()) pass->extras.push_back(allocate_extra(arena, dtype_, rows, extra));
   const Stacked input{primal.input, tangent_pass ? tangent_pass->input : Tensor()};
-  chain_->forward(frame, input, stacked_slots(primal, tangent_pass), primal.extras);
+  layers.forward(frame, input, stacked_slots(primal, tangent_pass), primal.extras);
 }
 
-void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x,
-                      PassMode mode) const {
+void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
+                      std::int64_t further_rows) const {
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
   pass.input = x;
+  pass.composed = composing_pays(mode, pass.rows + further_rows);
   run(ops, arena, &pass, nullptr, pass);
 }
 
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tangent_pass,
                       const ParameterSet& parameters, Tensor x, Tensor tangents, const TangentLayout& layout,
-                      PassMode mode) const {
+                      PassMode mode, std::int64_t further_rows) const {
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
   pass.input = x;
+  pass.composed = composing_pays(mode, pass.rows + layout.rows() + further_rows);
   tangent_pass.layout = layout;
   tangent_pass.input = tangents;
   run(ops, arena, &pass, &tangent_pass, pass);
@@ -215,12 +261,13 @@ void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& par
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows{x.rows(), 0, 0, 0};
+  const LayerChain& layers = chain(mode, composing_pays(mode, rows.primal));
   const Frame frame{ops, arena, dtype_, mode, rows, parameters, true};
   std::vector<Stacked> slots;
-  for (const Tensor& slot : shared_slots(arena, *chain_, rows, false, y)) slots.push_back({slot, {}});
+  for (const Tensor& slot : shared_slots(arena, layers, rows, false, y)) slots.push_back({slot, {}});
   std::vector<Tensor> extras;
-  for (const Extra& extra : chain_->extras()) extras.push_back(allocate_extra(arena, dtype_, rows, extra));
-  chain_->forward(frame, {x, {}}, slots, extras);
+  for (const Extra& extra : layers.extras()) extras.push_back(allocate_extra(arena, dtype_, rows, extra));
+  layers.forward(frame, {x, {}}, slots, extras);
   arena.rewind(mark);
 }
 
@@ -231,10 +278,11 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
   const std::int64_t mark = arena.mark();
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
   const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
-  const std::vector<Tensor> shared = shared_slots(arena, *chain_, rows, true, y);
+  const LayerChain& layers = chain(pass);
+  const std::vector<Tensor> shared = shared_slots(arena, layers, rows, true, y);
   std::vector<Stacked> slots;
   for (std::size_t i = 0; i < shared.size(); ++i) slots.push_back({pass.slots[i], shared[i]});
-  chain_->forward(frame, {pass.input, tangents}, slots, pass.extras);
+  layers.forward(frame, {pass.input, tangents}, slots, pass.extras);
   arena.rewind(mark);
 }
 
@@ -250,10 +298,11 @@ PrimalPass Network::slice(const PrimalPass& pass, std::int64_t first, std::int64
                           " of a pass of " + std::to_string(pass.rows));
   if (pass.mode == PassMode::training && has_batch_norm())
     throw InvalidArgument("slice: the rows of a training pass with BatchNorm belong together");
-  PrimalPass part{pass.mode, count, pass.parameters, pass.input.slice_rows(first, count), {}, {}};
+  PrimalPass part{pass.mode, count, pass.parameters, pass.input.slice_rows(first, count), {}, {}, pass.composed};
   for (const Tensor& slot : pass.slots) part.slots.push_back(slot.slice_rows(first, count));
+  const std::vector<Extra>& extras = chain(pass).extras();
   for (std::size_t i = 0; i < pass.extras.size(); ++i)
-    part.extras.push_back(chain_->extras()[i].bytes_per_row ? pass.extras[i].slice_rows(first, count) : pass.extras[i]);
+    part.extras.push_back(extras[i].bytes_per_row ? pass.extras[i].slice_rows(first, count) : pass.extras[i]);
   return part;
 }
 
@@ -274,13 +323,14 @@ void Network::pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, con
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
   const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
   const Stacked input{pass.input, tangent_pass ? tangent_pass->input : Tensor()};
+  const LayerChain& layers = chain(pass);
   Tensor grad_y = cotangents;
-  if (chain_->consumes_grad_y()) {  // the caller's cotangents stay as they are
+  if (layers.consumes_grad_y()) {  // the caller's cotangents stay as they are
     grad_y = arena.allocate(dtype_, {rows.tangent_rows(), output_size()});
     ops.copy(grad_y, cotangents);
   }
-  chain_->reverse(frame, input, stacked_slots(pass, tangent_pass), pass.extras, {{}, grad_y}, {{}, x},
-                  request.grad_parameters, request.accumulate_parameters ? Update::accumulate : Update::overwrite);
+  layers.reverse(frame, input, stacked_slots(pass, tangent_pass), pass.extras, {{}, grad_y}, {{}, x},
+                 request.grad_parameters, request.accumulate_parameters ? Update::accumulate : Update::overwrite);
   arena.rewind(mark);
 }
 
@@ -293,6 +343,7 @@ void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const Tang
   const Update update = request.accumulate_parameters ? Update::accumulate : Update::overwrite;
   const std::vector<Stacked> slots = stacked_slots(pass, tangent_pass);
   const Stacked input{pass.input, tangent_pass ? tangent_pass->input : Tensor()};
+  const LayerChain& layers = chain(pass);
   const bool tangent = tangent_pass != nullptr;
   if (tangent && tangent_cotangent.absent()) {
     tangent_cotangent = arena.allocate(dtype_, {rows.tangent_rows(), output_size()});
@@ -302,7 +353,7 @@ void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const Tang
     throw InvalidArgument("reverse: a tangent cotangent needs the tangent pass it belongs to");
 
   Stacked grad_y{cotangent, tangent_cotangent};
-  if (chain_->consumes_grad_y()) {  // the caller's cotangents stay as they are
+  if (layers.consumes_grad_y()) {  // the caller's cotangents stay as they are
     grad_y = allocate_stacked(arena, dtype_, rows, output_size(), !cotangent.absent(), tangent);
     if (!cotangent.absent()) ops.copy(grad_y.primal, cotangent);
     if (tangent) ops.copy(grad_y.tangent, tangent_cotangent);
@@ -310,7 +361,7 @@ void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const Tang
   Stacked grad_x;
   if (!request.grad_input.absent() || !request.grad_tangent_input.absent())
     grad_x = allocate_stacked(arena, dtype_, rows, input_size(), true, tangent);
-  chain_->reverse(frame, input, slots, pass.extras, grad_y, grad_x, request.grad_parameters, update);
+  layers.reverse(frame, input, slots, pass.extras, grad_y, grad_x, request.grad_parameters, update);
   if (!request.grad_input.absent()) ops.copy(request.grad_input, grad_x.primal);
   if (!request.grad_tangent_input.absent()) ops.copy(request.grad_tangent_input, grad_x.tangent);
   arena.rewind(mark);

@@ -4,30 +4,44 @@
 
 namespace bracket {
 
+ProductLayer::ProductLayer(std::unique_ptr<UsedMap> map, Epilogue epilogue)
+    : map_(std::move(map)), epilogue_(std::move(epilogue)) {
+  slot_sizes_ = epilogue_.slot_sizes();
+  extras_ = map_->extras();
+  map_extras_ = extras_.size();
+  for (const Extra& extra : epilogue_.extras()) extras_.push_back(extra);
+}
+
 void ProductLayer::forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                            std::span<const Tensor> extras) const {
-  const Tensor weight = weight_.forward(frame, extras);
+  map_->forward(frame, extras.first(map_extras_));
+  const MapValues used = map_->used(frame, extras.first(map_extras_));
   const Stacked pre = frame.output(slots.front());
   const Tensor all_x = joined(x), all_pre = joined(pre);
   if (!all_x.absent() && !all_pre.absent()) {
-    multiply(frame.ops, all_pre, all_x, weight);
+    multiply(frame.ops, all_pre, all_x, used.weight);
   } else {
-    if (!pre.primal.absent()) multiply(frame.ops, pre.primal, x.primal, weight);
-    if (!pre.tangent.absent()) multiply(frame.ops, pre.tangent, x.tangent, weight);
+    if (!pre.primal.absent()) multiply(frame.ops, pre.primal, x.primal, used.weight);
+    if (!pre.tangent.absent()) multiply(frame.ops, pre.tangent, x.tangent, used.weight);
   }
-  epilogue_.forward(frame, slots, extras);
+  epilogue_.forward(frame, slots, extras, used.bias);
 }
 
 void ProductLayer::reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                            std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked&,
                            const Tensor& grad_block, Update update) const {
   const std::int64_t mark = frame.arena.mark();
-  const Stacked grad_pre = epilogue_.reverse(frame, grad_y, slots, extras, grad_block, update);
-  if (!grad_block.absent())
-    weight_.reverse(frame, extras, grad_block, update, [&](const Tensor& target, Update target_update) {
-      weight_gradient(frame, target, x, grad_pre, target_update);
-    });
-  data_gradient(frame, grad_x, grad_pre, weight_.used(frame, extras));
+  const std::span<const Tensor> of_map = extras.first(map_extras_);
+  const MapValues used = map_->used(frame, of_map);
+  MapGradient gradient;
+  if (!grad_block.absent()) gradient = map_->gradient(frame, grad_block, update);
+  const Stacked grad_pre =
+      epilogue_.reverse(frame, grad_y, slots, extras, used.bias, gradient.bias, grad_block, update);
+  if (!grad_block.absent()) {
+    weight_gradient(frame, gradient.weight, x, grad_pre, gradient.weight_update);
+    map_->reverse(frame, of_map, gradient, grad_block, update);
+  }
+  data_gradient(frame, grad_x, grad_pre, used.weight);
   frame.arena.rewind(mark);
 }
 

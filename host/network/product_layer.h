@@ -1,20 +1,21 @@
 // A layer that is a product with a weight, with bias and non-linearity behind it as one step: y = f(x * W + b).
 #pragma once
 
+#include <memory>
 #include <span>
-#include <utility>
 
 #include "host/network/epilogue.h"
 #include "host/network/layer.h"
-#include "host/network/layer_weight.h"
+#include "host/network/weights/used_map.h"
 
 namespace bracket {
 
 class ProductLayer : public Layer {
  public:
   bool piecewise_linear() const noexcept override { return epilogue_.piecewise_linear(); }
-  bool training_state() const noexcept override { return weight_.spectral_norm(); }
+  bool training_state() const noexcept override { return map_->training_state(); }
   bool consumes_grad_y() const noexcept override { return epilogue_.has_function(); }
+  std::int64_t once_flops() const noexcept override { return map_->once_flops(); }
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor> extras) const override;
   void reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
@@ -22,11 +23,7 @@ class ProductLayer : public Layer {
                const Tensor& grad_block, Update update) const override;
 
  protected:
-  ProductLayer(LayerWeight weight, Epilogue epilogue) : weight_(std::move(weight)), epilogue_(std::move(epilogue)) {
-    slot_sizes_ = epilogue_.slot_sizes();
-    extras_ = weight_.extras();
-    for (const Extra& extra : epilogue_.extras()) extras_.push_back(extra);
-  }
+  ProductLayer(std::unique_ptr<UsedMap> map, Epilogue epilogue);
 
   // The product and its two adjoints, on rows of either kind.
   virtual void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const = 0;
@@ -34,13 +31,15 @@ class ProductLayer : public Layer {
   virtual void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x,
                                Update update) const = 0;
 
-  LayerWeight weight_;
+  std::unique_ptr<UsedMap> map_;
   Epilogue epilogue_;
 
  private:
   void weight_gradient(const Frame& frame, const Tensor& target, const Stacked& x, const Stacked& grad_pre,
                        Update update) const;
   void data_gradient(const Frame& frame, const Stacked& grad_x, const Stacked& grad_pre, const Tensor& weight) const;
+
+  std::size_t map_extras_;
 };
 
 }  // namespace bracket

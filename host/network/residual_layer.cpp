@@ -20,6 +20,7 @@ class ResidualLayer final : public Layer {
   bool training_state() const noexcept override { return body_.training_state() || skip_.training_state(); }
   bool piecewise_linear() const noexcept override { return body_.piecewise_linear() && skip_.piecewise_linear(); }
   std::int64_t row_flops() const noexcept override { return body_.row_flops() + skip_.row_flops(); }
+  std::int64_t once_flops() const noexcept override { return body_.once_flops() + skip_.once_flops(); }
   bool injective() const noexcept override { return false; }  // a sum of two injective maps need not be one
   bool consumes_grad_y() const noexcept override { return skip_.consumes_grad_y(); }
 
@@ -85,8 +86,9 @@ class ResidualLayer final : public Layer {
 }  // namespace
 
 std::unique_ptr<Layer> make_residual_layer(const ResidualSpec& spec, const Features& input, const std::string& path,
-                                           BlockLayout& layout, Features& output) {
-  LayerChain body(spec.body, input, path + "body.", layout), skip(spec.skip, input, path + "skip.", layout);
+                                           Merging& merging, BlockLayout& layout, Features& output) {
+  LayerChain body(spec.body, input, path + "body.", merging, layout),
+      skip(spec.skip, input, path + "skip.", merging, layout);
   const std::string label = "layer " + path.substr(0, path.size() - 1) + ": residual ";
   if (body.slot_sizes().empty()) throw InvalidArgument(label + "body must compute something; give it layers");
   const Features &a = body.output(), &b = skip.output();

@@ -22,11 +22,16 @@ constexpr const char* kCertificates[] = {"exact", "certified", "optimistic"};
 /// One direction per sample keeps no more than the primal pass beside it does.
 constexpr std::int64_t kWholeBatch = std::numeric_limits<std::int64_t>::max();
 
+/// Rows per sample that a training step sends through the pass of an estimate: a score, whose reverse pass takes the
+/// primal and one tangent row, and one product with J. Parameter gradients would be more.
+constexpr std::int64_t kStepProducts = 3;
+
 // Row i d + k of the Jacobian is column k of J_i: the image of coordinate direction k.
 void jacobian_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator,
-                      const ParameterSet& parameters, Tensor z, std::int64_t chunk) {
+                      const ParameterSet& parameters, Tensor z, std::int64_t chunk, bool whole_reverse) {
   const std::int64_t n = z.rows(), d = generator.input_size();
   const std::int64_t sample_bytes = d * generator.values_per_row() * dtype_bytes(generator.dtype());
+  const std::int64_t reverse_rows = whole_reverse ? n * (1 + d) : kStepProducts * n;
   const std::int64_t most = chunk > 0 ? std::min(chunk, n) * sample_bytes : NetworkJacobian::kTangentBytes;
   if (n * sample_bytes <= most) {
     pass.tangent_bytes = 0;
@@ -34,12 +39,15 @@ void jacobian_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& 
     ops.copy(input.slice_rows(0, n), z);
     ops.tile_identity(input.slice_rows(n, n * d), n);
     generator.forward(ops, arena, pass.primal, pass.tangents, parameters, input.slice_rows(0, n),
-                      input.slice_rows(n, n * d), {0, n, d}, PassMode::inference);
+                      input.slice_rows(n, n * d), {0, n, d}, PassMode::inference, reverse_rows);
     pass.jacobian = pass.tangents.output();
     return;
   }
   pass.tangent_bytes = most;
-  generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference);
+  // Every portion of the reverse pass but the first takes the gradient of a composed map, 2 (d + 1) rows, once more.
+  const std::int64_t portions = whole_reverse ? (n * sample_bytes + most - 1) / most : 1;
+  generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference,
+                    n * d + reverse_rows - 2 * (portions - 1) * (d + 1));
   pass.jacobian = arena.allocate(z.dtype(), {n * d, generator.output_size()});
   jacobian_columns(ops, arena, pass.jacobian, NetworkJacobian(generator, pass.primal, most));
 }
@@ -70,7 +78,8 @@ void lobpcg_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   const std::int64_t n = z.rows();
   pass.tangent_bytes = 0;
   pass.jacobian = {};
-  generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference);
+  const std::int64_t products = 2 * iterations + 2 + kStepProducts;
+  generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference, products * n);
   LobpcgEstimate steps;
   const NetworkJacobian jacobian(generator, pass.primal, kWholeBatch);
   lobpcg_iterate(ops, arena, jacobian, v, {iterations}, steps);
@@ -144,8 +153,9 @@ void entropy_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   }
   if (config.chunk < 0)
     throw InvalidArgument("entropy chunk is " + std::to_string(config.chunk) + ", must not be negative");
-  jacobian_forward(ops, arena, pass, generator, parameters, z, config.chunk);
-  if (config.estimator == EntropyEstimator::exact)
+  const bool exact = config.estimator == EntropyEstimator::exact;
+  jacobian_forward(ops, arena, pass, generator, parameters, z, config.chunk, exact);
+  if (exact)
     exact_estimate(ops, arena, pass, n, d);
   else
     min_singular_estimate(ops, arena, pass, generator, n, d);

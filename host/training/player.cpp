@@ -12,7 +12,7 @@ std::int64_t round_up(std::int64_t bytes) {
 }  // namespace
 
 PlayerBlocks::PlayerBlocks(Context& context, const PlayerConfig& config, DType dtype, Player which)
-    : player(which), optimizer(config.optimizer), network(config.network, dtype) {
+    : player(which), optimizer(config.optimizer), network(config.network, dtype, config.execution) {
   const std::int64_t values = network.value_elements(), buffers = network.buffer_elements();
   struct Part {
     Tensor* tensor;

@@ -198,6 +198,21 @@ struct ParameterInfo {
   std::int64_t size() const;
 };
 
+/// How passes are carried out: algebra that takes fewer operations for the same result, to rounding. Parameters, files
+/// and starting values know nothing of it, and runs do not record it. What each does: "Algebra of a pass" in
+/// kernels/README.md.
+struct NetworkExecution {
+  /// Nearest upsampling in front of a convolution of stride 1, or an average or sum pool behind one, becomes part of it
+  /// wherever that takes fewer operations from 8 rows on; a 1 x 1 convolution changes places with them.
+  bool merge_resampling = true;
+  /// In inference passes BatchNorm directly behind a linear or (transposed) convolution layer becomes part of its
+  /// weight and bias.
+  bool fold_batch_norm = true;
+  /// In inference passes a linear layer whose image goes straight into a (transposed) convolution becomes one map with
+  /// it where that takes fewer operations for the rows that the pass is said to serve.
+  bool compose_linear = true;
+};
+
 /// Two flat blocks with the layout of one Network, [value_elements()] and [buffer_elements()] of its dtype: what the
 /// optimizer moves, and what it does not. The memory is the caller's, say two Buffers of the pool.
 struct ParameterSet {
@@ -228,7 +243,8 @@ struct PrimalPass {
   ParameterSet parameters;
   Tensor input;
   std::vector<Tensor> slots;   ///< one per intermediate value, in layer order
-  std::vector<Tensor> extras;  ///< batch statistics, normalised weights, signs of what went into a relu
+  std::vector<Tensor> extras;  ///< batch statistics, weights as used, signs of what went into a relu
+  bool composed = false;       ///< with NetworkExecution::compose_linear
   Tensor output() const { return slots.back(); }
 };
 
@@ -257,13 +273,14 @@ struct NetworkMath {
 class Network {
  public:
   /// Checks the specification; throws InvalidArgument naming the layer.
-  Network(NetworkSpec spec, DType dtype);
+  Network(NetworkSpec spec, DType dtype, const NetworkExecution& execution = {});
   ~Network();
   Network(Network&&) noexcept;
   Network& operator=(Network&&) noexcept;
 
   const NetworkSpec& spec() const noexcept { return spec_; }
   DType dtype() const noexcept { return dtype_; }
+  const NetworkExecution& execution() const noexcept { return execution_; }
   const NetworkMath& math() const noexcept { return math_; }
   void set_math(const NetworkMath& math) noexcept { math_ = math; }  ///< of the passes from now on
   std::int64_t input_size() const noexcept { return spec_.input_size; }
@@ -276,11 +293,18 @@ class Network {
     return value_elements_;
   }  ///< size of ParameterSet::values, padding included
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
-  std::int64_t values_per_row() const;                                        ///< activations that a pass saves per row
+  /// Activations that an inference pass saves per row.
+  std::int64_t values_per_row() const;
   std::int64_t parameter_count() const;                                       ///< learnable scalars
   /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
   /// reverse without parameter gradients; taps on the zero padding of a convolution included, pointwise work excluded.
+  /// As carried out in passes that compose nothing.
   std::int64_t flops_per_row() const noexcept;
+  /// The same of the rows that `pass` serves.
+  std::int64_t flops_per_row(const PrimalPass& pass) const noexcept;
+  /// What a pass that composes (PrimalPass::composed) takes once; parameter gradients take twice that once more. 0: no
+  /// pass of this network does.
+  std::int64_t composition_flops() const noexcept;
   bool has_batch_norm() const noexcept;
   /// Whether training passes move buffers: running statistics of BatchNorm, u and v of spectral normalisation.
   bool has_training_state() const noexcept;
@@ -293,12 +317,15 @@ class Network {
   /// Fills both blocks with starting values: a function of (seed, stream) alone, the same on every device.
   void initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const;
 
-  /// Sends x [rows, input_size] through the network.
-  void forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode) const;
+  /// Sends x [rows, input_size] through the network. `further_rows`: of tangents and adjoints that will go through the
+  /// pass later, a reverse pass with parameter gradients counting twice; it decides whether composing pays.
+  void forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
+               std::int64_t further_rows = 0) const;
   /// The fused call: primal rows and their tangents together. `x` and `tangents` may be one block (tangents behind x),
   /// which halves the number of matrix products. Only inference mode where the network has BatchNorm.
   void forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tangent_pass, const ParameterSet& parameters,
-               Tensor x, Tensor tangents, const TangentLayout& layout, PassMode mode) const;
+               Tensor x, Tensor tangents, const TangentLayout& layout, PassMode mode,
+               std::int64_t further_rows = 0) const;
   /// Sends tangents [layout.rows(), input_size] through an existing primal pass.
   void push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
             const TangentLayout& layout) const;
@@ -324,17 +351,23 @@ class Network {
                Tensor tangent_cotangent, const ReverseRequest& request) const;
 
  private:
+  const LayerChain& chain(PassMode mode, bool composed) const noexcept;
+  const LayerChain& chain(const PrimalPass& pass) const noexcept { return chain(pass.mode, pass.composed); }
+  bool composing_pays(PassMode mode, std::int64_t rows) const noexcept;
   void run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const;
   void pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
             Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const;
 
   NetworkSpec spec_;
   DType dtype_;
+  NetworkExecution execution_;
   NetworkMath math_;
   std::int64_t value_elements_ = 0;
   std::int64_t buffer_elements_ = 0;
   std::vector<ParameterInfo> infos_;
-  std::unique_ptr<LayerChain> chain_;
+  std::unique_ptr<LayerChain> plain_;  // as specified: what the parameters and the structure are asked of
+  // As carried out; null where that is what the one before does.
+  std::unique_ptr<LayerChain> merged_, folded_, composed_;
 };
 
 }  // namespace bracket

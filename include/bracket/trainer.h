@@ -30,6 +30,7 @@ struct OptimizerConfig {
 struct PlayerConfig {
   NetworkSpec network;
   OptimizerConfig optimizer;
+  NetworkExecution execution = {};  ///< the calling program's choice; files of configurations do not hold it
 };
 
 /// The penalty term max(0, w P - threshold) of the energy update.

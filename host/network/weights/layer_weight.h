@@ -15,6 +15,7 @@ struct WeightShape {
   std::int64_t cols = 0;
   std::vector<std::int64_t> shape;  ///< in files
   FileOrder order = {};
+  bool channels_last = false;  ///< output channels are the innermost index of the columns, not the rows
   /// The matrix whose largest singular value counts: the same memory with other extents.
   std::int64_t singular_rows = 0;
   std::int64_t singular_cols = 0;
@@ -27,6 +28,11 @@ class LayerWeight {
   LayerWeight(WeightShape shape, bool spectral_norm, const std::string& prefix, BlockLayout& layout);
 
   bool spectral_norm() const noexcept { return spectral_norm_; }
+  std::int64_t rows() const noexcept { return shape_.rows; }
+  std::int64_t cols() const noexcept { return shape_.cols; }
+  bool channels_last() const noexcept { return shape_.channels_last; }
+  /// The weight, or its gradient, in a flat block.
+  Tensor of(const Tensor& block) const { return weight_.of(block); }
   /// What a pass keeps for the weight: `extras().size()` tensors, the first of every `extras` argument below.
   std::vector<Extra> extras() const;
   /// `values` in the file's order; starts the power iteration from key.step + 2.
@@ -35,24 +41,14 @@ class LayerWeight {
   Tensor forward(const Frame& frame, std::span<const Tensor> extras) const;
   /// The matrix that the forward pass used.
   Tensor used(const Frame& frame, std::span<const Tensor> extras) const;
-  /// Calls contract(target, update) to form the gradient of the used matrix and turns it into that of the weight.
-  template <class Contract>
-  void reverse(const Frame& frame, std::span<const Tensor> extras, const Tensor& grad_block, Update update,
-               const Contract& contract) const {
-    if (!spectral_norm_) return contract(weight_.of(grad_block), update);
-    const std::int64_t mark = frame.arena.mark();
-    const Tensor target = frame.arena.allocate(frame.dtype, {shape_.singular_rows, shape_.singular_cols});
-    contract(target.reshaped({shape_.rows, shape_.cols}), Update::overwrite);
-    normalised_reverse(frame, target, extras, grad_block, update);
-    frame.arena.rewind(mark);
-  }
+  /// Turns the gradient of the normalised matrix into that of the weight; only with spectral normalisation.
+  void normalised_reverse(const Frame& frame, const Tensor& grad_used, std::span<const Tensor> extras,
+                          const Tensor& grad_block, Update update) const;
 
  private:
   Tensor singular_view(const Tensor& weight) const {
     return weight.reshaped({shape_.singular_rows, shape_.singular_cols});
   }
-  void normalised_reverse(const Frame& frame, const Tensor& target, std::span<const Tensor> extras,
-                          const Tensor& grad_block, Update update) const;
 
   WeightShape shape_;
   bool spectral_norm_;

@@ -1,4 +1,4 @@
-#include "host/network/layer_weight.h"
+#include "host/network/weights/layer_weight.h"
 
 #include <algorithm>
 #include <cmath>
@@ -85,9 +85,9 @@ Tensor LayerWeight::used(const Frame& frame, std::span<const Tensor> extras) con
   return spectral_norm_ ? extras[0].reshaped({shape_.rows, shape_.cols}) : weight_.of(frame.parameters.values);
 }
 
-void LayerWeight::normalised_reverse(const Frame& frame, const Tensor& target, std::span<const Tensor> extras,
+void LayerWeight::normalised_reverse(const Frame& frame, const Tensor& grad_used, std::span<const Tensor> extras,
                                      const Tensor& grad_block, Update update) const {
-  frame.ops.spectral_norm_reverse(singular_view(weight_.of(grad_block)), target, extras[0], extras[1],
+  frame.ops.spectral_norm_reverse(singular_view(weight_.of(grad_block)), singular_view(grad_used), extras[0], extras[1],
                                   left_.of(frame.parameters.buffers), right_.of(frame.parameters.buffers), update);
 }
 
