@@ -37,6 +37,7 @@ CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dat
   const StepRecord actual = first_step(*checked.trainer);
 
   config.dtype = DType::f64;
+  config.energy.execution = config.generator.execution = {false, false, false};
   Context oracle_context;
   Trainer oracle(oracle_context, config, data);
   checked.error = worst_error(actual, first_step(oracle));

@@ -1,5 +1,5 @@
 // bracket_bench: time of every op on the shapes of the 2-D presets, of the convolutions of DCGAN-32, of its
-// log-volumes, and of one training iteration of each preset.
+// log-volumes, of passes of image networks, and of one training iteration of each preset.
 //
 // For a file that tools/bench_compare.py accepts:
 //   bracket_bench --benchmark_out=FILE.json --benchmark_out_format=json
@@ -55,6 +55,7 @@ int run(int argc, char** argv) {
   bracket::bench::register_jacobian_cases(devices);
   bracket::bench::register_layer_cases(devices);
   bracket::bench::register_step_cases(devices);
+  bracket::bench::register_network_cases(devices);
   bracket::bench::register_memory_cases(devices);
   bracket::bench::register_training_cases(devices);
   const std::size_t ran = benchmark::RunSpecifiedBenchmarks();

@@ -77,6 +77,7 @@ void register_entropy_cases(std::vector<BenchDevice>& devices);
 void register_jacobian_cases(std::vector<BenchDevice>& devices);
 void register_layer_cases(std::vector<BenchDevice>& devices);
 void register_step_cases(std::vector<BenchDevice>& devices);
+void register_network_cases(std::vector<BenchDevice>& devices);
 void register_memory_cases(std::vector<BenchDevice>& devices);
 void register_training_cases(std::vector<BenchDevice>& devices);
 

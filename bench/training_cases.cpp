@@ -19,10 +19,20 @@ struct TrainingCase {
   const char* data;            ///< name of a density; null: rows or images of random numbers
   std::int64_t side = 0;       ///< of images of three channels; 0: normal rows of the shape of the 8 x 8 digits
   std::int64_t cpu_batch = 0;  ///< 0: the preset's, as on a GPU
+  const char* without = "";    ///< which saving of NetworkExecution is off
+  NetworkExecution execution = {};
 };
-constexpr std::array kCases = {TrainingCase{"toy-a", "25gaussians"},         TrainingCase{"toy-b", "25gaussians"},
-                               TrainingCase{"calibrated-2d", "25gaussians"}, TrainingCase{"vectors", nullptr},
-                               TrainingCase{"cifar10-ii", nullptr, 32, 8},   TrainingCase{"faces-64", nullptr, 64, 2}};
+constexpr std::array kCases = {
+    TrainingCase{"toy-a", "25gaussians"},
+    TrainingCase{"toy-b", "25gaussians"},
+    TrainingCase{"calibrated-2d", "25gaussians"},
+    TrainingCase{"vectors", nullptr},
+    TrainingCase{"cifar10-ii", nullptr, 32, 8},
+    TrainingCase{"cifar10-ii", nullptr, 32, 8, "/without_norm", {.fold_batch_norm = false}},
+    TrainingCase{"faces-64", nullptr, 64, 2},
+    TrainingCase{"faces-64", nullptr, 64, 2, "/without_resampling", {.merge_resampling = false}},
+    TrainingCase{"faces-64", nullptr, 64, 2, "/without_norm", {.fold_batch_norm = false}},
+};
 constexpr std::uint64_t kSeed = 0;
 
 constexpr int kStepsPerEventPair = 10;
@@ -50,7 +60,8 @@ Dataset dataset_of(const TrainingCase& training) {
 /// On the CPU, and where the step is compared with double precision, a small batch says as much.
 CheckedTrainer prepare(const TrainingCase& training, Context& context) {
   const Dataset data = dataset_of(training);
-  const TrainerConfig config = make_preset(training.preset, data, kSeed);
+  TrainerConfig config = make_preset(training.preset, data, kSeed);
+  config.energy.execution = config.generator.execution = training.execution;
   TrainerConfig small = config;
   if (training.cpu_batch > 0) small.batch_size = training.cpu_batch;
   CheckedTrainer checked = checked_trainer(context, small, data);
@@ -95,7 +106,8 @@ void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice
 void register_training_cases(std::vector<BenchDevice>& devices) {
   for (const TrainingCase& training : kCases) {
     for (BenchDevice& device : devices) {
-      const std::string name = std::string("training_iteration/") + training.preset + "/f32/" + device.name;
+      const std::string name =
+          std::string("training_iteration/") + training.preset + training.without + "/f32/" + device.name;
       auto kept = std::make_shared<std::shared_ptr<CheckedTrainer>>();
       auto* const bench =
           benchmark::RegisterBenchmark(name.c_str(), [training, &device, kept](benchmark::State& state) {

@@ -11,6 +11,7 @@ namespace bracket::test {
 namespace {
 
 constexpr NetworkExecution kPlain{false, false, false};
+constexpr std::int64_t kManyRows = 1000;  // for which every form pays
 
 struct Case {
   std::string name;
@@ -141,10 +142,8 @@ NetworkOnDevice make(Context& context, const NetworkSpec& spec, DType dtype, con
 /// Everything that the calls of a network return, by name.
 struct Outcome {
   std::vector<std::pair<std::string, std::vector<double>>> parts;
-  bool composed = false;
+  PassForm form = PassForm::layers;
 };
-
-constexpr std::int64_t kManyRows = 1000;
 
 Outcome outcome_of(NetworkOnDevice& n, const StackedFunctional& f, std::int64_t further_rows = kManyRows) {
   Outcome outcome;
@@ -162,7 +161,7 @@ Outcome outcome_of(NetworkOnDevice& n, const StackedFunctional& f, std::int64_t 
   TangentPass fused_tangents, tangents;
   network.forward(ops, n.arena(), fused, fused_tangents, n.parameters(), x, t, f.layout, PassMode::inference,
                   further_rows);
-  outcome.composed = fused.composed;
+  outcome.form = fused.form;
   keep("output", fused.output());
   keep("output tangents", fused_tangents.output());
   ReverseRequest request{grad_x, grad_t, n.gradient(), false};
@@ -262,9 +261,6 @@ TEST_P(AffineExecution, IsAtWork) {
   } else {
     EXPECT_EQ(merged.flops_per_row(), plain.flops_per_row());
   }
-  if (GetParam().only.fold_batch_norm) {
-    EXPECT_LT(merged.values_per_row(), plain.values_per_row());
-  }
   EXPECT_EQ(merged.composition_flops() > 0, GetParam().only.compose_linear);
 }
 
@@ -273,7 +269,9 @@ INSTANTIATE_TEST_SUITE_P(Layers, AffineExecution, ::testing::ValuesIn(affine_cas
 class Execution : public ::testing::TestWithParam<Case> {
  protected:
   NetworkOnDevice network(const NetworkExecution& execution = {}) {
-    return make(device_.context(), GetParam().spec, DType::f64, execution);
+    NetworkOnDevice n = make(device_.context(), GetParam().spec, DType::f64, execution);
+    n.further_rows = kManyRows;
+    return n;
   }
 
  private:
@@ -348,7 +346,9 @@ TEST_P(ExecutionDevices, AffineNetworksAgreeToRounding) {
       const Outcome want = outcome_of(exact, f), sizes = sizes_of(exact, reference.context(), f);
       const double limit = 2 * roundings(exact, f) * unit_roundoff(dtype);
       const Outcome got = outcome_of(merged, f);
-      EXPECT_EQ(got.composed, item.only.compose_linear);
+      EXPECT_EQ(got.form, item.only.compose_linear    ? PassForm::linear_composed
+                          : item.only.fold_batch_norm ? PassForm::norm_folded
+                                                      : PassForm::layers);
       expect_close(got, want, sizes, limit);
       expect_close(outcome_of(plain, f), want, sizes, limit);
       NetworkOnDevice all = make(context(), item.spec, dtype, {});
@@ -397,13 +397,33 @@ TEST(ExecutionRule, ComposesFromEnoughRowsOn) {
     network.forward(ops, n.arena(), pass, n.parameters(), x, mode, further);
     return pass;
   };
-  EXPECT_FALSE(pass_of(0, PassMode::inference).composed);
-  EXPECT_FALSE(pass_of(enough - 5 - 1, PassMode::inference).composed);
+  EXPECT_EQ(pass_of(0, PassMode::inference).form, PassForm::layers);
+  EXPECT_EQ(pass_of(enough - 5 - 1, PassMode::inference).form, PassForm::layers);
   const PrimalPass composed = pass_of(enough - 5, PassMode::inference);
-  EXPECT_TRUE(composed.composed);
-  EXPECT_TRUE(network.slice(composed, 1, 2).composed);
+  EXPECT_EQ(composed.form, PassForm::linear_composed);
+  EXPECT_EQ(network.slice(composed, 1, 2).form, PassForm::linear_composed);
   EXPECT_EQ(network.flops_per_row(composed), 2 * d * outputs);
-  EXPECT_FALSE(pass_of(kManyRows, PassMode::training).composed);
+  EXPECT_EQ(pass_of(kManyRows, PassMode::training).form, PassForm::layers);
+}
+
+// A pass folds BatchNorm where the values it spares outnumber three times the weights.
+TEST(ExecutionRule, FoldsBatchNormFromEnoughRowsOn) {
+  const TestDevice device("cpu");
+  NetworkOnDevice n = make(device.context(), {3, {LinearSpec{5}, BatchNormSpec{}}}, DType::f64, {});
+  Ops& ops = device.context().ops();
+  const auto form_of = [&](std::int64_t rows, std::int64_t further, PassMode mode) {
+    n.arena().rewind(0);
+    const DeviceTensor x = upload(device.context(), random_matrix(rows, 3, 1));
+    PrimalPass pass;
+    n.network().forward(ops, n.arena(), pass, n.parameters(), x, mode, further);
+    return pass.form;
+  };
+  const std::int64_t most = 3 * (5 * 3) / 5;  // rows of 5 values
+  EXPECT_EQ(form_of(most, 0, PassMode::inference), PassForm::layers);
+  EXPECT_EQ(form_of(most + 1, 0, PassMode::inference), PassForm::norm_folded);
+  EXPECT_EQ(form_of(2, most - 1, PassMode::inference), PassForm::norm_folded);
+  EXPECT_EQ(form_of(2, most - 2, PassMode::inference), PassForm::layers);
+  EXPECT_EQ(form_of(most + 1, 0, PassMode::training), PassForm::layers);
 }
 
 // What a confinement reads must exist as a value of its own, and what does not pay stays as it is.
@@ -411,12 +431,21 @@ TEST(ExecutionRule, KeepsWhatIsReadOrDoesNotPay) {
   const auto flops = [](const NetworkSpec& spec, const NetworkExecution& execution) {
     return Network(spec, DType::f32, execution).flops_per_row();
   };
-  const auto values = [](const NetworkSpec& spec, const NetworkExecution& execution) {
-    return Network(spec, DType::f32, execution).values_per_row();
-  };
+  const TestDevice device("cpu");
   const auto expect_same = [&](const NetworkSpec& spec) {
     EXPECT_EQ(flops(spec, {}), flops(spec, kPlain));
-    EXPECT_EQ(values(spec, {}), values(spec, kPlain));
+    NetworkOnDevice n = make(device.context(), spec, DType::f64, {});
+    const DeviceTensor x = upload(device.context(), random_matrix(2, spec.input_size, 1));
+    PrimalPass pass;
+    n.network().forward(device.context().ops(), n.arena(), pass, n.parameters(), x, PassMode::inference, kManyRows);
+    EXPECT_EQ(pass.form, PassForm::layers);
+    EXPECT_EQ(pass.slots.size(), [&] {
+      NetworkOnDevice plain = make(device.context(), spec, DType::f64, kPlain);
+      PrimalPass unmerged;
+      plain.network().forward(device.context().ops(), plain.arena(), unmerged, plain.parameters(), x,
+                              PassMode::inference);
+      return unmerged.slots.size();
+    }());
   };
   expect_same(on_images(
       {2, 4, 4}, {UpsampleSpec{2}, conv(2, 3, 1, 1), FlattenSpec{}, LinearSpec{1}, ConfinementSpec{0, 1, 0, 0}}));

@@ -89,6 +89,15 @@ struct SlotSize {
   }
 };
 
+/// BatchNorm folded into weights: values that it need not touch for every row, and weights that it does.
+struct FoldedNorm {
+  std::int64_t values_per_row = 0;
+  std::int64_t weights = 0;
+  FoldedNorm operator+(const FoldedNorm& b) const noexcept {
+    return {values_per_row + b.values_per_row, weights + b.weights};
+  }
+};
+
 /// One step of a network. A layer owns `slot_sizes().size()` values per row; the last one is its output.
 class Layer {
  public:
@@ -108,6 +117,7 @@ class Layer {
   virtual std::int64_t row_flops() const noexcept { return 0; }
   /// The same of what a primal pass takes once, whatever its rows.
   virtual std::int64_t once_flops() const noexcept { return 0; }
+  virtual FoldedNorm folded() const noexcept { return {}; }
   /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
   virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;

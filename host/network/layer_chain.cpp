@@ -94,6 +94,12 @@ std::int64_t LayerChain::once_flops() const noexcept {
   return flops;
 }
 
+FoldedNorm LayerChain::folded() const noexcept {
+  FoldedNorm total;
+  for (const auto& layer : layers_) total = total + (layer ? layer->folded() : FoldedNorm{});
+  return total;
+}
+
 void LayerChain::initialize(const RandomKey& key, std::uint64_t spacing, const ValueWriter& write) const {
   RandomKey next = key;
   for (std::size_t i = 0; i < layers_.size(); ++i) {

@@ -34,6 +34,7 @@ class LayerChain {
   bool consumes_grad_y() const noexcept;
   std::int64_t row_flops() const noexcept;
   std::int64_t once_flops() const noexcept;
+  FoldedNorm folded() const noexcept;
   const std::vector<SlotSize>& slot_sizes() const noexcept { return slot_sizes_; }
   const std::vector<Extra>& extras() const noexcept { return extras_; }
   std::vector<SlotLife> slot_lives() const;

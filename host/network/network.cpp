@@ -153,13 +153,13 @@ std::int64_t Network::parameter_count() const {
 }
 
 std::int64_t Network::values_per_row() const {
-  const std::vector<SlotSize>& slots = chain(PassMode::inference, false).slot_sizes();
+  const std::vector<SlotSize>& slots = chain(PassForm::layers).slot_sizes();
   return std::accumulate(slots.begin(), slots.end(), std::int64_t{0},
                          [](std::int64_t sum, const SlotSize& slot) { return sum + slot.cols; });
 }
 
-std::int64_t Network::flops_per_row() const noexcept { return chain(PassMode::inference, false).row_flops(); }
-std::int64_t Network::flops_per_row(const PrimalPass& pass) const noexcept { return chain(pass).row_flops(); }
+std::int64_t Network::flops_per_row() const noexcept { return chain(PassForm::layers).row_flops(); }
+std::int64_t Network::flops_per_row(const PrimalPass& pass) const noexcept { return chain(pass.form).row_flops(); }
 std::int64_t Network::composition_flops() const noexcept { return composed_ ? composed_->once_flops() : 0; }
 std::int64_t Network::output_size() const noexcept { return plain_->output().size; }
 const std::optional<ImageShape>& Network::output_image() const noexcept { return plain_->output().image; }
@@ -168,17 +168,24 @@ bool Network::has_training_state() const noexcept { return plain_->training_stat
 bool Network::piecewise_linear() const noexcept { return plain_->piecewise_linear(); }
 bool Network::injective_by_construction() const { return plain_->injective(); }
 
-const LayerChain& Network::chain(PassMode mode, bool composed) const noexcept {
-  if (composed) return *composed_;
-  if (mode == PassMode::inference && folded_) return *folded_;
+const LayerChain& Network::chain(PassForm form) const noexcept {
+  if (form == PassForm::linear_composed && composed_) return *composed_;
+  if (form != PassForm::layers && folded_) return *folded_;
   return merged_ ? *merged_ : *plain_;
 }
 
-// Once for the map and twice for parameter gradients through it.
-bool Network::composing_pays(PassMode mode, std::int64_t rows) const noexcept {
-  if (mode != PassMode::inference || !composed_) return false;
-  const std::int64_t saved = chain(mode, false).row_flops() - composed_->row_flops();
-  return static_cast<double>(rows) * static_cast<double>(saved) > 3 * static_cast<double>(composed_->once_flops());
+// Composing takes its products once for the map and twice for parameter gradients through it. BatchNorm reads and
+// writes its values for every row; folding it reads and writes the weights, and for the gradients reads two of their
+// size twice each.
+PassForm Network::form_for(PassMode mode, std::int64_t rows) const noexcept {
+  if (mode != PassMode::inference || rows <= 0) return PassForm::layers;
+  const auto pays = [&](std::int64_t per_row, std::int64_t once) {
+    return static_cast<double>(rows) * static_cast<double>(per_row) > 3 * static_cast<double>(once);
+  };
+  if (composed_ && pays(flops_per_row() - composed_->row_flops(), composed_->once_flops()))
+    return PassForm::linear_composed;
+  if (folded_ && pays(folded_->folded().values_per_row, folded_->folded().weights)) return PassForm::norm_folded;
+  return PassForm::layers;
 }
 
 void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const {
@@ -201,7 +208,7 @@ void Network::initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t
 }
 
 void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const {
-  const LayerChain& layers = chain(primal);
+  const LayerChain& layers = chain(primal.form);
   const Rows rows = rows_of(primal, tangent_pass);
   if (tangent_pass && primal.mode == PassMode::training && has_batch_norm())
     throw InvalidArgument(kTangentsNeedInference);
@@ -230,7 +237,7 @@ void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterS
   pass.rows = x.rows();
   pass.parameters = parameters;
   pass.input = x;
-  pass.composed = composing_pays(mode, pass.rows + further_rows);
+  pass.form = form_for(mode, pass.rows + further_rows);
   run(ops, arena, &pass, nullptr, pass);
 }
 
@@ -242,7 +249,7 @@ void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tan
   pass.rows = x.rows();
   pass.parameters = parameters;
   pass.input = x;
-  pass.composed = composing_pays(mode, pass.rows + layout.rows() + further_rows);
+  pass.form = form_for(mode, pass.rows + layout.rows() + further_rows);
   tangent_pass.layout = layout;
   tangent_pass.input = tangents;
   run(ops, arena, &pass, &tangent_pass, pass);
@@ -261,7 +268,7 @@ void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& par
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows{x.rows(), 0, 0, 0};
-  const LayerChain& layers = chain(mode, composing_pays(mode, rows.primal));
+  const LayerChain& layers = chain(form_for(mode, rows.primal));
   const Frame frame{ops, arena, dtype_, mode, rows, parameters, true};
   std::vector<Stacked> slots;
   for (const Tensor& slot : shared_slots(arena, layers, rows, false, y)) slots.push_back({slot, {}});
@@ -278,7 +285,7 @@ void Network::push_through(Ops& ops, Arena& arena, Tensor y, const PrimalPass& p
   const std::int64_t mark = arena.mark();
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
   const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
-  const LayerChain& layers = chain(pass);
+  const LayerChain& layers = chain(pass.form);
   const std::vector<Tensor> shared = shared_slots(arena, layers, rows, true, y);
   std::vector<Stacked> slots;
   for (std::size_t i = 0; i < shared.size(); ++i) slots.push_back({pass.slots[i], shared[i]});
@@ -298,9 +305,9 @@ PrimalPass Network::slice(const PrimalPass& pass, std::int64_t first, std::int64
                           " of a pass of " + std::to_string(pass.rows));
   if (pass.mode == PassMode::training && has_batch_norm())
     throw InvalidArgument("slice: the rows of a training pass with BatchNorm belong together");
-  PrimalPass part{pass.mode, count, pass.parameters, pass.input.slice_rows(first, count), {}, {}, pass.composed};
+  PrimalPass part{pass.mode, count, pass.parameters, pass.input.slice_rows(first, count), {}, {}, pass.form};
   for (const Tensor& slot : pass.slots) part.slots.push_back(slot.slice_rows(first, count));
-  const std::vector<Extra>& extras = chain(pass).extras();
+  const std::vector<Extra>& extras = chain(pass.form).extras();
   for (std::size_t i = 0; i < pass.extras.size(); ++i)
     part.extras.push_back(extras[i].bytes_per_row ? pass.extras[i].slice_rows(first, count) : pass.extras[i]);
   return part;
@@ -323,7 +330,7 @@ void Network::pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, con
   const Rows rows{pass.rows, layout.first, layout.count, layout.tangents};
   const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, false};
   const Stacked input{pass.input, tangent_pass ? tangent_pass->input : Tensor()};
-  const LayerChain& layers = chain(pass);
+  const LayerChain& layers = chain(pass.form);
   Tensor grad_y = cotangents;
   if (layers.consumes_grad_y()) {  // the caller's cotangents stay as they are
     grad_y = arena.allocate(dtype_, {rows.tangent_rows(), output_size()});
@@ -343,7 +350,7 @@ void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const Tang
   const Update update = request.accumulate_parameters ? Update::accumulate : Update::overwrite;
   const std::vector<Stacked> slots = stacked_slots(pass, tangent_pass);
   const Stacked input{pass.input, tangent_pass ? tangent_pass->input : Tensor()};
-  const LayerChain& layers = chain(pass);
+  const LayerChain& layers = chain(pass.form);
   const bool tangent = tangent_pass != nullptr;
   if (tangent && tangent_cotangent.absent()) {
     tangent_cotangent = arena.allocate(dtype_, {rows.tangent_rows(), output_size()});

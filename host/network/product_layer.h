@@ -16,6 +16,9 @@ class ProductLayer : public Layer {
   bool training_state() const noexcept override { return map_->training_state(); }
   bool consumes_grad_y() const noexcept override { return epilogue_.has_function(); }
   std::int64_t once_flops() const noexcept override { return map_->once_flops(); }
+  FoldedNorm folded() const noexcept override {
+    return map_->folded_weights() > 0 ? FoldedNorm{output_size(), map_->folded_weights()} : FoldedNorm{};
+  }
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor> extras) const override;
   void reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,

@@ -21,6 +21,7 @@ class ResidualLayer final : public Layer {
   bool piecewise_linear() const noexcept override { return body_.piecewise_linear() && skip_.piecewise_linear(); }
   std::int64_t row_flops() const noexcept override { return body_.row_flops() + skip_.row_flops(); }
   std::int64_t once_flops() const noexcept override { return body_.once_flops() + skip_.once_flops(); }
+  FoldedNorm folded() const noexcept override { return body_.folded() + skip_.folded(); }
   bool injective() const noexcept override { return false; }  // a sum of two injective maps need not be one
   bool consumes_grad_y() const noexcept override { return skip_.consumes_grad_y(); }
 

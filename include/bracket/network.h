@@ -206,7 +206,7 @@ struct NetworkExecution {
   /// wherever that takes fewer operations from 8 rows on; a 1 x 1 convolution changes places with them.
   bool merge_resampling = true;
   /// In inference passes BatchNorm directly behind a linear or (transposed) convolution layer becomes part of its
-  /// weight and bias.
+  /// weight and bias, where that touches fewer values for the rows that the pass is said to serve.
   bool fold_batch_norm = true;
   /// In inference passes a linear layer whose image goes straight into a (transposed) convolution becomes one map with
   /// it where that takes fewer operations for the rows that the pass is said to serve.
@@ -226,6 +226,9 @@ enum class PassMode : std::uint8_t {
   inference,  ///< everything fixed
 };
 
+/// What NetworkExecution makes of one pass for the rows it serves; each form holds the one before.
+enum class PassForm : std::uint8_t { layers, norm_folded, linear_composed };
+
 /// Which primal rows of a pass carry how many tangents: tangent k of primal row first + i is tangent row i K + k.
 struct TangentLayout {
   std::int64_t first = 0;
@@ -244,7 +247,7 @@ struct PrimalPass {
   Tensor input;
   std::vector<Tensor> slots;   ///< one per intermediate value, in layer order
   std::vector<Tensor> extras;  ///< batch statistics, weights as used, signs of what went into a relu
-  bool composed = false;       ///< with NetworkExecution::compose_linear
+  PassForm form = PassForm::layers;
   Tensor output() const { return slots.back(); }
 };
 
@@ -293,17 +296,16 @@ class Network {
     return value_elements_;
   }  ///< size of ParameterSet::values, padding included
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
-  /// Activations that an inference pass saves per row.
-  std::int64_t values_per_row() const;
+  std::int64_t values_per_row() const;  ///< activations that a pass saves per row, at most
   std::int64_t parameter_count() const;                                       ///< learnable scalars
   /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
   /// reverse without parameter gradients; taps on the zero padding of a convolution included, pointwise work excluded.
-  /// As carried out in passes that compose nothing.
+  /// As carried out where nothing is composed.
   std::int64_t flops_per_row() const noexcept;
   /// The same of the rows that `pass` serves.
   std::int64_t flops_per_row(const PrimalPass& pass) const noexcept;
-  /// What a pass that composes (PrimalPass::composed) takes once; parameter gradients take twice that once more. 0: no
-  /// pass of this network does.
+  /// What a pass that composes (PassForm::linear_composed) takes once; parameter gradients take twice that once more. 0:
+  /// no pass of this network does.
   std::int64_t composition_flops() const noexcept;
   bool has_batch_norm() const noexcept;
   /// Whether training passes move buffers: running statistics of BatchNorm, u and v of spectral normalisation.
@@ -318,7 +320,7 @@ class Network {
   void initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const;
 
   /// Sends x [rows, input_size] through the network. `further_rows`: of tangents and adjoints that will go through the
-  /// pass later, a reverse pass with parameter gradients counting twice; it decides whether composing pays.
+  /// pass later, a reverse pass with parameter gradients counting twice; the form of the pass depends on it.
   void forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
                std::int64_t further_rows = 0) const;
   /// The fused call: primal rows and their tangents together. `x` and `tangents` may be one block (tangents behind x),
@@ -351,9 +353,8 @@ class Network {
                Tensor tangent_cotangent, const ReverseRequest& request) const;
 
  private:
-  const LayerChain& chain(PassMode mode, bool composed) const noexcept;
-  const LayerChain& chain(const PrimalPass& pass) const noexcept { return chain(pass.mode, pass.composed); }
-  bool composing_pays(PassMode mode, std::int64_t rows) const noexcept;
+  const LayerChain& chain(PassForm form) const noexcept;
+  PassForm form_for(PassMode mode, std::int64_t rows) const noexcept;
   void run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const;
   void pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
             Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const;

@@ -28,6 +28,7 @@ class NormalisedMap final : public UsedMap {
   std::vector<Extra> extras() const override;
   bool training_state() const noexcept override { return true; }
   std::int64_t once_flops() const noexcept override { return map_->once_flops(); }
+  std::int64_t folded_weights() const noexcept override { return shape_.rows * shape_.cols; }
   void forward(const Frame& frame, std::span<const Tensor> extras) const override;
   MapValues used(const Frame& frame, std::span<const Tensor> extras) const override;
   MapGradient gradient(const Frame& frame, const Tensor& grad_block, Update update) const override;

@@ -35,8 +35,9 @@ class UsedMap {
   virtual const MapShape& shape() const noexcept = 0;
   /// What a pass keeps: `extras().size()` tensors, which are the `extras` of the methods below.
   virtual std::vector<Extra> extras() const = 0;
-  virtual bool training_state() const noexcept = 0;               ///< power iterations move it
-  virtual std::int64_t once_flops() const noexcept { return 0; }  ///< of products that a pass takes for it
+  virtual bool training_state() const noexcept = 0;                   ///< power iterations move it
+  virtual std::int64_t once_flops() const noexcept { return 0; }      ///< of products that a pass takes for it
+  virtual std::int64_t folded_weights() const noexcept { return 0; }  ///< what a BatchNorm is folded into
   /// Computes what `used` returns, where the call computes a primal part.
   virtual void forward(const Frame& frame, std::span<const Tensor> extras) const = 0;
   virtual MapValues used(const Frame& frame, std::span<const Tensor> extras) const = 0;
