@@ -78,6 +78,8 @@ class PtxasTable(unittest.TestCase):
     def test_names_lose_what_all_of_them_share(self):
         name = "void bracket::gpu::(anonymous namespace)::adam_kernel<float>(bracket::gpu::DeviceMatrix<float>)"
         self.assertEqual(ptxas_table.short_name(name), "adam<float>")
+        body = "void bracket::gpu::body_kernel<bracket::gpu::optimizer_kernels::AdamBody<float> >(T1)"
+        self.assertEqual(ptxas_table.short_name(body), "Adam<float>")
         self.assertEqual(ptxas_table.short_name("bracket::gpu::begin_step_kernel(bracket::StepState*)"), "begin_step")
         self.assertEqual(ptxas_table.short_name("main"), "main")
 

@@ -45,6 +45,8 @@ def short_name(demangled):
     match = KERNEL.search(re.sub(r"\bbracket::(?:gpu::)?", "", text))
     if match is None:
         return demangled
+    if match[1] == "body":  # body_kernel<Body>, kernels/cuda/common/body.cuh
+        return re.sub(r"\w+_(?:kernels|detail)::", "", match[2]).replace("Body", "", 1).strip()
     return match[1] if match[2] is None else f"{match[1]}<{match[2]}>"
 
 

@@ -143,6 +143,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     conv2d_forward_tiled_kernel(DeviceMatrix<T> y, DeviceMatrix<T> x, DeviceMatrix<T> w, Geometry g) {
+  BRACKET_SHARED(TileSlices<T>, slices, [1]);
   const PatchGrid grid = input_patches(g);
   const std::int64_t pixels = y.rows * grid.per_image();
   const std::int64_t tiles_n = (g.out_channels + kTile - 1) / kTile;
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(kThreads)
     PatchOperand<T> a(x, grid, tile_m);
     MatrixOperand<T, Contiguous::contraction> b(w, tile_n);
     T sums[kTileMicro][kTileMicro];
-    tile_product(sums, a, b, grid.depth());
+    tile_product(sums, slices[0], a, b, grid.depth());
     BRACKET_UNROLL
     for (int i = 0; i < kTileMicro; ++i) {
       const std::int64_t pixel = tile_m + tile_thread_m() + i;
@@ -173,6 +174,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     conv2d_reverse_data_tiled_kernel(DeviceMatrix<T> grad_x, DeviceMatrix<T> grad_y, DeviceMatrix<T> w, Geometry g,
                                      int classes_y, int classes_x, std::int64_t class_tiles, Update update) {
+  BRACKET_SHARED(TileSlices<T>, slices, [1]);
   const std::int64_t tiles_n = (g.in_channels + kTile - 1) / kTile;
   const std::int64_t tiles = class_tiles * classes_y * classes_x;
   for (std::int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -186,7 +188,7 @@ __global__ void __launch_bounds__(kThreads)
     PatchOperand<T> a(grad_y, grid, tile_m);
     ClassWeightOperand<T> b(w, g, pixel_class, tile_n);
     T sums[kTileMicro][kTileMicro];
-    tile_product(sums, a, b, grid.depth());
+    tile_product(sums, slices[0], a, b, grid.depth());
     BRACKET_UNROLL
     for (int i = 0; i < kTileMicro; ++i) {
       const std::int64_t pixel = tile_m + tile_thread_m() + i;
@@ -209,6 +211,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     conv2d_reverse_weights_tiled_kernel(DeviceMatrix<T> chunk_sums, DeviceMatrix<T> grad_y, DeviceMatrix<T> x,
                                         Geometry g, std::int64_t chunk_pixels, Update update) {
+  BRACKET_SHARED(TileSlices<T>, slices, [1]);
   const std::int64_t pixels = x.rows * g.out_pixels();
   const std::int64_t tiles_n = (chunk_sums.cols + kTile - 1) / kTile;
   const std::int64_t chunk_tiles = (g.out_channels + kTile - 1) / kTile * tiles_n;
@@ -222,7 +225,7 @@ __global__ void __launch_bounds__(kThreads)
     GradientOperand<T> a(grad_y, g, tile_m, first, depth);
     ReadOperand<T> b(x, g, tile_n, first, depth);
     T sums[kTileMicro][kTileMicro];
-    tile_product(sums, a, b, depth);
+    tile_product(sums, slices[0], a, b, depth);
     BRACKET_UNROLL
     for (int i = 0; i < kTileMicro; ++i) {
       const std::int64_t channel = tile_m + tile_thread_m() + i;

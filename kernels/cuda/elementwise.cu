@@ -1,33 +1,15 @@
-// fill, copy and axpy: y = value, y = x (with conversion of the dtype), y += alpha x.
-//
-// Shapes       y, x [r, c], any row strides; contiguous operands are treated as one row of r c elements.
-// Bytes        fill b, copy b_x + b_y, axpy 3 b per element (b = 4 or 8); flops 0, 0, 2. Bound by memory everywhere.
-// Alignment    that of the element; neighbouring threads touch neighbouring elements.
-// Determinism  every element is computed by itself.
-//
-// Variant      idea                                   measured
-// plain        grid-stride loop, one element a turn   not yet measured on a GPU
+// Launchers of elementwise.cuh.
 #include <algorithm>
 
-#include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/elementwise.cuh"
 
 namespace bracket::BRACKET_TARGET {
 namespace {
 
-// Eight warps hide the latency of one load each; more per block only delays the last block.
-constexpr int kThreads = 256;
-// Enough blocks to fill the largest GPU several times over (2048 blocks of 8 warps against about 140 SMs of 64 warps)
-// while a thread of a large tensor still amortises its index arithmetic over many elements.
-constexpr std::int64_t kMaxBlocks = 2048;
+using namespace elementwise_kernels;
 
-template <class T>
-struct Elements {
-  T* data;
-  std::int64_t rows;
-  std::int64_t cols;
-  std::int64_t ld;
-};
+// ---- launchers -------------------------------------------------------------------------------------------------
 
 /// Contiguous memory as one row, so that the kernels divide by nothing but a huge number of columns.
 template <class T>
@@ -36,40 +18,6 @@ Elements<T> elements(const Tensor& tensor, bool flat) {
   return {tensor.as<T>(), tensor.rows(), tensor.cols(), tensor.row_stride()};
 }
 
-// ---- device ----------------------------------------------------------------------------------------------------
-
-template <class T>
-BRACKET_DEVICE T& element(const Elements<T>& m, std::int64_t index) {
-  if (m.rows == 1) return m.data[index];
-  return m.data[index / m.cols * m.ld + index % m.cols];
-}
-
-BRACKET_DEVICE std::int64_t first_index() { return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
-BRACKET_DEVICE std::int64_t index_step() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
-
-// ---- kernels ---------------------------------------------------------------------------------------------------
-
-template <class T>
-__global__ void __launch_bounds__(kThreads) fill_kernel(Elements<T> y, T value) {
-  for (std::int64_t i = first_index(); i < y.rows * y.cols; i += index_step()) element(y, i) = value;
-}
-
-template <class Y, class X>
-__global__ void __launch_bounds__(kThreads) copy_kernel(Elements<Y> y, Elements<X> x) {
-  for (std::int64_t i = first_index(); i < y.rows * y.cols; i += index_step()) {
-    element(y, i) = static_cast<Y>(element(x, i));
-  }
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads) axpy_kernel(Elements<T> y, T alpha, Elements<T> x) {
-  for (std::int64_t i = first_index(); i < y.rows * y.cols; i += index_step()) {
-    element(y, i) += alpha * element(x, i);
-  }
-}
-
-// ---- launchers -------------------------------------------------------------------------------------------------
-
 unsigned blocks_for(std::int64_t size) {
   return static_cast<unsigned>(std::min((size + kThreads - 1) / kThreads, kMaxBlocks));
 }
@@ -77,23 +25,22 @@ unsigned blocks_for(std::int64_t size) {
 template <class T>
 cudaError_t fill(const Tensor& y, T value, cudaStream_t stream) {
   if (y.size() == 0) return cudaSuccess;
-  return launch<fill_kernel<T>>(blocks_for(y.size()), kThreads, 0, stream, elements<T>(y, y.contiguous()), value);
+  return launch<FillBody<T>>(blocks_for(y.size()), kThreads, 0, stream, elements<T>(y, y.contiguous()), value);
 }
 
 template <class Y, class X>
 cudaError_t copy(const Tensor& y, const Tensor& x, cudaStream_t stream) {
   if (y.size() == 0) return cudaSuccess;
   const bool flat = y.contiguous() && x.contiguous();
-  return launch<copy_kernel<Y, X>>(blocks_for(y.size()), kThreads, 0, stream, elements<Y>(y, flat),
-                                   elements<X>(x, flat));
+  return launch<CopyBody<Y, X>>(blocks_for(y.size()), kThreads, 0, stream, elements<Y>(y, flat), elements<X>(x, flat));
 }
 
 template <class T>
 cudaError_t axpy(const Tensor& y, T alpha, const Tensor& x, cudaStream_t stream) {
   if (y.size() == 0) return cudaSuccess;
   const bool flat = y.contiguous() && x.contiguous();
-  return launch<axpy_kernel<T>>(blocks_for(y.size()), kThreads, 0, stream, elements<T>(y, flat), alpha,
-                                elements<T>(x, flat));
+  return launch<AxpyBody<T>>(blocks_for(y.size()), kThreads, 0, stream, elements<T>(y, flat), alpha,
+                             elements<T>(x, flat));
 }
 
 }  // namespace

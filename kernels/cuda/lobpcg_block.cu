@@ -49,7 +49,7 @@ struct BlockTeam {
   BRACKET_DEVICE int count() const { return kThreads; }
   BRACKET_DEVICE void sync() const { __syncthreads(); }
   BRACKET_DEVICE void diagonalize(double* a, double* vectors, int size) const {
-    jacobi_diagonalize(a, vectors, planes, size);
+    jacobi_diagonalize(a, vectors, planes, size, static_cast<int>(blockDim.x));
   }
 };
 

@@ -1,13 +1,14 @@
-// Device side of the monotone staircase of density.cu: one warp per row and active column, lanes over knots. In reverse
-// with theta's Jacobian one warp does all columns of a row, since each adds to the tangents of the passive ones.
+// Device side of the monotone staircase of density.cuh: one warp per row and active column, lanes over knots. In
+// reverse with theta's Jacobian one warp does all columns of a row, since each adds to the tangents of the passive
+// ones.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/cuda/common/body.cuh"
 #include "kernels/cuda/common/stacked_rows.cuh"
 
-namespace bracket::BRACKET_TARGET {
-namespace {
+namespace bracket::BRACKET_TARGET::density_kernels {
 
 // Four warps: enough independent rows per block to hide latency, few enough that a batch of 128 rows fills 32 SMs.
 constexpr int kThreads = 128;
@@ -99,60 +100,67 @@ BRACKET_DEVICE void copy_passive(const DeviceMatrix<T>& target, const DeviceMatr
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks)
-    monotone_staircase_forward_kernel(StackedMatrix<T> y, StackedMatrix<T> x, StackedMatrix<T> theta, Staircase map,
-                                      Rows rows) {
-  const int lane = lane_of_thread();
-  const Rows theta_rows = map.theta_rows(rows, x.primal.cols);
-  const T max_slope = static_cast<T>(map.max_slope), max_height = static_cast<T>(map.max_height);
-  const std::int64_t knots = map.knots, tasks = map.active_count + 1;
-  for (std::int64_t task = first_item() / kWarpThreads; task < rows.primal * tasks;
-       task += item_stride() / kWarpThreads) {
-    const std::int64_t i = task / tasks, column = task - i * tasks;
-    const TangentRange tangents = tangents_of(rows, i);
-    if (column == map.active_count) {
-      if (y.has_primal) copy_passive(y.primal, x.primal, false, i, map);
-      for (std::int64_t t = tangents.first; y.has_tangent && t < tangents.last; ++t) {
-        copy_passive(y.tangent, x.tangent, false, t, map);
+struct MonotoneStaircaseForwardBody {
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = kResidentBlocks;
+
+  StackedMatrix<T> y, x, theta;
+  Staircase map;
+  Rows rows;
+
+  BRACKET_DEVICE void operator()(const Block& block) const {
+    const int lane = lane_of_thread();
+    const Rows theta_rows = map.theta_rows(rows, x.primal.cols);
+    const T max_slope = static_cast<T>(map.max_slope), max_height = static_cast<T>(map.max_height);
+    const std::int64_t knots = map.knots, tasks = map.active_count + 1;
+    for (std::int64_t task = block.first_item() / kWarpThreads; task < rows.primal * tasks;
+         task += block.item_stride() / kWarpThreads) {
+      const std::int64_t i = task / tasks, column = task - i * tasks;
+      const TangentRange tangents = tangents_of(rows, i);
+      if (column == map.active_count) {
+        if (y.has_primal) copy_passive(y.primal, x.primal, false, i, map);
+        for (std::int64_t t = tangents.first; y.has_tangent && t < tangents.last; ++t) {
+          copy_passive(y.tangent, x.tangent, false, t, map);
+        }
+        continue;
       }
-      continue;
-    }
-    const std::int64_t active = map.active_first + column, base = column * (2 + 3 * knots);
-    const TangentRange thetas = tangents_of(theta_rows, i);
-    const T* const p = theta.primal.row(i) + base;
-    const T a = x.primal.row(i)[active];
-    const Squashed<T> s = squash(p[0], T{2}), t_bound = squash(p[1], T{8});
-    T value = lane == 0 ? max_slope * s.sigmoid * a + T{8} * t_bound.tau : T{0};
-    for (std::int64_t first = 0; first == 0 || first < knots; first += kWarpThreads) {
-      const std::int64_t k = first + lane;
-      const bool start = first == 0, lead = start && lane == 0;
-      StaircaseGradient<T> gradient{max_slope * s.q * a, T{4} * t_bound.q, 0, 0, 0};
-      T slope = lead ? max_slope * s.sigmoid : T{0};
-      if (k < knots) {
-        const Knot<T> knot(p, knots, k, true, a);
-        value += max_height * knot.h.sigmoid * knot.z.sigmoid;
-        const T weight = max_height * knot.weight();
-        gradient.h = max_height * knot.h.q * knot.z.sigmoid;
-        gradient.b = weight * knot.z_b();
-        gradient.c = weight * knot.z_c();
-        slope += weight * knot.beta;
-      }
-      if (!y.has_tangent) continue;
-      slope = warp_sum(slope);
-      update_tangents(y.tangent, active, x.tangent, active, slope, tangents, start);
-      for (std::int64_t t = thetas.first; t < thetas.last; ++t) {
-        const T push = warp_sum(lane_product(gradient, theta.tangent.row(t) + base, knots, k, lead));
-        if (map.passive_jacobian) {
-          update_tangents(y.tangent, active, x.tangent, passive_column(map, t - thetas.first), push, tangents, false);
-        } else if (lane == (t - tangents.first) % kWarpThreads) {
-          y.tangent.row(t)[active] += push;
+      const std::int64_t active = map.active_first + column, base = column * (2 + 3 * knots);
+      const TangentRange thetas = tangents_of(theta_rows, i);
+      const T* const p = theta.primal.row(i) + base;
+      const T a = x.primal.row(i)[active];
+      const Squashed<T> s = squash(p[0], T{2}), t_bound = squash(p[1], T{8});
+      T value = lane == 0 ? max_slope * s.sigmoid * a + T{8} * t_bound.tau : T{0};
+      for (std::int64_t first = 0; first == 0 || first < knots; first += kWarpThreads) {
+        const std::int64_t k = first + lane;
+        const bool start = first == 0, lead = start && lane == 0;
+        StaircaseGradient<T> gradient{max_slope * s.q * a, T{4} * t_bound.q, 0, 0, 0};
+        T slope = lead ? max_slope * s.sigmoid : T{0};
+        if (k < knots) {
+          const Knot<T> knot(p, knots, k, true, a);
+          value += max_height * knot.h.sigmoid * knot.z.sigmoid;
+          const T weight = max_height * knot.weight();
+          gradient.h = max_height * knot.h.q * knot.z.sigmoid;
+          gradient.b = weight * knot.z_b();
+          gradient.c = weight * knot.z_c();
+          slope += weight * knot.beta;
+        }
+        if (!y.has_tangent) continue;
+        slope = warp_sum(slope);
+        update_tangents(y.tangent, active, x.tangent, active, slope, tangents, start);
+        for (std::int64_t t = thetas.first; t < thetas.last; ++t) {
+          const T push = warp_sum(lane_product(gradient, theta.tangent.row(t) + base, knots, k, lead));
+          if (map.passive_jacobian) {
+            update_tangents(y.tangent, active, x.tangent, passive_column(map, t - thetas.first), push, tangents, false);
+          } else if (lane == (t - tangents.first) % kWarpThreads) {
+            y.tangent.row(t)[active] += push;
+          }
         }
       }
+      value = warp_sum(value);
+      if (lane == 0 && y.has_primal) y.primal.row(i)[active] = value;
     }
-    value = warp_sum(value);
-    if (lane == 0 && y.has_primal) y.primal.row(i)[active] = value;
   }
-}
+};
 
 /// One active column of row i.
 template <class T>
@@ -245,32 +253,38 @@ BRACKET_DEVICE void reverse_column(const StackedMatrix<T>& grad_x, const Stacked
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks)
-    monotone_staircase_reverse_kernel(StackedMatrix<T> grad_x, StackedMatrix<T> grad_theta, StackedMatrix<T> grad_y,
-                                      StackedMatrix<T> x, StackedMatrix<T> theta, Staircase map, Rows rows) {
-  const std::int64_t tasks = map.passive_jacobian ? 1 : map.active_count + 1;
-  const Rows theta_rows = map.theta_rows(rows, x.primal.cols);
-  for (std::int64_t task = first_item() / kWarpThreads; task < rows.primal * tasks;
-       task += item_stride() / kWarpThreads) {
-    const std::int64_t i = task / tasks, part = task - i * tasks;
-    TangentRange tangents = tangents_of(rows, i), thetas = tangents_of(theta_rows, i);
-    if (!grad_y.has_tangent) {
-      tangents.last = tangents.first;
-      thetas.last = thetas.first;
-    }
-    if (map.passive_jacobian || part == map.active_count) {
-      if (grad_x.has_primal) copy_passive(grad_x.primal, grad_y.primal, !grad_y.has_primal, i, map);
-      for (std::int64_t t = tangents.first; grad_x.has_tangent && t < tangents.last; ++t) {
-        copy_passive(grad_x.tangent, grad_y.tangent, false, t, map);
+struct MonotoneStaircaseReverseBody {
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = kResidentBlocks;
+
+  StackedMatrix<T> grad_x, grad_theta, grad_y, x, theta;
+  Staircase map;
+  Rows rows;
+
+  BRACKET_DEVICE void operator()(const Block& block) const {
+    const std::int64_t tasks = map.passive_jacobian ? 1 : map.active_count + 1;
+    const Rows theta_rows = map.theta_rows(rows, x.primal.cols);
+    for (std::int64_t task = block.first_item() / kWarpThreads; task < rows.primal * tasks;
+         task += block.item_stride() / kWarpThreads) {
+      const std::int64_t i = task / tasks, part = task - i * tasks;
+      TangentRange tangents = tangents_of(rows, i), thetas = tangents_of(theta_rows, i);
+      if (!grad_y.has_tangent) {
+        tangents.last = tangents.first;
+        thetas.last = thetas.first;
+      }
+      if (map.passive_jacobian || part == map.active_count) {
+        if (grad_x.has_primal) copy_passive(grad_x.primal, grad_y.primal, !grad_y.has_primal, i, map);
+        for (std::int64_t t = tangents.first; grad_x.has_tangent && t < tangents.last; ++t) {
+          copy_passive(grad_x.tangent, grad_y.tangent, false, t, map);
+        }
+      }
+      if (map.passive_jacobian) __syncwarp();  // lanes copied columns and now add to tangents
+      const std::int64_t columns = map.passive_jacobian ? map.active_count : part + 1;
+      for (std::int64_t column = part; column < columns && column < map.active_count; ++column) {
+        reverse_column(grad_x, grad_theta, grad_y, x, theta, map, i, column, tangents, thetas);
       }
     }
-    if (map.passive_jacobian) __syncwarp();  // lanes copied columns and now add to tangents
-    const std::int64_t columns = map.passive_jacobian ? map.active_count : part + 1;
-    for (std::int64_t column = part; column < columns && column < map.active_count; ++column) {
-      reverse_column(grad_x, grad_theta, grad_y, x, theta, map, i, column, tangents, thetas);
-    }
   }
-}
+};
 
-}  // namespace
-}  // namespace bracket::BRACKET_TARGET
+}  // namespace bracket::BRACKET_TARGET::density_kernels

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cuda/common/body.cuh"
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/ops.h"
 
@@ -52,32 +53,42 @@ struct PartialTerm {
   BRACKET_DEVICE Sum operator()(std::int64_t row, std::int64_t column) const { return data[row * cols + column]; }
 };
 
-/// Chunk blockIdx.y of `chunk_rows` rows: store(blockIdx.y cols + column, sum).
+/// Chunk block.y of `chunk_rows` rows: store(block.y cols + column, sum).
 template <class Sum, class Term, class Store>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks)
-    column_sums_kernel(std::int64_t rows, std::int64_t cols, std::int64_t chunk_rows, Term term, Store store) {
-  BRACKET_SHARED(Sum, sums, [kThreads]);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int width = cols < kThreads ? static_cast<int>(cols) : kThreads;
-  const int lanes = kThreads / width;
-  const int lane = thread / width;
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kThreads + thread % width;
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * chunk_rows;
-  const std::int64_t last = first + chunk_rows < rows ? first + chunk_rows : rows;
-  Sum sum{};
-  if (lane < lanes && column < cols) {
-    for (std::int64_t row = first + lane; row < last; row += lanes) sum = sum + term(row, column);
-  }
-  sums[thread] = sum;
-  __syncthreads();
-  for (int active = lanes; active > 1;) {
-    const int half = (active + 1) / 2;
-    if (lane + half < active) sums[thread] = sums[thread] + sums[thread + half * width];
-    active = half;
+struct ColumnSumsBody {
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = kResidentBlocks;
+  static constexpr std::size_t kSharedBytes = sizeof(Sum[kThreads]);
+  static constexpr bool kMeets = true;
+
+  std::int64_t rows, cols, chunk_rows;
+  Term term;
+  Store store;
+
+  BRACKET_DEVICE void operator()(const Block& block) const {
+    auto& sums = block.shared<Sum[kThreads]>();
+    const int thread = static_cast<int>(threadIdx.x);
+    const int width = cols < kThreads ? static_cast<int>(cols) : kThreads;
+    const int lanes = kThreads / width;
+    const int lane = thread / width;
+    const std::int64_t column = static_cast<std::int64_t>(block.x) * kThreads + thread % width;
+    const std::int64_t first = static_cast<std::int64_t>(block.y) * chunk_rows;
+    const std::int64_t last = first + chunk_rows < rows ? first + chunk_rows : rows;
+    Sum sum{};
+    if (lane < lanes && column < cols) {
+      for (std::int64_t row = first + lane; row < last; row += lanes) sum = sum + term(row, column);
+    }
+    sums[thread] = sum;
     __syncthreads();
+    for (int active = lanes; active > 1;) {
+      const int half = (active + 1) / 2;
+      if (lane + half < active) sums[thread] = sums[thread] + sums[thread + half * width];
+      active = half;
+      __syncthreads();
+    }
+    if (lane == 0 && column < cols) store(block.y * cols + column, sums[thread]);
   }
-  if (lane == 0 && column < cols) store(blockIdx.y * cols + column, sums[thread]);
-}
+};
 
 template <class Sum>
 struct StorePartial {
@@ -116,18 +127,17 @@ cudaError_t column_sums(std::int64_t rows, std::int64_t cols, const Term& term, 
       scratch.elements * static_cast<std::int64_t>(sizeof(double)) / (cols * static_cast<std::int64_t>(sizeof(Sum)));
   const std::int64_t wanted = std::min({rows / (lanes * kRowsPerThread), kMaxBlocks / column_blocks, room});
   if (wanted < 2) {
-    return launch<column_sums_kernel<Sum, Term, Store>>(column_blocks, kThreads, 0, stream, rows, cols, rows, term,
-                                                        store);
+    return launch<ColumnSumsBody<Sum, Term, Store>>(column_blocks, kThreads, 0, stream, rows, cols, rows, term, store);
   }
   const std::int64_t chunk_rows = (rows + wanted - 1) / wanted;
   const std::int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
   Sum* const partial = reinterpret_cast<Sum*>(scratch.data);
-  const cudaError_t code = launch<column_sums_kernel<Sum, Term, StorePartial<Sum>>>(
+  const cudaError_t code = launch<ColumnSumsBody<Sum, Term, StorePartial<Sum>>>(
       dim3(column_blocks, static_cast<unsigned>(chunks)), kThreads, 0, stream, rows, cols, chunk_rows, term,
       StorePartial<Sum>{partial});
   if (code != cudaSuccess) return code;
-  return launch<column_sums_kernel<Sum, PartialTerm<Sum>, Store>>(column_blocks, kThreads, 0, stream, chunks, cols,
-                                                                  chunks, PartialTerm<Sum>{partial, cols}, store);
+  return launch<ColumnSumsBody<Sum, PartialTerm<Sum>, Store>>(column_blocks, kThreads, 0, stream, chunks, cols, chunks,
+                                                              PartialTerm<Sum>{partial, cols}, store);
 }
 
 }  // namespace bracket::BRACKET_TARGET

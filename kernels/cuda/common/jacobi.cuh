@@ -83,9 +83,9 @@ BRACKET_DEVICE void rotate_diagonal(double* a, int k, const JacobiPlane& plane) 
   a[plane.p * k + plane.q] = a[plane.q * k + plane.p] = 0;
 }
 
-/// a becomes diagonal, row i of v the eigenvector of a[i, i]. All threads of the block call it.
-BRACKET_DEVICE void jacobi_diagonalize(double* a, double* v, JacobiPlane* planes, int k) {
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+/// a becomes diagonal, row i of v the eigenvector of a[i, i]. All `threads` threads of the block call it.
+BRACKET_DEVICE void jacobi_diagonalize(double* a, double* v, JacobiPlane* planes, int k, int threads) {
+  const int thread = static_cast<int>(threadIdx.x);
   const int players = k + k % 2;
   const int pairs = players / 2;
   for (int e = thread; e < k * k; e += threads) v[e] = e / k == e % k ? 1 : 0;

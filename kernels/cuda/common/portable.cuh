@@ -10,6 +10,7 @@
 //   BRACKET_DEVICE, BRACKET_HOST_DEVICE         before an inline function
 //   bar_sync(barrier, num_threads)              PTX bar.sync: num_threads threads, 32 n, meet at barrier 0 to 15
 //   launch<kernel>(grid, block, shared_bytes, stream, arguments...)
+//   launch<Body>(grid, threads, shared_bytes, stream, members...)      see body.cuh
 //
 // Kernels stay within what both can run: warp intrinsics with explicit masks, no implicit warp synchrony, no return
 // before a barrier, no waiting for other blocks, vector loads through the types of vector_types.h, no inline PTX
@@ -17,7 +18,8 @@
 //
 // launch() is asynchronous on `stream`, never throws, and returns the error of the launch itself. Dynamic shared memory
 // above 48 KiB is enabled as needed. On the executor the kernel has run when launch() returns; what went wrong inside
-// it is cudaErrorLaunchFailure, and cudaGetErrorString() then names the place.
+// it is cudaErrorLaunchFailure, and cudaGetErrorString() then names the place. Where a LaunchRecorder keeps the
+// launches of a stream, nothing is launched on it, and a kernel that is no Body spoils the record.
 #pragma once
 
 #include <cstddef>
@@ -37,12 +39,15 @@
 #define BRACKET_DEVICE __forceinline__
 #define BRACKET_HOST_DEVICE __forceinline__
 
+#include "kernels/cuda/common/launch_recorder.h"
+
 namespace bracket::BRACKET_TARGET {
 
 using ::simt::bar_sync;
 
 template <auto Kernel, class... Args>
 cudaError_t launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream, Args... args) noexcept {
+  if (LaunchRecorder* const recorder = LaunchRecorder::of(stream)) return recorder->refuse();
   return ::simt::queue(stream, [=] { ::simt::launch<Kernel>(grid, block, shared_bytes, args...); });
 }
 
@@ -64,6 +69,8 @@ cudaError_t launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t
   T* const name = reinterpret_cast<T*>(bracket_dynamic_shared)
 #define BRACKET_DEVICE __device__ __forceinline__
 #define BRACKET_HOST_DEVICE __host__ __device__ __forceinline__
+
+#include "kernels/cuda/common/launch_recorder.h"
 
 namespace bracket::BRACKET_TARGET {
 
@@ -95,6 +102,7 @@ cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, 
 
 template <auto Kernel, class... Args>
 cudaError_t launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream, Args... args) noexcept {
+  if (LaunchRecorder* const recorder = LaunchRecorder::of(stream)) return recorder->refuse();
   return detail::launch_kernel(Kernel, grid, block, shared_bytes, stream, args...);
 }
 

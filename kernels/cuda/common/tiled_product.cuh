@@ -74,6 +74,12 @@ struct MatrixOperand {
 template <class T>
 using Slice = T[kSliceDepth][kTile + kSlicePadding];
 
+/// Shared memory of a tile.
+template <class T>
+struct TileSlices {
+  Slice<T> a[2], b[2];
+};
+
 template <Contiguous kContiguous, class T>
 BRACKET_DEVICE void put_slice(Slice<T>& slice, const T (&fragment)[kSliceLoads]) {
   BRACKET_UNROLL
@@ -111,9 +117,8 @@ BRACKET_DEVICE void multiply_slice(T (&sums)[kTileMicro][kTileMicro], const Slic
 
 /// The sums of this thread over all p < depth; all threads of the block take part, tile after tile.
 template <class T, class A, class B>
-BRACKET_DEVICE void tile_product(T (&sums)[kTileMicro][kTileMicro], A& a, B& b, std::int64_t depth) {
-  BRACKET_SHARED(T, a_slices, [2][kSliceDepth][kTile + kSlicePadding]);
-  BRACKET_SHARED(T, b_slices, [2][kSliceDepth][kTile + kSlicePadding]);
+BRACKET_DEVICE void tile_product(T (&sums)[kTileMicro][kTileMicro], TileSlices<T>& slices, A& a, B& b,
+                                 std::int64_t depth) {
   T a_fragment[kSliceLoads];
   T b_fragment[kSliceLoads];
   BRACKET_UNROLL
@@ -124,8 +129,8 @@ BRACKET_DEVICE void tile_product(T (&sums)[kTileMicro][kTileMicro], A& a, B& b, 
   if (depth == 0) return;
   a.fetch(a_fragment, 0);
   b.fetch(b_fragment, 0);
-  put_slice<A::kContiguous>(a_slices[0], a_fragment);
-  put_slice<B::kContiguous>(b_slices[0], b_fragment);
+  put_slice<A::kContiguous>(slices.a[0], a_fragment);
+  put_slice<B::kContiguous>(slices.b[0], b_fragment);
   __syncthreads();
   int current = 0;
   for (std::int64_t p = 0; p < depth; p += kSliceDepth) {
@@ -136,11 +141,11 @@ BRACKET_DEVICE void tile_product(T (&sums)[kTileMicro][kTileMicro], A& a, B& b, 
       a.fetch(a_fragment, p + kSliceDepth);
       b.fetch(b_fragment, p + kSliceDepth);
     }
-    multiply_slice(sums, a_slices[current], b_slices[current]);
+    multiply_slice(sums, slices.a[current], slices.b[current]);
     current ^= 1;
     if (more) {
-      put_slice<A::kContiguous>(a_slices[current], a_fragment);
-      put_slice<B::kContiguous>(b_slices[current], b_fragment);
+      put_slice<A::kContiguous>(slices.a[current], a_fragment);
+      put_slice<B::kContiguous>(slices.b[current], b_fragment);
     }
     __syncthreads();
   }
