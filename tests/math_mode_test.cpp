@@ -232,6 +232,58 @@ TEST_P(MathModeTest, SameBitsOnEveryRunAndInEveryOrder) {
   }
 }
 
+TEST_P(MathModeTest, RecordingsKeepTheirPartialSums) {
+  if (on_cpu()) return;  // it records nothing
+  const std::unique_ptr<Context> own = GetParam().make_context({});
+  Ops& device = own->ops();
+  const MathScope scope(device, MathMode::tf32);
+  struct Product {
+    DeviceTensor grad_x, grad_y, w;
+    void run(Ops& ops) const { ops.linear_reverse_data(grad_x, grad_y, w, Update::overwrite); }
+    HostMatrix result(Context& context) const { return download(context, grad_x); }
+  };
+  // Whole numbers: their sums are exact in every mode.
+  const auto whole = [](std::int64_t rows, std::int64_t cols, unsigned seed) {
+    HostMatrix m = random_matrix(rows, cols, seed);
+    for (double& value : m.values) value = std::round(2 * value);
+    return m;
+  };
+  const auto product = [&](std::int64_t rows, std::int64_t in, std::int64_t out) {
+    return Product{empty_matrix(*own, DType::f32, rows, in, 0), upload(*own, whole(rows, out, 1), DType::f32),
+                   upload(*own, whole(out, in, 2), DType::f32)};
+  };
+  const Product small = product(64, 64, 1024), large = product(90, 97, 8200);
+  ASSERT_GT(tensor_plan(90, 97, 8200, MathMode::tf32, 132).partial_sums, 1 << 18) << "more than the usual 1 MiB";
+  const auto record = [&](const Product& p) { return device.record([&] { p.run(device); }); };
+  small.run(device);
+  const HostMatrix small_result = small.result(*own);
+  const std::unique_ptr<Recording> recorded = record(small);
+  ASSERT_NE(recorded, nullptr);
+  try {
+    record(large);
+    FAIL() << "took memory while it recorded";
+  } catch (const InvalidArgument& error) {
+    EXPECT_NE(std::string(error.what()).find("run the work once"), std::string::npos) << error.what();
+  }
+  large.run(device);
+  const HostMatrix large_result = large.result(*own);
+  {
+    const MathScope plain(device, MathMode::fp32);
+    large.run(device);
+    EXPECT_MATRICES_IDENTICAL(large.result(*own), large_result);
+  }
+  const std::unique_ptr<Recording> recorded_large = record(large);
+  ASSERT_NE(recorded_large, nullptr);
+  for (int round = 0; round < 2; ++round) {
+    device.fill(small.grad_x, 0);
+    device.fill(large.grad_x, 0);
+    recorded->replay();  // its partial sums lie where they lay, though there is more room now
+    recorded_large->replay();
+    EXPECT_MATRICES_IDENTICAL(small.result(*own), small_result);
+    EXPECT_MATRICES_IDENTICAL(large.result(*own), large_result);
+  }
+}
+
 TEST_P(MathModeTest, ContextsStartInTheModeOfTheirOptions) {
   ContextOptions options;
   EXPECT_EQ(GetParam().make_context(options)->math_mode(), MathMode::fp32);
@@ -276,25 +328,71 @@ TEST_P(MathModeTest, ErrorTable) {
 
 INSTANTIATE_TEST_SUITE_P(Devices, MathModeTest, ::testing::ValuesIn(test_devices()), device_name);
 
-TEST(TensorPlanTest, SharesOutByItsFormula) {
-  constexpr std::int64_t kRoom = 1 << 18;
+TEST(TensorPlanTest, TheTileIsTheOneThatIsDoneFirst) {
   // One wave of small tiles beats one of large ones; with more tiles than multiprocessors the large ones read less.
-  EXPECT_FALSE(tensor_plan(800, 100, 100, MathMode::tf32, 132, kRoom).large_tile);
-  EXPECT_TRUE(tensor_plan(8192, 1024, 1024, MathMode::tf32, 132, kRoom).large_tile);
-  EXPECT_TRUE(tensor_plan(8192, 1024, 1024, MathMode::tf32x3, 132, kRoom).large_tile);
-  // Chunks of 256 p or more, whole slices, as many as there is room for, and all of p.
-  for (const std::int64_t p : {16, 255, 511, 512, 1031, 65536}) {
-    const TensorPlan plan = tensor_plan(100, 100, p, MathMode::tf32, 132, kRoom);
-    EXPECT_EQ(plan.chunk % kTensorDepth, 0) << p;
-    EXPECT_GE(plan.splits * plan.chunk, p);
-    EXPECT_LT((plan.splits - 1) * plan.chunk, p);
-    EXPECT_LE(plan.splits * 100 * 100, kRoom);
-    EXPECT_EQ(plan.splits > 1, p >= 512) << p;
+  EXPECT_FALSE(tensor_plan(800, 100, 100, MathMode::tf32, 132).large_tile);
+  EXPECT_TRUE(tensor_plan(8192, 1024, 1024, MathMode::tf32, 132).large_tile);
+  EXPECT_TRUE(tensor_plan(8192, 1024, 1024, MathMode::tf32x3, 132).large_tile);
+}
+
+TEST(TensorPlanTest, ChunksAreWholeSlicesThatCoverTheSum) {
+  for (const MathMode mode : kTensorModes) {
+    for (const std::int64_t p : {16, 255, 256, 511, 1031, 65536}) {
+      for (const auto& [m, n] : {std::pair{32, 32}, {100, 100}, {33, 8192}, {1500, 1500}, {8192, 8192}}) {
+        const TensorPlan plan = tensor_plan(m, n, p, mode, 132);
+        EXPECT_EQ(plan.chunk % kTensorDepth, 0) << p;
+        EXPECT_GE(plan.splits * plan.chunk, p);
+        EXPECT_LT((plan.splits - 1) * plan.chunk, p);
+        EXPECT_EQ(plan.partial_sums, plan.splits == 1 ? 0 : plan.splits * m * n);
+        EXPECT_LE(plan.partial_sums, kMostPartialSums);
+        EXPECT_TRUE(plan.splits == 1 || plan.chunk >= kMinChunk) << plan.chunk;
+        EXPECT_LE(plan.splits, kMostSplits);
+      }
+    }
   }
-  EXPECT_EQ(tensor_plan(1024, 1024, 65536, MathMode::tf32, 132, kRoom).splits, 1);
-  // The split, on which the bits depend, is the same for every device.
-  EXPECT_EQ(tensor_plan(64, 64, 8192, MathMode::bf16, 1, kRoom).chunk,
-            tensor_plan(64, 64, 8192, MathMode::bf16, 132, kRoom).chunk);
+}
+
+TEST(TensorPlanTest, NoOtherNumberOfSplitsIsDoneSooner) {
+  for (const MathMode mode : kTensorModes) {
+    for (const auto& [m, n, p] : {std::array<std::int64_t, 3>{64, 128, 8192},
+                                  {8192, 128, 8192},
+                                  {100, 100, 800},
+                                  {1024, 1024, 1024},
+                                  {1500, 1500, 8192},
+                                  {4096, 4096, 4096},
+                                  {8192, 128, 128}}) {
+      const TensorPlan plan = tensor_plan(m, n, p, mode, kNominalMultiprocessors);
+      const auto time = [&](std::int64_t splits, std::int64_t chunk) {
+        return std::min(tensor_time(kLargeTensorTile, m, n, chunk, splits, mode, kNominalMultiprocessors),
+                        tensor_time(kSmallTensorTile, m, n, chunk, splits, mode, kNominalMultiprocessors));
+      };
+      for (std::int64_t splits = 1; splits <= kMostSplits; ++splits) {
+        const std::int64_t chunk = ceil_divide(p, splits * kTensorDepth) * kTensorDepth;
+        if (splits > 1 && (splits * kMinChunk > p || splits * m * n > kMostPartialSums)) break;
+        EXPECT_LE(time(plan.splits, plan.chunk), time(ceil_divide(p, chunk), chunk)) << m << ", " << n << ", " << p;
+      }
+    }
+  }
+}
+
+TEST(TensorPlanTest, TakesTheRoomThatItsSplitsNeed) {
+  // By hand, in tf32: 64 large tiles for 132 multiprocessors take 8,192 x 32 + 2,048 cycles, in two chunks half of it
+  // and 2,000 + 2 (40 + 2^20 / 1056) more.
+  const TensorPlan plan = tensor_plan(8192, 128, 8192, MathMode::tf32, 132);
+  EXPECT_EQ(plan.splits, 2);
+  EXPECT_TRUE(plan.large_tile);
+  EXPECT_EQ(plan.partial_sums, 2 * 8192 * 128);  // 8 MiB
+  EXPECT_NEAR(tensor_time(kLargeTensorTile, 8192, 128, 8192, 1, MathMode::tf32, 132), 264192, 0.5);
+  EXPECT_NEAR(tensor_time(kLargeTensorTile, 8192, 128, 4096, 2, MathMode::tf32, 132), 137186, 0.5);
+  // A full wave of tiles has nothing to win.
+  EXPECT_EQ(tensor_plan(4096, 4096, 4096, MathMode::tf32, 132).splits, 1);
+}
+
+TEST(TensorPlanTest, SplitsDependOnShapeAndModeAlone) {
+  for (const int multiprocessors : {1, 20, 108, 144, 1000}) {
+    const TensorPlan plan = tensor_plan(64, 64, 8192, MathMode::bf16, multiprocessors);
+    EXPECT_EQ(plan.chunk, tensor_plan(64, 64, 8192, MathMode::bf16, 132).chunk) << multiprocessors;
+  }
 }
 
 }  // namespace

@@ -29,12 +29,13 @@ struct Matrix {
 /// y, grad_x, grad_w of a layer with as many rows as inputs and outputs, on a GPU of so many multiprocessors.
 std::vector<std::vector<float>> results(std::int64_t n, MathMode mode, int multiprocessors) {
   Matrix x(n, n, 1), w(n, n, 2), grad_y(n, n, 3), y(n, n, 4), grad_x(n, n, 5), grad_w(n, n, 6);
-  std::vector<double> scratch(1 << 17);
-  const TensorDevice device{mode, multiprocessors, {scratch.data(), 1 << 17}, nullptr};
-  EXPECT_EQ(linear_forward_sm80(y.device(), x.device(), w.device(), device), cudaSuccess);
-  EXPECT_EQ(linear_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), Update::accumulate, device),
+  const TensorPlan plan = tensor_plan(n, n, n, mode, multiprocessors);
+  std::vector<double> scratch(static_cast<std::size_t>(ceil_divide(plan.partial_sums, 2)));
+  const TensorDevice device{mode, multiprocessors, {scratch.data(), std::ssize(scratch)}, nullptr};
+  EXPECT_EQ(linear_forward_sm80(y.device(), x.device(), w.device(), plan, device), cudaSuccess);
+  EXPECT_EQ(linear_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), Update::accumulate, plan, device),
             cudaSuccess);
-  EXPECT_EQ(linear_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), Update::overwrite, device),
+  EXPECT_EQ(linear_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), Update::overwrite, plan, device),
             cudaSuccess);
   return {y.values, grad_x.values, grad_w.values};
 }
@@ -43,8 +44,8 @@ std::vector<std::vector<float>> results(std::int64_t n, MathMode mode, int multi
 TEST(TensorProduct, TilesDoNotChangeTheBits) {
   const std::int64_t n = 250;
   for (const MathMode mode : {MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
-    ASSERT_TRUE(tensor_plan(n, n, n, mode, 1, 1 << 18).large_tile);
-    ASSERT_FALSE(tensor_plan(n, n, n, mode, 10000, 1 << 18).large_tile);
+    ASSERT_TRUE(tensor_plan(n, n, n, mode, 1).large_tile);
+    ASSERT_FALSE(tensor_plan(n, n, n, mode, 10000).large_tile);
     EXPECT_EQ(results(n, mode, 1), results(n, mode, 10000)) << math_mode_name(mode);
   }
 }
@@ -73,9 +74,86 @@ TEST(TensorProduct, TilesDoNotChangeTheBitsOfConvolutions) {
   }
 }
 
+/// C = A B^T of a [m, p], b [n, p] with a plan and a number of blocks of the caller's, and room to the element for its
+/// partial sums. Small whole numbers: exact in every mode and order.
+void expect_whole_numbers(std::int64_t m, std::int64_t n, std::int64_t p, std::int64_t splits, bool large_tile,
+                          int multiprocessors) {
+  Matrix c(m, n, 1), a(m, p, 2), b(n, p, 3);
+  for (Matrix* const operand : {&a, &b}) {
+    for (float& value : operand->values) value = std::round(4 * value);
+  }
+  const std::int64_t chunk = ceil_divide(ceil_divide(p, splits), kTensorDepth) * kTensorDepth;
+  ASSERT_EQ(ceil_divide(p, chunk), splits);
+  const TensorPlan plan{large_tile, splits, chunk, splits == 1 ? 0 : splits * m * n};
+  std::vector<double> scratch(static_cast<std::size_t>(ceil_divide(plan.partial_sums, 2)), NAN);
+  const TensorDevice device{MathMode::tf32, multiprocessors, {scratch.data(), std::ssize(scratch)}, nullptr};
+  ASSERT_EQ(linear_forward_sm80(c.device(), a.device(), b.device(), plan, device), cudaSuccess);
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      float sum = 0;
+      for (std::int64_t k = 0; k < p; ++k) {
+        sum += a.values[static_cast<std::size_t>(i * p + k)] * b.values[static_cast<std::size_t>(j * p + k)];
+      }
+      ASSERT_EQ(c.values[static_cast<std::size_t>(i * n + j)], sum)
+          << m << " x " << n << " x " << p << ", " << splits << " splits, " << multiprocessors << " blocks, at " << i
+          << ", " << j;
+    }
+  }
+}
+
+// Items of one, two, three and more slices, more than the ring has places and fewer; the last chunk shorter than the
+// others; one block for all items, several with unequal shares, and one each.
+TEST(TensorProduct, BlocksWalkOverTheirItems) {
+  for (const std::int64_t p : {16, 33, 65, 97, 200, 331}) {
+    for (const int blocks : {1, 2, 5, 1000}) {
+      expect_whole_numbers(130, 97, p, 1, false, blocks);
+      expect_whole_numbers(130, 140, p, 1, true, blocks);
+    }
+  }
+  for (const std::int64_t splits : {2, 3, 5, 8, 11}) {
+    for (const int blocks : {1, 4, 7, 1000}) expect_whole_numbers(67, 70, 32 * splits - 5, splits, false, blocks);
+  }
+  expect_whole_numbers(131, 35, 64 * 64 - 31, 64, true, 6);
+}
+
+TEST(TensorProduct, MissingRoomForPartialSumsIsRefused) {
+  Matrix c(64, 64, 1), a(64, 640, 2), b(64, 640, 3);
+  const TensorPlan plan{false, 5, 128, 5 * 64 * 64};
+  std::vector<double> scratch(5 * 64 * 64 / 2 - 1);
+  const TensorDevice device{MathMode::tf32, 1, {scratch.data(), std::ssize(scratch)}, nullptr};
+  EXPECT_EQ(linear_forward_sm80(c.device(), a.device(), b.device(), plan, device), cudaErrorInvalidValue);
+}
+
+/// The number of blocks must not show in convolutions either: classes of pixels of different sizes, some with fewer
+/// tiles than others, some that no tap reaches; chunks of pixels.
+TEST(TensorProduct, NumbersOfBlocksDoNotChangeTheBitsOfConvolutions) {
+  for (const Convolution& map :
+       {Convolution{9, 7, 33, 65, 3, 2, 1}, Convolution{8, 9, 34, 36, 2, 3, 0}, Convolution{5, 5, 130, 33, 3, 1, 1}}) {
+    const std::int64_t rows = 18;
+    std::vector<std::vector<float>> first;
+    for (const int blocks : {1, 2, 3, 1000}) {
+      Matrix x(rows, map.in_columns(), 1), w(map.out_channels, map.weight_columns(), 2);
+      Matrix grad_y(rows, map.out_columns(), 3), y(rows, map.out_columns(), 4), grad_x(rows, map.in_columns(), 5);
+      Matrix grad_w(map.out_channels, map.weight_columns(), 6);
+      std::vector<float> workspace(static_cast<std::size_t>(map.weights_workspace(rows)), NAN);
+      const TensorDevice device{MathMode::tf32, blocks, {}, nullptr};
+      ASSERT_EQ(conv2d_forward_sm80(y.device(), x.device(), w.device(), map, device), cudaSuccess);
+      ASSERT_EQ(conv2d_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), map, Update::overwrite, device),
+                cudaSuccess);
+      ASSERT_EQ(conv2d_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), map, Update::overwrite,
+                                            workspace.data(), device),
+                cudaSuccess);
+      const std::vector<std::vector<float>> values{y.values, grad_x.values, grad_w.values};
+      if (first.empty()) first = values;
+      EXPECT_EQ(values, first) << blocks;
+    }
+  }
+}
+
 TEST(TensorProduct, ThereIsNoKernelForFp32) {
   Matrix c(64, 64, 1), a(64, 64, 2), b(64, 64, 3);
-  EXPECT_EQ(linear_forward_sm80(c.device(), a.device(), b.device(), {MathMode::fp32, 1, {}, nullptr}),
+  const TensorPlan plan = tensor_plan(64, 64, 64, MathMode::tf32, 1);
+  EXPECT_EQ(linear_forward_sm80(c.device(), a.device(), b.device(), plan, {MathMode::fp32, 1, {}, nullptr}),
             cudaErrorInvalidValue);
   const Convolution map{1, 1, 64, 64, 1, 1, 0};
   EXPECT_EQ(conv2d_forward_sm80(c.device(), a.device(), b.device(), map, {MathMode::fp32, 1, {}, nullptr}),

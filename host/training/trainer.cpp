@@ -150,12 +150,12 @@ struct Trainer::Impl {
         .run(ops, memory);
   }
 
-  // The first step runs as it is: whatever a capture refuses happens there.
+  // The first step in a math mode runs as it is: whatever a capture refuses happens there.
   void queue_step() {
     Ops& ops = context->ops();
-    if (!stepped || !context->graphs()) {
+    if (stepped != ops.math_mode() || !context->graphs()) {
       step(ops, arena);
-      stepped = true;
+      stepped = ops.math_mode();
       return;
     }
     // Where there can be none, now or ever, asking costs next to nothing.
@@ -239,7 +239,7 @@ struct Trainer::Impl {
   Arena arena;
   MemoryPlan memory_plan;
   std::unique_ptr<Recording> recording;  // of a step; null before the second, or where there can be none
-  bool stepped = false;
+  std::optional<MathMode> stepped;     // of the last step that ran as it is
   MathMode recorded = MathMode::fp32;  // the products in it
   std::int64_t queued = 0;    // steps asked for, all told
   std::int64_t reported = 0;  // steps whose records have been read

@@ -309,7 +309,7 @@ cudaError_t conv2d_reverse_weights(const DeviceMatrix<T>& grad_w, const DeviceMa
 void CudaOps::do_conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map) {
   if (uses_tensor_cores(y.dtype(), y.rows() * map.out_height() * map.out_width(), map.out_channels, w.cols())) {
     check(conv2d_forward_sm80(device_matrix<float>(y), device_matrix<float>(x), device_matrix<float>(w), map,
-                              tensor_device()),
+                              tensor_device(0)),
           "conv2d_forward", y);
     return;
   }
@@ -327,7 +327,7 @@ void CudaOps::do_conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, con
   if (uses_tensor_cores(grad_x.dtype(), grad_x.rows() * map.in_height * map.in_width / classes, map.in_channels,
                         map.out_channels * map.kernel * map.kernel / classes)) {
     check(conv2d_reverse_data_sm80(device_matrix<float>(grad_x), device_matrix<float>(grad_y), device_matrix<float>(w),
-                                   map, update, tensor_device()),
+                                   map, update, tensor_device(0)),
           "conv2d_reverse_data", grad_x);
     return;
   }
@@ -344,7 +344,7 @@ void CudaOps::do_conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, 
   if (uses_tensor_cores(grad_w.dtype(), grad_w.rows(), grad_w.cols(), x.rows() * map.out_height() * map.out_width())) {
     check(
         conv2d_reverse_weights_sm80(device_matrix<float>(grad_w), device_matrix<float>(grad_y), device_matrix<float>(x),
-                                    map, update, device_vector<float>(workspace), tensor_device()),
+                                    map, update, device_vector<float>(workspace), tensor_device(0)),
         "conv2d_reverse_weights", grad_w);
     return;
   }

@@ -18,18 +18,20 @@ struct PatchStart {
 };
 
 /// The patches of a tile's pixels, from pixel `first` of the grid on. In shared memory: a thread copies a part of up to
-/// 16 patches. All threads call; the caller's next barrier shows it.
+/// 16 patches. All threads call; no other thread still reads those of the tile before, and all see the new ones.
 template <class Tile>
 BRACKET_DEVICE void find_patches(PatchStart* patches, const DeviceMatrix<float>& source, const PatchGrid& grid,
                                  std::int64_t first) {
   constexpr int kNowhere = -(1 << 30);
   const std::int64_t pixels = source.rows * grid.per_image();
+  __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kSide; i += Tile::kThreads) {
     const bool exists = first + i < pixels;
     const PixelCursor at(grid.grid_height, grid.grid_width, exists ? first + i : 0);
     patches[i] = {source.row(at.image), exists ? at.y * grid.step + grid.origin_y : kNowhere,
                   at.x * grid.step + grid.origin_x};
   }
+  __syncthreads();
 }
 
 /// A(m = pixel of the grid, p = patch element).
@@ -38,7 +40,7 @@ struct PatchSlices {
   static constexpr Contiguous kContiguous = Contiguous::contraction;
   using Slice = TensorSlice<Tile, kContiguous>;
 
-  const PatchGrid& grid;
+  PatchGrid grid;  // of one class of pixels or another
   const PatchStart* patches;
   int bytes;
   TapCursor cursor;
@@ -77,17 +79,17 @@ struct ClassWeightSlices {
   static constexpr Contiguous kContiguous = Contiguous::outer;
   using Slice = TensorSlice<Tile, kContiguous>;
 
-  const DeviceMatrix<float>& w;
-  const Geometry& g;
-  const PixelClass& pixels;
+  const DeviceMatrix<float>* w;
+  const Geometry* g;
+  PixelClass pixels;
   int first_channel;
   int bytes;
   TapCursor cursor;
 
   BRACKET_DEVICE ClassWeightSlices(const DeviceMatrix<float>& weights, const Geometry& geometry,
                                    const PixelClass& pixel_class, std::int64_t first)
-      : w(weights),
-        g(geometry),
+      : w(&weights),
+        g(&geometry),
         pixels(pixel_class),
         first_channel(static_cast<int>(first)),
         bytes(copy_bytes(weights, geometry.in_channels)),
@@ -107,9 +109,9 @@ struct ClassWeightSlices {
     const int channel = first_channel + Vectors::column();
     BRACKET_UNROLL
     for (int row = 0; row < Slice::kRows; row += Vectors::kRowStep) {
-      const bool inside = cursor.tap_y < pixels.patches.taps_y && channel < g.in_channels;
-      const int tap = pixels.first_weight_tap - (cursor.tap_y * g.kernel + cursor.tap_x) * g.stride;
-      const float* const source = w.row(cursor.channel) + (inside ? tap * g.in_channels + channel : 0);
+      const bool inside = cursor.tap_y < pixels.patches.taps_y && channel < g->in_channels;
+      const int tap = pixels.first_weight_tap - (cursor.tap_y * g->kernel + cursor.tap_x) * g->stride;
+      const float* const source = w->row(cursor.channel) + (inside ? tap * g->in_channels + channel : 0);
       cp_async<kBytes>(slice + (Vectors::first_row() + row) * Slice::kPitch + Vectors::column(), source,
                        inside ? kBytes : 0);
       cursor.advance(pixels.patches, Vectors::kRowStep);
@@ -142,16 +144,16 @@ struct GradientSlices {
   static constexpr Contiguous kContiguous = Contiguous::outer;
   using Slice = TensorSlice<Tile, kContiguous>;
 
-  const DeviceMatrix<float>& grad_y;
-  const Geometry& g;
+  const DeviceMatrix<float>* grad_y;
+  const Geometry* g;
   int first_channel;
   int bytes;
   ChunkPixels<Slice> pixels;
 
   BRACKET_DEVICE GradientSlices(const DeviceMatrix<float>& gradient, const Geometry& geometry, std::int64_t first,
                                 std::int64_t first_pixel, std::int64_t count)
-      : grad_y(gradient),
-        g(geometry),
+      : grad_y(&gradient),
+        g(&geometry),
         first_channel(static_cast<int>(first)),
         bytes(copy_bytes(gradient, geometry.out_channels)),
         pixels(geometry, first_pixel, count, bytes) {}
@@ -167,13 +169,13 @@ struct GradientSlices {
     const int channel = first_channel + Vectors::column();
     BRACKET_UNROLL
     for (int row = 0; row < Slice::kRows; row += Vectors::kRowStep) {
-      const bool inside = pixels.left > 0 && channel < g.out_channels;
+      const bool inside = pixels.left > 0 && channel < g->out_channels;
       const PixelCursor& at = pixels.cursor;
       const float* const source =
-          inside ? grad_y.row(at.image) + (at.y * g.out_width + at.x) * g.out_channels + channel : grad_y.data;
+          inside ? grad_y->row(at.image) + (at.y * g->out_width + at.x) * g->out_channels + channel : grad_y->data;
       cp_async<kBytes>(slice + (Vectors::first_row() + row) * Slice::kPitch + Vectors::column(), source,
                        inside ? kBytes : 0);
-      pixels.advance(g, Vectors::kRowStep);
+      pixels.advance(*g, Vectors::kRowStep);
     }
   }
 };
@@ -184,8 +186,8 @@ struct ReadSlices {
   static constexpr Contiguous kContiguous = Contiguous::outer;
   using Slice = TensorSlice<Tile, kContiguous>;
 
-  const DeviceMatrix<float>& x;
-  const Geometry& g;
+  const DeviceMatrix<float>* x;
+  const Geometry* g;
   int bytes;
   int channel = 0;
   int shift_y = 0;  // from an output pixel times the stride to the input pixel
@@ -195,17 +197,17 @@ struct ReadSlices {
 
   BRACKET_DEVICE ReadSlices(const DeviceMatrix<float>& images, const Geometry& geometry, std::int64_t first,
                             std::int64_t first_pixel, std::int64_t count)
-      : x(images),
-        g(geometry),
+      : x(&images),
+        g(&geometry),
         bytes(copy_bytes(images, geometry.in_channels)),
         pixels(geometry, first_pixel, count, bytes) {
     with_copy_bytes(bytes, [&]<int kBytes>() {
       const int column = static_cast<int>(first) + SliceVectors<Slice, kBytes>::column();
-      const int tap = column / g.in_channels;
-      channel = column % g.in_channels;
-      shift_y = tap / g.kernel - g.padding;
-      shift_x = tap % g.kernel - g.padding;
-      exists = tap < g.kernel * g.kernel;
+      const int tap = column / geometry.in_channels;
+      channel = column % geometry.in_channels;
+      shift_y = tap / geometry.kernel - geometry.padding;
+      shift_x = tap % geometry.kernel - geometry.padding;
+      exists = tap < geometry.kernel * geometry.kernel;
     });
   }
 
@@ -220,16 +222,16 @@ struct ReadSlices {
     BRACKET_UNROLL
     for (int row = 0; row < Slice::kRows; row += Vectors::kRowStep) {
       const PixelCursor& at = pixels.cursor;
-      const int in_y = at.y * g.stride + shift_y;
-      const int in_x = at.x * g.stride + shift_x;
+      const int in_y = at.y * g->stride + shift_y;
+      const int in_x = at.x * g->stride + shift_x;
       const bool inside = exists && pixels.left > 0 &&
-                          static_cast<unsigned>(in_y) < static_cast<unsigned>(g.in_height) &&
-                          static_cast<unsigned>(in_x) < static_cast<unsigned>(g.in_width);
+                          static_cast<unsigned>(in_y) < static_cast<unsigned>(g->in_height) &&
+                          static_cast<unsigned>(in_x) < static_cast<unsigned>(g->in_width);
       const float* const source =
-          inside ? x.row(at.image) + (in_y * g.in_width + in_x) * g.in_channels + channel : x.data;
+          inside ? x->row(at.image) + (in_y * g->in_width + in_x) * g->in_channels + channel : x->data;
       cp_async<kBytes>(slice + (Vectors::first_row() + row) * Slice::kPitch + Vectors::column(), source,
                        inside ? kBytes : 0);
-      pixels.advance(g, Vectors::kRowStep);
+      pixels.advance(*g, Vectors::kRowStep);
     }
   }
 };

@@ -21,8 +21,9 @@
 // small tile   64 x 64 of C, 4 warps of 32 x 32, ring of 3 slices       54 to 55 KiB    not yet measured on a GPU
 // Registers, the most of the three directions on sm_80 / sm_90 with CUDA 13.0, no spills:
 //              tf32        tf32x3      bf16
-// large tile   130 / 128   168 / 168   128 / 128
-// small tile   158 / 162   189 / 190   168 / 181
+// large tile   170 / 168   217 / 215   168 / 183    one block per multiprocessor
+// small tile   128 / 134   142 / 142   156 / 166    two or three
+#include "kernels/cuda/common/resident_launch.cuh"
 #include "kernels/cuda/convolution_slices.cuh"
 #include "kernels/cuda/convolution_sm80.h"
 
@@ -56,9 +57,9 @@ cudaError_t with_mode_and_tile(MathMode mode, bool large_tile, const F& f) {
   return cudaErrorInvalidValue;
 }
 
-template <class Tile>
-std::int64_t tiles_of(std::int64_t m, std::int64_t n) {
-  return ceil_divide(m, Tile::kSide) * ceil_divide(n, Tile::kSide);
+/// A sum of nothing is one slice of zeros, so that it is stored like all others.
+BRACKET_DEVICE int slices_of(std::int64_t depth) {
+  return depth == 0 ? 1 : static_cast<int>((depth + kSlice - 1) / kSlice);
 }
 
 /// Behind the ring of slices lie the patches of the tile.
@@ -71,94 +72,223 @@ BRACKET_DEVICE PatchStart* patches_behind(float* shared) {
 
 // ---- kernels ---------------------------------------------------------------------------------------------------
 
-template <MathMode kMode, class Tile>
-__global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
-    conv2d_forward_tensor_kernel(DeviceMatrix<float> y, DeviceMatrix<float> x, DeviceMatrix<float> w, Geometry g) {
+/// Tiles of (pixels, output channels).
+template <class TileType>
+struct ForwardWork {
+  using Tile = TileType;
   using A = PatchSlices<Tile>;
   using B = MatrixSlices<Tile, Contiguous::contraction>;
-  BRACKET_DYNAMIC_SHARED(float, shared);
-  const PatchGrid grid = input_patches(g);
-  const std::int64_t pixels = y.rows * grid.per_image();
-  const std::int64_t tiles_n = (g.out_channels + Tile::kSide - 1) / Tile::kSide;
-  const std::int64_t tile_m = blockIdx.x / tiles_n * Tile::kSide;
-  const std::int64_t tile_n = blockIdx.x % tiles_n * Tile::kSide;
-  PatchStart* const patches = patches_behind<A, B>(shared);
-  find_patches<Tile>(patches, x, grid, tile_m);
-  __syncthreads();
-  A a(x, grid, patches);
-  B b(w, tile_n, 0);
-  TileSums<Tile> sums;
-  tensor_product<kMode>(sums, a, b, (grid.depth() + kSlice - 1) / kSlice, shared);
-  for_each_pair<Tile>(sums, [&](int row, int column, float first, float second) {
-    const std::int64_t pixel = tile_m + row;
-    const std::int64_t channel = tile_n + column;
-    if (pixel >= pixels) return;
-    float* const target = y.row(pixel / grid.per_image()) + pixel % grid.per_image() * g.out_channels + channel;
-    if (channel < g.out_channels) target[0] = first;
-    if (channel + 1 < g.out_channels) target[1] = second;
-  });
-}
 
-/// All pixel classes in one launch: `class_tiles` tiles each, of which the classes with fewer pixels leave some empty.
-template <MathMode kMode, class Tile>
-__global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
-    conv2d_reverse_data_tensor_kernel(DeviceMatrix<float> grad_x, DeviceMatrix<float> grad_y, DeviceMatrix<float> w,
-                                      Geometry g, int classes_x, std::int64_t class_tiles, Update update) {
+  const DeviceMatrix<float>& y;
+  const DeviceMatrix<float>& x;
+  const DeviceMatrix<float>& w;
+  const Geometry& g;
+  PatchStart* patches;
+  PatchGrid grid;
+  int tiles_n;
+  int items;
+
+  BRACKET_DEVICE ForwardWork(const DeviceMatrix<float>& result, const DeviceMatrix<float>& images,
+                             const DeviceMatrix<float>& weights, const Geometry& geometry, float* shared)
+      : y(result),
+        x(images),
+        w(weights),
+        g(geometry),
+        patches(patches_behind<A, B>(shared)),
+        grid(input_patches(geometry)),
+        tiles_n(tiles_along<Tile>(geometry.out_channels)),
+        items(tiles_along<Tile>(result.rows * grid.per_image()) * tiles_n) {}
+
+  static BRACKET_DEVICE int first() { return static_cast<int>(blockIdx.x); }
+  static BRACKET_DEVICE int next(int item) { return item + static_cast<int>(gridDim.x); }
+  BRACKET_DEVICE int slices(int) const { return slices_of(grid.depth()); }
+  BRACKET_DEVICE std::int64_t tile_m(int item) const { return std::int64_t{item / tiles_n} * Tile::kSide; }
+  BRACKET_DEVICE std::int64_t tile_n(int item) const { return std::int64_t{item % tiles_n} * Tile::kSide; }
+  BRACKET_DEVICE A a(int item) const {
+    find_patches<Tile>(patches, x, grid, tile_m(item));
+    return A(x, grid, patches);
+  }
+  BRACKET_DEVICE B b(int item) const { return B(w, tile_n(item), 0); }
+
+  BRACKET_DEVICE void store(int item, const TileSums<Tile>& sums) const {
+    const std::int64_t pixels = y.rows * grid.per_image(), first_pixel = tile_m(item), first_channel = tile_n(item);
+    for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
+      const std::int64_t pixel = first_pixel + row;
+      const std::int64_t channel = first_channel + column;
+      if (pixel >= pixels) return;
+      float* const target = y.row(pixel / grid.per_image()) + pixel % grid.per_image() * g.out_channels + channel;
+      if (channel < g.out_channels) target[0] = first_sum;
+      if (channel + 1 < g.out_channels) target[1] = second_sum;
+    });
+  }
+};
+
+/// All pixel classes: `class_tiles` tiles of (pixels, input channels) each, of which the classes with fewer pixels
+/// leave some empty.
+template <class TileType>
+struct ReverseDataWork {
+  using Tile = TileType;
   using A = PatchSlices<Tile>;
   using B = ClassWeightSlices<Tile>;
-  BRACKET_DYNAMIC_SHARED(float, shared);
-  const int number = static_cast<int>(blockIdx.x / class_tiles);
-  const PixelClass pixel_class(g, number / classes_x, number % classes_x);
-  const PatchGrid& grid = pixel_class.patches;
-  const std::int64_t pixels = grad_x.rows * grid.per_image();
-  const std::int64_t tiles_n = (g.in_channels + Tile::kSide - 1) / Tile::kSide;
-  const std::int64_t tile_m = blockIdx.x % class_tiles / tiles_n * Tile::kSide;
-  const std::int64_t tile_n = blockIdx.x % class_tiles % tiles_n * Tile::kSide;
-  if (tile_m >= pixels) return;  // the whole block
-  PatchStart* const patches = patches_behind<A, B>(shared);
-  find_patches<Tile>(patches, grad_y, grid, tile_m);
-  __syncthreads();
-  A a(grad_y, grid, patches);
-  B b(w, g, pixel_class, tile_n);
-  TileSums<Tile> sums;
-  tensor_product<kMode>(sums, a, b, (grid.depth() + kSlice - 1) / kSlice, shared);
-  for_each_pair<Tile>(sums, [&](int row, int column, float first, float second) {
-    const std::int64_t pixel = tile_m + row;
-    const int channel = static_cast<int>(tile_n) + column;
-    if (pixel >= pixels) return;
-    const PixelCursor at(grid.grid_height, grid.grid_width, pixel);
-    const int in_y = pixel_class.y + at.y * g.stride;
-    const int in_x = pixel_class.x + at.x * g.stride;
-    float* const target = grad_x.row(at.image) + (in_y * g.in_width + in_x) * g.in_channels + channel;
-    if (channel < g.in_channels) store(target[0], first, update);
-    if (channel + 1 < g.in_channels) store(target[1], second, update);
-  });
-}
 
-/// blockIdx.y: the chunk. chunk_sums: the chunks' [Co, k k Ci] one below the other, or grad_w itself for one chunk.
+  const DeviceMatrix<float>& grad_x;
+  const DeviceMatrix<float>& grad_y;
+  const DeviceMatrix<float>& w;
+  const Geometry& g;
+  PatchStart* patches;
+  int classes_x;
+  int class_tiles;
+  Update update;
+  int tiles_n;
+  int items;
+
+  BRACKET_DEVICE ReverseDataWork(const DeviceMatrix<float>& result, const DeviceMatrix<float>& gradient,
+                                 const DeviceMatrix<float>& weights, const Geometry& geometry, int num_classes_y,
+                                 int num_classes_x, int tiles_per_class, Update how, float* shared)
+      : grad_x(result),
+        grad_y(gradient),
+        w(weights),
+        g(geometry),
+        patches(patches_behind<A, B>(shared)),
+        classes_x(num_classes_x),
+        class_tiles(tiles_per_class),
+        update(how),
+        tiles_n(tiles_along<Tile>(geometry.in_channels)),
+        items(tiles_per_class * num_classes_y * num_classes_x) {}
+
+  BRACKET_DEVICE PixelClass pixel_class(int item) const {
+    const int number = item / class_tiles;
+    PixelClass place(g, number / classes_x, number % classes_x);
+    // Taps along one side only reach no pixel; cursors, which start at tap (0, 0), stop at the number of rows.
+    if (place.patches.taps() == 0) place.patches.taps_y = 0;
+    return place;
+  }
+  BRACKET_DEVICE std::int64_t tile_m(int item) const {
+    return std::int64_t{item % class_tiles / tiles_n} * Tile::kSide;
+  }
+  BRACKET_DEVICE std::int64_t tile_n(int item) const {
+    return std::int64_t{item % class_tiles % tiles_n} * Tile::kSide;
+  }
+  BRACKET_DEVICE int skip_empty(int item) const {
+    while (item < items && tile_m(item) >= grad_x.rows * pixel_class(item).patches.per_image())
+      item += static_cast<int>(gridDim.x);
+    return item;
+  }
+  BRACKET_DEVICE int first() const { return skip_empty(static_cast<int>(blockIdx.x)); }
+  BRACKET_DEVICE int next(int item) const { return skip_empty(item + static_cast<int>(gridDim.x)); }
+  BRACKET_DEVICE int slices(int item) const { return slices_of(pixel_class(item).patches.depth()); }
+  BRACKET_DEVICE A a(int item) const {
+    const PatchGrid grid = pixel_class(item).patches;
+    find_patches<Tile>(patches, grad_y, grid, tile_m(item));
+    return A(grad_y, grid, patches);
+  }
+  BRACKET_DEVICE B b(int item) const { return B(w, g, pixel_class(item), tile_n(item)); }
+
+  BRACKET_DEVICE void store(int item, const TileSums<Tile>& sums) const {
+    const PixelClass place = pixel_class(item);
+    const PatchGrid& grid = place.patches;
+    const std::int64_t pixels = grad_x.rows * grid.per_image(), first_pixel = tile_m(item);
+    const int first_channel = static_cast<int>(tile_n(item));
+    for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
+      const std::int64_t pixel = first_pixel + row;
+      const int channel = first_channel + column;
+      if (pixel >= pixels) return;
+      const PixelCursor at(grid.grid_height, grid.grid_width, pixel);
+      const int in_y = place.y + at.y * g.stride;
+      const int in_x = place.x + at.x * g.stride;
+      float* const target = grad_x.row(at.image) + (in_y * g.in_width + in_x) * g.in_channels + channel;
+      if (channel < g.in_channels) BRACKET_TARGET::store(target[0], first_sum, update);
+      if (channel + 1 < g.in_channels) BRACKET_TARGET::store(target[1], second_sum, update);
+    });
+  }
+};
+
+/// Tiles of the weights, chunk after chunk of pixels. chunk_sums: the chunks' [Co, k k Ci] one below the other, or
+/// grad_w itself for one chunk.
+template <class TileType>
+struct ReverseWeightsWork {
+  using Tile = TileType;
+  using A = GradientSlices<Tile>;
+  using B = ReadSlices<Tile>;
+
+  const DeviceMatrix<float>& chunk_sums;
+  const DeviceMatrix<float>& grad_y;
+  const DeviceMatrix<float>& x;
+  const Geometry& g;
+  std::int64_t chunk_pixels;
+  Update update;
+  int tiles_n;
+  int tiles;
+  int items;
+
+  BRACKET_DEVICE ReverseWeightsWork(const DeviceMatrix<float>& sums, const DeviceMatrix<float>& gradient,
+                                    const DeviceMatrix<float>& images, const Geometry& geometry,
+                                    std::int64_t pixels_per_chunk, Update how)
+      : chunk_sums(sums),
+        grad_y(gradient),
+        x(images),
+        g(geometry),
+        chunk_pixels(pixels_per_chunk),
+        update(how),
+        tiles_n(tiles_along<Tile>(sums.cols)),
+        tiles(tiles_along<Tile>(geometry.out_channels) * tiles_n),
+        items(static_cast<int>(Division(sums.rows, geometry.out_channels).quotient) * tiles) {}
+
+  static BRACKET_DEVICE int first() { return static_cast<int>(blockIdx.x); }
+  static BRACKET_DEVICE int next(int item) { return item + static_cast<int>(gridDim.x); }
+  BRACKET_DEVICE std::int64_t chunk(int item) const { return item / tiles; }
+  BRACKET_DEVICE std::int64_t tile_m(int item) const { return std::int64_t{item % tiles / tiles_n} * Tile::kSide; }
+  BRACKET_DEVICE std::int64_t tile_n(int item) const { return std::int64_t{item % tiles % tiles_n} * Tile::kSide; }
+  /// The last chunks may be short, or empty.
+  BRACKET_DEVICE std::int64_t depth(int item) const {
+    const std::int64_t left = x.rows * g.out_pixels() - chunk(item) * chunk_pixels;
+    return left < 0 ? 0 : left < chunk_pixels ? left : chunk_pixels;
+  }
+  BRACKET_DEVICE int slices(int item) const { return slices_of(depth(item)); }
+  BRACKET_DEVICE A a(int item) const { return A(grad_y, g, tile_m(item), chunk(item) * chunk_pixels, depth(item)); }
+  BRACKET_DEVICE B b(int item) const { return B(x, g, tile_n(item), chunk(item) * chunk_pixels, depth(item)); }
+
+  BRACKET_DEVICE void store(int item, const TileSums<Tile>& sums) const {
+    const std::int64_t first_channel = tile_m(item), first_n = tile_n(item), first_row = chunk(item) * g.out_channels;
+    for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
+      const std::int64_t channel = first_channel + row;
+      const std::int64_t n = first_n + column;
+      if (channel >= g.out_channels) return;
+      float* const target = chunk_sums.row(first_row + channel) + n;
+      if (n < chunk_sums.cols) BRACKET_TARGET::store(target[0], first_sum, update);
+      if (n + 1 < chunk_sums.cols) BRACKET_TARGET::store(target[1], second_sum, update);
+    });
+  }
+};
+
 template <MathMode kMode, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
-    conv2d_reverse_weights_tensor_kernel(DeviceMatrix<float> chunk_sums, DeviceMatrix<float> grad_y,
-                                         DeviceMatrix<float> x, Geometry g, std::int64_t chunk_pixels, Update update) {
+    conv2d_forward_tensor_kernel(const __grid_constant__ DeviceMatrix<float> y,
+                                 const __grid_constant__ DeviceMatrix<float> x,
+                                 const __grid_constant__ DeviceMatrix<float> w, const __grid_constant__ Geometry g) {
   BRACKET_DYNAMIC_SHARED(float, shared);
-  const std::int64_t pixels = x.rows * g.out_pixels();
-  const std::int64_t tiles_n = (chunk_sums.cols + Tile::kSide - 1) / Tile::kSide;
-  const std::int64_t tile_m = blockIdx.x / tiles_n * Tile::kSide;
-  const std::int64_t tile_n = blockIdx.x % tiles_n * Tile::kSide;
-  const std::int64_t first = blockIdx.y * chunk_pixels < pixels ? blockIdx.y * chunk_pixels : pixels;
-  const std::int64_t depth = pixels - first < chunk_pixels ? pixels - first : chunk_pixels;
-  GradientSlices<Tile> a(grad_y, g, tile_m, first, depth);
-  ReadSlices<Tile> b(x, g, tile_n, first, depth);
-  TileSums<Tile> sums;
-  tensor_product<kMode>(sums, a, b, (depth + kSlice - 1) / kSlice, shared);
-  for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
-    const std::int64_t channel = tile_m + row;
-    const std::int64_t n = tile_n + column;
-    if (channel >= g.out_channels) return;
-    float* const target = chunk_sums.row(blockIdx.y * g.out_channels + channel) + n;
-    if (n < chunk_sums.cols) store(target[0], first_sum, update);
-    if (n + 1 < chunk_sums.cols) store(target[1], second_sum, update);
-  });
+  tensor_products<kMode>(ForwardWork<Tile>(y, x, w, g, shared), shared);
+}
+
+template <MathMode kMode, class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
+    conv2d_reverse_data_tensor_kernel(const __grid_constant__ DeviceMatrix<float> grad_x,
+                                      const __grid_constant__ DeviceMatrix<float> grad_y,
+                                      const __grid_constant__ DeviceMatrix<float> w, const __grid_constant__ Geometry g,
+                                      int classes_y, int classes_x, int class_tiles, Update update) {
+  BRACKET_DYNAMIC_SHARED(float, shared);
+  tensor_products<kMode>(ReverseDataWork<Tile>(grad_x, grad_y, w, g, classes_y, classes_x, class_tiles, update, shared),
+                         shared);
+}
+
+template <MathMode kMode, class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
+    conv2d_reverse_weights_tensor_kernel(const __grid_constant__ DeviceMatrix<float> chunk_sums,
+                                         const __grid_constant__ DeviceMatrix<float> grad_y,
+                                         const __grid_constant__ DeviceMatrix<float> x,
+                                         const __grid_constant__ Geometry g, std::int64_t chunk_pixels, Update update) {
+  BRACKET_DYNAMIC_SHARED(float, shared);
+  tensor_products<kMode>(ReverseWeightsWork<Tile>(chunk_sums, grad_y, x, g, chunk_pixels, update), shared);
 }
 
 }  // namespace
@@ -173,8 +303,9 @@ cudaError_t conv2d_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix
   return with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
     constexpr std::size_t kBytes =
         kTensorSharedBytes<PatchSlices<Tile>, MatrixSlices<Tile, Contiguous::contraction>> + kPatchBytes<Tile>;
-    return launch<conv2d_forward_tensor_kernel<kMode, Tile>>(blocks_for(tiles_of<Tile>(pixels, g.out_channels), 1),
-                                                             Tile::kThreads, kBytes, device.stream, y, x, w, g);
+    return launch_resident<conv2d_forward_tensor_kernel<kMode, Tile>>(tensor_tiles<Tile>(pixels, g.out_channels),
+                                                                      device.multiprocessors, Tile::kThreads, kBytes,
+                                                                      device.stream, y, x, w, g);
   });
 }
 
@@ -189,10 +320,10 @@ cudaError_t conv2d_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const De
   const bool large = large_tile_is_first(pixels, g.in_channels, std::int64_t{classes_y} * classes_x, device);
   return with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
     constexpr std::size_t kBytes = kTensorSharedBytes<PatchSlices<Tile>, ClassWeightSlices<Tile>> + kPatchBytes<Tile>;
-    const std::int64_t class_tiles = tiles_of<Tile>(pixels, g.in_channels);
-    return launch<conv2d_reverse_data_tensor_kernel<kMode, Tile>>(blocks_for(class_tiles * classes_y * classes_x, 1),
-                                                                  Tile::kThreads, kBytes, device.stream, grad_x, grad_y,
-                                                                  w, g, classes_x, class_tiles, update);
+    const std::int64_t class_tiles = tensor_tiles<Tile>(pixels, g.in_channels);
+    return launch_resident<conv2d_reverse_data_tensor_kernel<kMode, Tile>>(
+        class_tiles * classes_y * classes_x, device.multiprocessors, Tile::kThreads, kBytes, device.stream, grad_x,
+        grad_y, w, g, classes_y, classes_x, static_cast<int>(class_tiles), update);
   });
 }
 
@@ -208,10 +339,9 @@ cudaError_t conv2d_reverse_weights_sm80(const DeviceMatrix<float>& grad_w, const
   const bool large = large_tile_is_first(grad_w.rows, grad_w.cols, chunks, device);
   const cudaError_t status = with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
     constexpr std::size_t kBytes = kTensorSharedBytes<GradientSlices<Tile>, ReadSlices<Tile>>;
-    const dim3 grid(blocks_for(tiles_of<Tile>(grad_w.rows, grad_w.cols), 1), static_cast<unsigned>(chunks));
-    return launch<conv2d_reverse_weights_tensor_kernel<kMode, Tile>>(grid, Tile::kThreads, kBytes, device.stream, sums,
-                                                                     grad_y, x, g, ceil_divide(pixels, chunks),
-                                                                     direct ? update : Update::overwrite);
+    return launch_resident<conv2d_reverse_weights_tensor_kernel<kMode, Tile>>(
+        tensor_tiles<Tile>(grad_w.rows, grad_w.cols) * chunks, device.multiprocessors, Tile::kThreads, kBytes,
+        device.stream, sums, grad_y, x, g, ceil_divide(pixels, chunks), direct ? update : Update::overwrite);
   });
   if (status != cudaSuccess || direct) return status;
   return add_chunks(grad_w, sums, update, device.stream);

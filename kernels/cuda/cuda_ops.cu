@@ -10,9 +10,6 @@
 namespace bracket::BRACKET_TARGET {
 namespace {
 
-/// Partial sums of 1,024 chunks of 128 columns.
-constexpr std::int64_t kScratchBytes = 1 << 20;
-
 std::string describe(cudaError_t code) {
   return std::string(cudaGetErrorString(code)) + " (CUDA error " + std::to_string(static_cast<int>(code)) + ")";
 }
@@ -120,6 +117,17 @@ class GraphRecording final : public Recording {
   cudaGraphExec_t executable_ = nullptr;
 };
 
+constexpr std::int64_t scratch_bytes(std::int64_t elements) {
+  return elements * static_cast<std::int64_t>(sizeof(double));
+}
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(stream, &status) == cudaSuccess) return status != cudaStreamCaptureStatusNone;
+  static_cast<void>(cudaGetLastError());
+  return false;
+}
+
 /// Whether the stream now captures what is queued on it.
 bool begin_capture(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
@@ -144,7 +152,7 @@ CudaOps::CudaOps(int ordinal, void* stream, const AllocatorCallbacks& allocator)
 }
 
 CudaOps::~CudaOps() {
-  if (scratch_ != nullptr) CudaOps::release_memory(scratch_, kScratchBytes);
+  for (const Scratch& block : scratch_) CudaOps::release_memory(block.data, scratch_bytes(block.elements));
   // At process exit the runtime may be gone already (cudaErrorCudartUnloading), and the stream with it.
   if (owns_stream_) static_cast<void>(cudaStreamDestroy(stream_));
 }
@@ -246,20 +254,34 @@ void CudaOps::synchronize() {
   require(cudaStreamSynchronize(stream_), "waiting for the stream");
 }
 
-Scratch CudaOps::scratch() {
-  if (scratch_ == nullptr) scratch_ = allocate_memory(kScratchBytes);
-  if (scratch_ == nullptr) {
-    throw OutOfMemory("the device has no " + std::to_string(kScratchBytes) + " bytes left for partial sums",
-                      kScratchBytes);
+Scratch CudaOps::scratch(std::int64_t elements) {
+  if (scratch_.empty() || scratch_.back().elements < elements) {
+    // Powers of two: however the demand grows, all blocks together are less than twice the last.
+    std::int64_t enough = kScratchElements;
+    while (enough < elements) enough *= 2;
+    const std::int64_t bytes = scratch_bytes(enough);
+    if (is_capturing(stream_)) {
+      throw InvalidArgument(
+          "what is being recorded needs " + std::to_string(bytes) +
+          " bytes for partial sums, which no op has needed before; run the work once, then record it");
+    }
+    void* const memory = allocate_memory(bytes);
+    if (memory == nullptr) {
+      throw OutOfMemory("the device has no " + std::to_string(bytes) + " bytes left for partial sums", bytes);
+    }
+    scratch_.push_back({static_cast<double*>(memory), enough});
   }
-  return {static_cast<double*>(scratch_), kScratchBytes / static_cast<std::int64_t>(sizeof(double))};
+  return {scratch_.back().data, elements};
 }
 
 bool CudaOps::uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const {
   return math_mode() != MathMode::fp32 && dtype == DType::f32 && tensor_cores_pay(m, n, p);
 }
 
-TensorDevice CudaOps::tensor_device() { return {math_mode(), multiprocessors_, scratch(), stream_}; }
+TensorDevice CudaOps::tensor_device(std::int64_t partial_sums) {
+  const Scratch memory = partial_sums == 0 ? Scratch{} : scratch(ceil_divide(partial_sums, 2));
+  return {math_mode(), multiprocessors_, memory, stream_};
+}
 
 void CudaOps::check(cudaError_t code, const char* op, const Tensor& operand) {
   if (code != cudaSuccess) require(code, std::string(op) + " on " + operand.describe());

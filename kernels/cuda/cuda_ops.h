@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "bracket/memory.h"
 #include "kernels/cuda/common/matrix.cuh"
@@ -37,12 +38,16 @@ class CudaOps final : public Ops {
 #undef BRACKET_OP
 
  private:
-  /// Memory for partial sums of one op at a time; ops of one stream follow one another. Allocated by the first op that
-  /// needs it, or before a recording.
-  Scratch scratch();
-  /// Whether C[m, n] = sum over p is for the tensor cores, and with what.
+  static constexpr std::int64_t kScratchElements = 1 << 17;  ///< partial sums of 1,024 chunks of 128 columns
+
+  /// Memory for partial sums of one op at a time, so many f64 of it whatever ran before; ops of one stream follow one
+  /// another. Taken from the device by the first op that needs as much, or (kScratchElements) before a recording, and
+  /// kept: recordings hold its address. Throws OutOfMemory, and InvalidArgument where a stream that captures would
+  /// need memory that nothing has needed yet.
+  Scratch scratch(std::int64_t elements = kScratchElements);
+  /// Whether C[m, n] = sum over p is for the tensor cores, and with what: room for so many partial sums in f32.
   bool uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const;
-  TensorDevice tensor_device();
+  TensorDevice tensor_device(std::int64_t partial_sums);
   /// Throws CudaError naming the op and its main operand when `code` is not cudaSuccess.
   static void check(cudaError_t code, const char* op, const Tensor& operand);
 
@@ -50,7 +55,7 @@ class CudaOps final : public Ops {
   int multiprocessors_ = 1;
   cudaStream_t stream_ = nullptr;
   bool owns_stream_ = false;
-  void* scratch_ = nullptr;
+  std::vector<Scratch> scratch_;  ///< each larger than the one before
   AllocatorCallbacks allocator_;
 };
 

@@ -54,9 +54,10 @@ cudaError_t linear_reverse_weights(const DeviceMatrix<T>& grad_w, const DeviceMa
 
 void CudaOps::do_linear_forward(Tensor y, Tensor x, Tensor w) {
   if (uses_tensor_cores(y.dtype(), y.rows(), y.cols(), x.cols())) {
-    check(
-        linear_forward_sm80(device_matrix<float>(y), device_matrix<float>(x), device_matrix<float>(w), tensor_device()),
-        "linear_forward", y);
+    const TensorPlan plan = tensor_plan(y.rows(), y.cols(), x.cols(), math_mode(), multiprocessors_);
+    check(linear_forward_sm80(device_matrix<float>(y), device_matrix<float>(x), device_matrix<float>(w), plan,
+                              tensor_device(plan.partial_sums)),
+          "linear_forward", y);
     return;
   }
   check(dispatch(y.dtype(),
@@ -69,8 +70,9 @@ void CudaOps::do_linear_forward(Tensor y, Tensor x, Tensor w) {
 
 void CudaOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update) {
   if (uses_tensor_cores(grad_x.dtype(), grad_x.rows(), grad_x.cols(), grad_y.cols())) {
+    const TensorPlan plan = tensor_plan(grad_x.rows(), grad_x.cols(), grad_y.cols(), math_mode(), multiprocessors_);
     check(linear_reverse_data_sm80(device_matrix<float>(grad_x), device_matrix<float>(grad_y), device_matrix<float>(w),
-                                   update, tensor_device()),
+                                   update, plan, tensor_device(plan.partial_sums)),
           "linear_reverse_data", grad_x);
     return;
   }
@@ -84,8 +86,9 @@ void CudaOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Upd
 
 void CudaOps::do_linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update) {
   if (uses_tensor_cores(grad_w.dtype(), grad_w.rows(), grad_w.cols(), x.rows())) {
+    const TensorPlan plan = tensor_plan(grad_w.rows(), grad_w.cols(), x.rows(), math_mode(), multiprocessors_);
     check(linear_reverse_weights_sm80(device_matrix<float>(grad_w), device_matrix<float>(grad_y),
-                                      device_matrix<float>(x), update, tensor_device()),
+                                      device_matrix<float>(x), update, plan, tensor_device(plan.partial_sums)),
           "linear_reverse_weights", grad_w);
     return;
   }

@@ -7,7 +7,10 @@
 //              S, 64 with the large tile, from the second-level cache or memory. C is written once; in chunks
 //              (tensor_plan.h) 8 bytes of partial sums per chunk and element besides.
 // Bound        tensor cores for deep products with the large tile; the second-level cache with the small one; launch
-//              latency and idle multiprocessors below one wave of tiles (64 x 64 x 17 of them on 132).
+//              latency where one wave of chunks is too shallow to hide it.
+// Operands     in fp32 and in either order, as they lie: each lane of mma.sync loads its words from shared memory and
+//              rounds them in registers. Copies of weights, rounded and transposed beforehand, would serve operands of
+//              wgmma alone, which reads tf32 from shared memory in K-major order only; Adam therefore writes none.
 // Alignment    any: slices are copied 16, 8 or 4 bytes at a time, the most that start and row stride of an operand
 //              allow. 4 bytes cost four times the copy instructions, not four times the bytes.
 // Determinism  every element is one sum over p in ascending steps of 8 (bf16: 16) inside a chunk, then over the chunks
@@ -19,8 +22,9 @@
 // small tile   64 x 64 of C, 4 warps of 32 x 32, ring of 3 slices          54 KiB          not yet measured on a GPU
 // Registers, the most of the three products on sm_80 / sm_90 with CUDA 13.0, no spills:
 //              tf32        tf32x3      bf16
-// large tile   166 / 166   233 / 235   170 / 172
-// small tile   220 / 250   246 / 244   255 / 255
+// large tile   166 / 184   214 / 214   163 / 198    one block per multiprocessor
+// small tile   134 / 164   138 / 138   186 / 240    two or three
+#include "kernels/cuda/common/resident_launch.cuh"
 #include "kernels/cuda/common/tensor_product.cuh"
 #include "kernels/cuda/linear_sm80.h"
 
@@ -29,42 +33,92 @@ namespace {
 
 // ---- kernels ---------------------------------------------------------------------------------------------------
 
-/// One tile (blockIdx.x) of one chunk of p (blockIdx.y). `c` holds the [m, n] of each chunk one below the other, or C
-/// itself where there is one chunk.
+/// Tiles of C, chunk after chunk of p. `c` holds the [m, n] of each chunk one below the other, or C itself where there
+/// is one chunk.
+template <class TileType, Contiguous kA, Contiguous kB>
+struct MatrixWork {
+  using Tile = TileType;
+  using A = MatrixSlices<Tile, kA>;
+  using B = MatrixSlices<Tile, kB>;
+
+  const DeviceMatrix<float>& c;
+  const DeviceMatrix<float>& a_matrix;
+  const DeviceMatrix<float>& b_matrix;
+  std::int64_t m;
+  std::int64_t chunk_depth;
+  Update update;
+  int tiles_n;
+  int tiles;
+  int items;
+
+  BRACKET_DEVICE MatrixWork(const DeviceMatrix<float>& result, std::int64_t rows, const DeviceMatrix<float>& a_operand,
+                            const DeviceMatrix<float>& b_operand, std::int64_t depth, Update how)
+      : c(result),
+        a_matrix(a_operand),
+        b_matrix(b_operand),
+        m(rows),
+        chunk_depth(depth),
+        update(how),
+        tiles_n(tiles_along<Tile>(result.cols)),
+        tiles(tiles_along<Tile>(rows) * tiles_n),
+        items(static_cast<int>(Division(result.rows, rows).quotient) * tiles) {}
+
+  static BRACKET_DEVICE int first() { return static_cast<int>(blockIdx.x); }
+  static BRACKET_DEVICE int next(int item) { return item + static_cast<int>(gridDim.x); }
+
+  BRACKET_DEVICE std::int64_t chunk(int item) const { return item / tiles; }
+  BRACKET_DEVICE std::int64_t tile_m(int item) const { return std::int64_t{item % tiles / tiles_n} * Tile::kSide; }
+  BRACKET_DEVICE std::int64_t tile_n(int item) const { return std::int64_t{item % tiles % tiles_n} * Tile::kSide; }
+  BRACKET_DEVICE int slices(int item) const {
+    const std::int64_t left =
+        (kA == Contiguous::contraction ? a_matrix.cols : a_matrix.rows) - chunk(item) * chunk_depth;
+    return static_cast<int>(((left < chunk_depth ? left : chunk_depth) + kSlice - 1) / kSlice);
+  }
+  BRACKET_DEVICE A a(int item) const { return A(a_matrix, tile_m(item), chunk(item) * chunk_depth); }
+  BRACKET_DEVICE B b(int item) const { return B(b_matrix, tile_n(item), chunk(item) * chunk_depth); }
+
+  BRACKET_DEVICE void store(int item, const TileSums<Tile>& sums) const {
+    const std::int64_t first_m = tile_m(item), first_n = tile_n(item), first_row = chunk(item) * m;
+    for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
+      if (first_m + row >= m) return;
+      const std::int64_t n = first_n + column;
+      float* const target = c.row(first_row + first_m + row) + n;
+      if (n < c.cols) BRACKET_TARGET::store(target[0], first_sum, update);
+      if (n + 1 < c.cols) BRACKET_TARGET::store(target[1], second_sum, update);
+    });
+  }
+};
+
 template <MathMode kMode, class Tile, Contiguous kA, Contiguous kB>
 __global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
-    linear_tensor_kernel(DeviceMatrix<float> c, std::int64_t m, DeviceMatrix<float> a_matrix,
-                         DeviceMatrix<float> b_matrix, std::int64_t chunk, Update update) {
+    linear_tensor_kernel(const __grid_constant__ DeviceMatrix<float> c, std::int64_t m,
+                         const __grid_constant__ DeviceMatrix<float> a, const __grid_constant__ DeviceMatrix<float> b,
+                         std::int64_t chunk, Update update) {
   BRACKET_DYNAMIC_SHARED(float, shared);
-  const std::int64_t tiles_n = (c.cols + Tile::kSide - 1) / Tile::kSide;
-  const std::int64_t tile_m = blockIdx.x / tiles_n * Tile::kSide;
-  const std::int64_t tile_n = blockIdx.x % tiles_n * Tile::kSide;
-  const std::int64_t first_p = blockIdx.y * chunk;
-  const std::int64_t left = (kA == Contiguous::contraction ? a_matrix.cols : a_matrix.rows) - first_p;
-  const std::int64_t depth = left < chunk ? left : chunk;
-  MatrixSlices<Tile, kA> a(a_matrix, tile_m, first_p);
-  MatrixSlices<Tile, kB> b(b_matrix, tile_n, first_p);
-  TileSums<Tile> sums;
-  tensor_product<kMode>(sums, a, b, (depth + kSlice - 1) / kSlice, shared);
-  for_each_pair<Tile>(sums, [&](int row, int column, float first, float second) {
-    if (tile_m + row >= m) return;
-    const std::int64_t n = tile_n + column;
-    float* const target = c.row(blockIdx.y * m + tile_m + row) + n;
-    if (n < c.cols) store(target[0], first, update);
-    if (n + 1 < c.cols) store(target[1], second, update);
-  });
+  tensor_products<kMode>(MatrixWork<Tile, kA, kB>(c, m, a, b, chunk, update), shared);
 }
 
 constexpr int kThreads = 256;
+constexpr int kSumsUnderWay = 8;  // see kSumCycles
 
 __global__ void __launch_bounds__(kThreads)
     add_chunks_kernel(DeviceMatrix<float> c, DeviceMatrix<float> chunk_sums, Update update) {
   for (std::int64_t item = first_item(); item < c.size(); item += item_stride()) {
     const Division place(item, c.cols);
     float sum = 0;
-    for (std::int64_t first = 0; first < chunk_sums.rows; first += c.rows) {
-      sum += chunk_sums.row(first + place.quotient)[place.rest];
+    const float* partial = chunk_sums.row(place.quotient) + place.rest;
+    const std::int64_t step = c.rows * chunk_sums.ld;
+    std::int64_t left = chunk_sums.rows / c.rows;
+    // Loads do not wait for one another, the sums are added in order.
+    for (; left >= kSumsUnderWay; left -= kSumsUnderWay) {
+      float next[kSumsUnderWay];
+      BRACKET_UNROLL
+      for (int k = 0; k < kSumsUnderWay; ++k) next[k] = partial[k * step];
+      BRACKET_UNROLL
+      for (int k = 0; k < kSumsUnderWay; ++k) sum += next[k];
+      partial += kSumsUnderWay * step;
     }
+    for (; left > 0; --left, partial += step) sum += *partial;
     store(c.row(place.quotient)[place.rest], sum, update);
   }
 }
@@ -73,40 +127,39 @@ __global__ void __launch_bounds__(kThreads)
 
 template <MathMode kMode, class Tile, Contiguous kA, Contiguous kB>
 cudaError_t launch_tiles(const DeviceMatrix<float>& c, std::int64_t m, const DeviceMatrix<float>& a,
-                         const DeviceMatrix<float>& b, const TensorPlan& plan, Update update, cudaStream_t stream) {
-  const std::int64_t tiles = ceil_divide(m, Tile::kSide) * ceil_divide(c.cols, Tile::kSide);
-  const dim3 grid(blocks_for(tiles, 1), static_cast<unsigned>(plan.splits));
+                         const DeviceMatrix<float>& b, const TensorPlan& plan, Update update,
+                         const TensorDevice& device) {
+  const std::int64_t items = tensor_tiles<Tile>(m, c.cols) * plan.splits;
   constexpr std::size_t kBytes = kTensorSharedBytes<MatrixSlices<Tile, kA>, MatrixSlices<Tile, kB>>;
-  return launch<linear_tensor_kernel<kMode, Tile, kA, kB>>(grid, Tile::kThreads, kBytes, stream, c, m, a, b, plan.chunk,
-                                                           update);
+  return launch_resident<linear_tensor_kernel<kMode, Tile, kA, kB>>(
+      items, device.multiprocessors, Tile::kThreads, kBytes, device.stream, c, m, a, b, plan.chunk, update);
 }
 
 template <MathMode kMode, Contiguous kA, Contiguous kB>
 cudaError_t product_in_mode(const DeviceMatrix<float>& c, const DeviceMatrix<float>& a, const DeviceMatrix<float>& b,
-                            std::int64_t p, Update update, const TensorDevice& device) {
+                            Update update, const TensorPlan& plan, const TensorDevice& device) {
+  if (device.scratch.elements * std::int64_t{2} < plan.partial_sums) return cudaErrorInvalidValue;
   float* const memory = reinterpret_cast<float*>(device.scratch.data);
-  const TensorPlan plan =
-      tensor_plan(c.rows, c.cols, p, kMode, device.multiprocessors, device.scratch.elements * std::int64_t{2});
   const bool direct = plan.splits == 1;
   const DeviceMatrix<float> sums = direct ? c : DeviceMatrix<float>{memory, plan.splits * c.rows, c.cols, c.cols};
   const Update first_update = direct ? update : Update::overwrite;
   const cudaError_t status =
-      plan.large_tile ? launch_tiles<kMode, LargeTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device.stream)
-                      : launch_tiles<kMode, SmallTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device.stream);
+      plan.large_tile ? launch_tiles<kMode, LargeTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device)
+                      : launch_tiles<kMode, SmallTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device);
   if (status != cudaSuccess || direct) return status;
   return add_chunks(c, sums, update, device.stream);
 }
 
 template <Contiguous kA, Contiguous kB>
 cudaError_t product(const DeviceMatrix<float>& c, const DeviceMatrix<float>& a, const DeviceMatrix<float>& b,
-                    std::int64_t p, Update update, const TensorDevice& device) {
+                    Update update, const TensorPlan& plan, const TensorDevice& device) {
   switch (device.mode) {
     case MathMode::tf32x3:
-      return product_in_mode<MathMode::tf32x3, kA, kB>(c, a, b, p, update, device);
+      return product_in_mode<MathMode::tf32x3, kA, kB>(c, a, b, update, plan, device);
     case MathMode::tf32:
-      return product_in_mode<MathMode::tf32, kA, kB>(c, a, b, p, update, device);
+      return product_in_mode<MathMode::tf32, kA, kB>(c, a, b, update, plan, device);
     case MathMode::bf16:
-      return product_in_mode<MathMode::bf16, kA, kB>(c, a, b, p, update, device);
+      return product_in_mode<MathMode::bf16, kA, kB>(c, a, b, update, plan, device);
     case MathMode::fp32:
       break;
   }
@@ -121,18 +174,20 @@ cudaError_t add_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& 
 }
 
 cudaError_t linear_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
-                                const DeviceMatrix<float>& w, const TensorDevice& device) {
-  return product<Contiguous::contraction, Contiguous::contraction>(y, x, w, x.cols, Update::overwrite, device);
+                                const DeviceMatrix<float>& w, const TensorPlan& plan, const TensorDevice& device) {
+  return product<Contiguous::contraction, Contiguous::contraction>(y, x, w, Update::overwrite, plan, device);
 }
 
 cudaError_t linear_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const DeviceMatrix<float>& grad_y,
-                                     const DeviceMatrix<float>& w, Update update, const TensorDevice& device) {
-  return product<Contiguous::contraction, Contiguous::outer>(grad_x, grad_y, w, w.rows, update, device);
+                                     const DeviceMatrix<float>& w, Update update, const TensorPlan& plan,
+                                     const TensorDevice& device) {
+  return product<Contiguous::contraction, Contiguous::outer>(grad_x, grad_y, w, update, plan, device);
 }
 
 cudaError_t linear_reverse_weights_sm80(const DeviceMatrix<float>& grad_w, const DeviceMatrix<float>& grad_y,
-                                        const DeviceMatrix<float>& x, Update update, const TensorDevice& device) {
-  return product<Contiguous::outer, Contiguous::outer>(grad_w, grad_y, x, x.rows, update, device);
+                                        const DeviceMatrix<float>& x, Update update, const TensorPlan& plan,
+                                        const TensorDevice& device) {
+  return product<Contiguous::outer, Contiguous::outer>(grad_w, grad_y, x, update, plan, device);
 }
 
 }  // namespace bracket::BRACKET_TARGET

@@ -1,8 +1,10 @@
-// Dense layers of floats on tensor cores; see linear_sm80.cu. For shapes with tensor_cores_pay(m, n, p) only.
+// Dense layers of floats on tensor cores; see linear_sm80.cu. For shapes with tensor_cores_pay(m, n, p) only; plan is
+// tensor_plan(m, n, p, device.mode, ...), for which device.scratch has room: else cudaErrorInvalidValue.
 #pragma once
 
 #include "bracket/math_mode.h"
 #include "kernels/cuda/common/matrix.cuh"
+#include "kernels/cuda/common/tensor_plan.h"
 #include "kernels/ops.h"
 
 namespace bracket::BRACKET_TARGET {
@@ -20,10 +22,12 @@ cudaError_t add_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& 
                        cudaStream_t stream);
 
 cudaError_t linear_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
-                                const DeviceMatrix<float>& w, const TensorDevice& device);
+                                const DeviceMatrix<float>& w, const TensorPlan& plan, const TensorDevice& device);
 cudaError_t linear_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const DeviceMatrix<float>& grad_y,
-                                     const DeviceMatrix<float>& w, Update update, const TensorDevice& device);
+                                     const DeviceMatrix<float>& w, Update update, const TensorPlan& plan,
+                                     const TensorDevice& device);
 cudaError_t linear_reverse_weights_sm80(const DeviceMatrix<float>& grad_w, const DeviceMatrix<float>& grad_y,
-                                        const DeviceMatrix<float>& x, Update update, const TensorDevice& device);
+                                        const DeviceMatrix<float>& x, Update update, const TensorPlan& plan,
+                                        const TensorDevice& device);
 
 }  // namespace bracket::BRACKET_TARGET

@@ -63,20 +63,26 @@ void run_layer(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_
                int multiprocessors) {
   std::vector<double> scratch(1 << 17, NAN);
   const target::TensorDevice device{mode, multiprocessors, {scratch.data(), 1 << 17}, nullptr};
+  const auto plan = [&](std::int64_t m, std::int64_t n, std::int64_t p) {
+    return bracket::tensor_plan(m, n, p, mode, multiprocessors);
+  };
   Matrix x(rows, in, padding, true), w(out, in, padding, true), grad_y(rows, out, padding, true);
   Matrix grad_x(rows, in, 0, false), grad_w(out, in, 0, false), y(rows, out, 0, false);
   const std::string what = std::to_string(rows) + " x " + std::to_string(in) + " -> " + std::to_string(out) +
                            ", mode " + std::to_string(static_cast<int>(mode));
-  require(target::linear_forward_sm80(y.device(), x.device(), w.device(), device), "forward " + what);
+  require(target::linear_forward_sm80(y.device(), x.device(), w.device(), plan(rows, out, in), device),
+          "forward " + what);
   for (float& value : y.values) value += 1;
   expect(
       y, in, [&](auto i, auto p) { return x(i, p); }, [&](auto p, auto j) { return w(j, p); }, "forward " + what);
-  require(target::linear_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), Update::accumulate, device),
+  require(target::linear_reverse_data_sm80(grad_x.device(), grad_y.device(), w.device(), Update::accumulate,
+                                           plan(rows, in, out), device),
           "reverse data " + what);
   expect(
       grad_x, out, [&](auto i, auto p) { return grad_y(i, p); }, [&](auto p, auto j) { return w(p, j); },
       "reverse data " + what);
-  require(target::linear_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), Update::accumulate, device),
+  require(target::linear_reverse_weights_sm80(grad_w.device(), grad_y.device(), x.device(), Update::accumulate,
+                                              plan(out, in, rows), device),
           "reverse weights " + what);
   expect(
       grad_w, rows, [&](auto i, auto p) { return grad_y(p, i); }, [&](auto p, auto j) { return x(p, j); },
@@ -148,7 +154,8 @@ void run_rounding(MathMode mode) {
   for (const bool left : {true, false}) {
     Matrix& a = left ? x : identity;
     Matrix& b = left ? identity : x;
-    require(target::linear_forward_sm80(y.device(), a.device(), b.device(), device), "rounding");
+    const bracket::TensorPlan plan = bracket::tensor_plan(kSize, kSize, kSize, mode, 1);
+    require(target::linear_forward_sm80(y.device(), a.device(), b.device(), plan, device), "rounding");
     for (std::size_t k = 0; k < x.values.size(); ++k) {
       const double error = std::abs(static_cast<double>(y.values[k]) - static_cast<double>(x.values[k]));
       if (error <= limit * static_cast<double>(x.values[k])) continue;
@@ -169,6 +176,7 @@ int main() {
     run_layer(40, 33, 1050, 0, mode, 4);  // chunks of the sum for grad_x
     run_rounding(mode);
     run_convolution(3, {7, 6, 36, 33, 3, 2, 1}, 0, mode, 1);
+    run_convolution(2, {7, 6, 34, 33, 2, 3, 1}, 1, mode, 1);   // pixels that no tap reaches
     run_convolution(9, {8, 9, 6, 35, 4, 1, 2}, 2, mode, 100);  // chunks of pixels
   }
   return 0;

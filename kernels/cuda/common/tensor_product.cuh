@@ -2,6 +2,17 @@
 // A and B through shared memory in slices of 32 p, copied asynchronously while the slices before them are multiplied.
 // Every element of C is one sum over p in ascending steps, whichever tile it lies in.
 //
+// A launch multiplies items: tiles of C, or of one chunk of p of it. It has as many blocks as the device holds at once
+// (common/resident_launch.cuh), and a block takes every gridDim.x-th item. Its copies go on with the first slices of
+// the next item while the last ones of an item are multiplied and its sums stored: with one block of large tiles per
+// multiprocessor nothing else would hide those latencies. What a launch multiplies is its Work,
+//   using A, B                            the operands
+//   int items                             of all blocks
+//   std::int64_t first(), next(item)      this block's; `items` or more: no further one
+//   std::int64_t slices(item)             its depth, 1 or more
+//   A a(item), B b(item)                  called in this order by all threads, before the item's first copies
+//   void store(item, sums)                the place of sums in the tile: for_each_pair
+//
 // An operand has
 //   void copy(float* slice)                        queues this thread's share of the next slice; elements beyond the
 //                                                  end become 0, which adds nothing to C
@@ -13,8 +24,9 @@
 // in 32 banks:  rows of p: pitch 36, bank 36 g + t = 4 g + t;  rows of outer: pitch 136 or 72, bank 8 t + g (mod 32).
 // Copies of 16 bytes fill whole rows, 128 bytes at a time, without conflicts either; both pitches keep them aligned.
 //
-// Pipeline. kTensorStages slices lie in a ring. Before slice s is multiplied its copies are waited for, and one barrier
-// both shows them to all threads and says that slice s - 1 has been read by all: its place takes slice s + 2.
+// Pipeline. kTensorStages slices lie in a ring, those of an item behind those of the item before. Before slice s is
+// multiplied its copies are waited for, and one barrier both shows them to all threads and says that slice s - 1 has
+// been read by all: its place takes slice s + 2.
 #pragma once
 
 #include "kernels/cuda/common/tensor_math.cuh"
@@ -45,10 +57,20 @@ using LargeTile = TensorTile<static_cast<int>(kLargeTensorTile), 2, 4>;
 /// 32 x 32 elements per warp, 32 sums per lane: 8 instructions for 16 loads.
 using SmallTile = TensorTile<static_cast<int>(kSmallTensorTile), 2, 2>;
 
-/// Blocks per multiprocessor that the registers must leave room for; 0: as the compiler likes. Two small tiles are what
-/// the shared memory of sm_80 has room for.
+/// Tiles along one side of C, and of C. A C of 2^31 tiles of 32 x 32 elements or more would take 8 TiB.
 template <class Tile>
-inline constexpr int kResidentBlocks = Tile::kSide == kLargeTensorTile ? 0 : 2;
+BRACKET_HOST_DEVICE int tiles_along(std::int64_t elements) {
+  return static_cast<int>((elements + Tile::kSide - 1) / Tile::kSide);
+}
+template <class Tile>
+std::int64_t tensor_tiles(std::int64_t m, std::int64_t n) {
+  return std::int64_t{tiles_along<Tile>(m)} * tiles_along<Tile>(n);
+}
+
+/// Blocks per multiprocessor that the registers must leave room for: what the shared memory of sm_80 has room for. That
+/// of sm_90 could hold two large tiles, but with 128 registers most of their kernels spill.
+template <class Tile>
+inline constexpr int kResidentBlocks = Tile::kSide == kLargeTensorTile ? 1 : 2;
 
 template <class TileType, Contiguous kContiguous>
 struct TensorSlice {
@@ -201,12 +223,8 @@ BRACKET_DEVICE void multiply_slices(TileSums<typename A::Slice::Tile>& sums, con
   }
 }
 
-/// This lane's part of the tile, summed over `slices` slices; all threads of the block take part, once. `shared` holds
-/// kTensorSharedBytes<A, B>.
-template <MathMode kMode, class A, class B>
-BRACKET_DEVICE void tensor_product(TileSums<typename A::Slice::Tile>& sums, A& a, B& b, std::int64_t slices,
-                                   float* shared) {
-  using Tile = typename A::Slice::Tile;
+template <class Tile>
+BRACKET_DEVICE void clear(TileSums<Tile>& sums) {
   BRACKET_UNROLL
   for (int i = 0; i < Tile::kMmaRows; ++i) {
     BRACKET_UNROLL
@@ -215,22 +233,56 @@ BRACKET_DEVICE void tensor_product(TileSums<typename A::Slice::Tile>& sums, A& a
       for (int k = 0; k < 4; ++k) sums[i][j][k] = 0;
     }
   }
+}
+
+/// All items of this block; all its threads take part, once. `shared` holds kTensorSharedBytes<A, B>.
+template <MathMode kMode, class Work>
+BRACKET_DEVICE void tensor_products(const Work& work, float* shared) {
+  using A = typename Work::A;
+  using B = typename Work::B;
+  using Tile = typename A::Slice::Tile;
+  int multiplied = work.first();
+  if (multiplied >= work.items) return;  // the whole block
+  int copied = multiplied;               // ahead by the slices in the ring
+  A a = work.a(copied);
+  B b = work.b(copied);
+  int to_copy = work.slices(copied);
+  int to_multiply = to_copy;
+  TileSums<Tile> sums;
+  clear<Tile>(sums);
   float* const b_shared = shared + kTensorStages * A::Slice::kFloats;
-  int read = 1;  // the place of slice s, modulo kTensorStages; slice 1 - kTensorStages comes before the first
+  int read = 1;  // the place of the slice to multiply, modulo kTensorStages; those of the first turns are no slices
   int written = 0;
-  for (std::int64_t s = 1 - kTensorStages; s < slices; ++s) {
-    if (s >= 0) {
-      // One group per turn: slice s is in all but the newest kTensorStages - 2.
+  for (int filling = kTensorStages - 1;;) {
+    if (filling == 0) {
+      // One group per turn: the slice to multiply is in all but the newest kTensorStages - 2.
       cp_async_wait<kTensorStages - 2>();
       __syncthreads();
     }
-    if (s + kTensorStages - 1 < slices) {
+    if (to_copy > 0) {
       a.copy(shared + written * A::Slice::kFloats);
       b.copy(b_shared + written * B::Slice::kFloats);
+      if (--to_copy == 0) {
+        copied = work.next(copied);
+        if (copied < work.items) {
+          a = work.a(copied);
+          b = work.b(copied);
+          to_copy = work.slices(copied);
+        }
+      }
     }
     cp_async_commit();
-    if (s >= 0) {
+    if (filling > 0) {
+      --filling;
+    } else {
       multiply_slices<kMode, A, B>(sums, shared + read * A::Slice::kFloats, b_shared + read * B::Slice::kFloats);
+      if (--to_multiply == 0) {
+        work.store(multiplied, sums);
+        multiplied = work.next(multiplied);
+        if (multiplied >= work.items) return;
+        clear<Tile>(sums);
+        to_multiply = work.slices(multiplied);
+      }
     }
     read = read == kTensorStages - 1 ? 0 : read + 1;
     written = written == kTensorStages - 1 ? 0 : written + 1;
