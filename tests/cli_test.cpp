@@ -201,6 +201,43 @@ TEST_F(CliTest, EntropyEstimatorsAreNamedOrChosen) {
   expect_failure("train --resume " + path("named") + " --entropy auto", 2, {"--entropy", "--resume"});
 }
 
+TEST_F(CliTest, MathModesAreRecordedAndShown) {
+  const auto recorded = [&](const std::string& run) {
+    const json config = json::parse(content(at(run) / "config.json"))["config"];
+    std::vector<std::string> modes;
+    for (const char* const player : {"energy", "generator"})
+      for (const char* const key : {"math", "jacobian_math"}) modes.push_back(config[player][key]);
+    return modes;
+  };
+  using Modes = std::vector<std::string>;
+  const ProgramResult plain = expect_success(small_run("plain", "--stop-after 20"));
+  EXPECT_EQ(recorded("plain"), Modes(4, "fp32"));
+  EXPECT_EQ(plain.out.find("math"), std::string::npos) << plain.out;
+  const ProgramResult mixed = expect_success(
+      small_run("mixed", "--stop-after 20 --math tf32 --set generator.jacobian_math=tf32x3 --no-graphs"));
+  EXPECT_EQ(recorded("mixed"), (Modes{"tf32", "tf32", "tf32", "tf32x3"}));
+  EXPECT_NE(mixed.out.find("math: energy tf32, generator tf32 and tf32x3 for its Jacobian\n"), std::string::npos)
+      << mixed.out;
+  EXPECT_NE(mixed.err.find("no effect on a CPU"), std::string::npos) << mixed.err;
+  EXPECT_NE(expect_success("inspect " + path("mixed")).out.find("math energy tf32, generator tf32 and tf32x3"),
+            std::string::npos);
+  EXPECT_NE(expect_success("inspect " + path("plain")).out.find(", math fp32\n"), std::string::npos);
+  // A permission for GPUs alone: on this device the same numbers, resumed or not.
+  for (const std::string run : {"plain", "mixed"}) expect_success("train --resume " + path(run) + " --no-graphs");
+  EXPECT_EQ(recorded("mixed"), (Modes{"tf32", "tf32", "tf32", "tf32x3"}));
+  const std::string weights = "checkpoints/step_00000060/generator.safetensors";
+  EXPECT_EQ(content(at("mixed") / weights), content(at("plain") / weights));
+
+  put(at("math.json"), R"({"energy": {"math": "bf16"}, "generator": {"math": "bf16"}})");
+  expect_success(small_run("file", "--stop-after 1 --config " + path("math.json")));
+  EXPECT_EQ(recorded("file"), (Modes{"bf16", "fp32", "bf16", "fp32"}));
+  expect_success(small_run("both", "--stop-after 1 --math tf32 --config " + path("math.json")));
+  EXPECT_EQ(recorded("both"), Modes(4, "tf32"));
+  expect_failure(small_run("new", "--math tf-32"), 2, {"'tf-32'", "did you mean 'tf32'?"});
+  expect_failure(small_run("new", "--set energy.maths=tf32"), 2, {"'energy.maths'", "'energy.math'?"});
+  expect_failure("train --resume " + path("plain") + " --math tf32", 2, {"--math", "--resume"});
+}
+
 TEST_F(CliTest, SettingsArePrintedUnderTheNamesThatSetTakes) {
   const ProgramResult shown = expect_success(small_run("none", "--set energy.lr=0.25 --print-config"));
   EXPECT_EQ(nlohmann::json::parse(shown.out)["energy"]["lr"], 0.25);

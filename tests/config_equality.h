@@ -79,6 +79,10 @@ inline auto members(const OptimizerConfig& c) {
   const auto& [lr, beta1, beta2, epsilon, weight_decay, clip_norm] = c;
   return std::tie(lr, beta1, beta2, epsilon, weight_decay, clip_norm);
 }
+inline auto members(const NetworkMath& c) {
+  const auto& [passes, jacobian] = c;
+  return std::tie(passes, jacobian);
+}
 inline auto members(const PenaltyConfig& c) {
   const auto& [kind, rule, weight, threshold, offset, exponent, target, minimum, maximum, gain, decay, delay] = c;
   return std::tie(kind, rule, weight, threshold, offset, exponent, target, minimum, maximum, gain, decay, delay);
@@ -125,6 +129,7 @@ inline bool operator==(const LayerSpec& a, const LayerSpec& b) {
 }
 inline bool operator==(const ResidualSpec& a, const ResidualSpec& b) { return members(a) == members(b); }
 BRACKET_TEST_EQUAL(OptimizerConfig)
+BRACKET_TEST_EQUAL(NetworkMath)
 BRACKET_TEST_EQUAL(PenaltyConfig)
 BRACKET_TEST_EQUAL(ScheduleConfig)
 BRACKET_TEST_EQUAL(DataConfig)
@@ -133,7 +138,7 @@ inline bool operator==(const NetworkSpec& a, const NetworkSpec& b) {
   return a.input_size == b.input_size && a.layers == b.layers && a.image == b.image;
 }
 inline bool operator==(const PlayerConfig& a, const PlayerConfig& b) {
-  return a.network == b.network && a.optimizer == b.optimizer;
+  return a.network == b.network && a.optimizer == b.optimizer && a.math == b.math;
 }
 BRACKET_TEST_EQUAL(TrainerConfig)
 #undef BRACKET_TEST_EQUAL

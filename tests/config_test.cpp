@@ -53,9 +53,11 @@ TrainerConfig every_field() {
   TrainerConfig c;
   c.energy.network = every_layer();
   c.energy.optimizer = {1e-3, 0.1, 0.2, 1e-5, 0.01, 4};
+  c.energy.math = {MathMode::tf32x3, MathMode::bf16};
   c.generator.network = every_layer();
   c.generator.network.input_size = 6;
   c.generator.optimizer = {2e-3, 0.3, 0.4, 2e-5, 0.02, 5};
+  c.generator.math = {MathMode::tf32, MathMode::fp32};
   c.penalty = {PenaltyConfig::Kind::zero_gp,
                PenaltyConfig::Rule::power,
                0.15,
@@ -165,6 +167,12 @@ TEST(ConfigJson, EveryEnumeratorReturns) {
   EXPECT_EQ(config_with("entropy.estimator=exact").entropy.estimator, EntropyEstimator::exact);
   EXPECT_EQ(config_with("entropy.estimator=lobpcg").entropy.estimator, EntropyEstimator::lobpcg);
   EXPECT_EQ(config_with("precision=f32").dtype, DType::f32);
+  for (const MathMode mode : {MathMode::fp32, MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
+    EXPECT_EQ(config_with(std::string("energy.math=") + math_mode_name(mode)).energy.math.passes, mode);
+    EXPECT_EQ(config_with(std::string("generator.jacobian_math=") + math_mode_name(mode)).generator.math.jacobian,
+              mode);
+  }
+  EXPECT_EQ(config_with("generator.math=context").generator.math.passes, std::nullopt);
 }
 
 // Changes one leaf of the JSON after the other; reading and writing must bring back that change and nothing else.
@@ -183,6 +191,8 @@ TEST(ConfigJson, EveryKeyIsReadAndWritten) {
       changed[place] = value.get<double>() * 0.96875;
     } else if (value.is_number()) {
       changed[place] = value.get<std::uint64_t>() - 1;
+    } else if (pointer.ends_with("math")) {
+      changed[place] = "context";
     } else if (pointer.ends_with("/function")) {
       changed[place] = "tanh";
     } else if (pointer == "/penalty/kind") {
@@ -199,10 +209,10 @@ TEST(ConfigJson, EveryKeyIsReadAndWritten) {
     EXPECT_NE(changed, original) << pointer;
     ++leaves;
   }
-  // 2 x (6 optimizer + 1 input_size + 3 image + 6 linear + 3 activation + 3 batch_norm + 6 affine + 2 fourier + 7
+  // 2 x (6 optimizer + 2 math + 1 input_size + 3 image + 6 linear + 3 activation + 3 batch_norm + 6 affine + 2 fourier + 7
   // coupling + 4 confinement + 7 conv2d + 8 conv_transpose2d + 4 pools and upsample + 3 unflatten + 2 in residual) +
   // 12 penalty + 3 schedule + 3 data + 6 entropy + 6
-  EXPECT_EQ(leaves, 2 * 65 + 30);
+  EXPECT_EQ(leaves, 2 * 67 + 30);
 }
 
 TEST(ConfigJson, AbsentKeysKeepDefaults) {
@@ -245,6 +255,9 @@ TEST(ConfigJson, UnknownWords) {
                  {"'energy.network.layers.0.type'", "'liner'", "'linear'?"});
   expect_refused(with("/energy/network/layers/1/function", "selu"), {"layers.1.function'", "'selu'", "did you mean '"});
   expect_refused(with("/penalty/rule", "controler"), {"'penalty.rule'", "'controler'", "'controller'?"});
+  expect_refused(with("/energy/math", "tf-32"), {"'energy.math'", "'tf-32'", "'tf32'?"});
+  expect_refused(with("/generator/jacobian_math", "bfloat16"), {"'generator.jacobian_math'", "'bfloat16'", "'bf16'?"});
+  expect_refused(with("/generator/jacobian_maths", "bf16"), {"'jacobian_maths' in 'generator'", "'jacobian_math'?"});
   expect_refused(with("/precision", "fp64"), {"'precision'", "'fp64'", "'f64'?"});
   expect_refused(with("/bad\nkey", 1), {"'bad\\x0akey'"});
 }

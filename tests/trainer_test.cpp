@@ -63,6 +63,44 @@ TEST_P(TrainerDevices, ARestoredRunGoesOnWithTheSameBits) {
   }
 }
 
+// Each of the four modes of a configuration reaches the products it is for; absent, the context's does.
+TEST_P(TrainerDevices, NetworksMultiplyAsTheirConfigurationsSay) {
+  if (IsSkipped() || HasFailure()) return;
+  const bool tensor_cores = GetParam().name() != "cpu";
+  TrainerConfig config = estimated_config();
+  config.batch_size = 64;  // products of its 21 rows are too small for tensor cores
+  for (PlayerConfig* const player : {&config.energy, &config.generator}) {
+    std::vector<LayerSpec>& layers = player->network.layers;
+    layers.insert(layers.begin(),
+                  {LinearSpec{48}, ActivationSpec{Activation::silu}, LinearSpec{40}, ActivationSpec{Activation::silu}});
+  }
+  using Mode = std::optional<MathMode>;
+  const auto trained = [&](MathMode of_context, Mode energy, Mode energy_jacobian, Mode generator, Mode jacobian,
+                           PenaltyConfig::Kind kind = PenaltyConfig::Kind::bidirectional) {
+    TrainerConfig c = config;
+    c.energy.math = {energy, energy_jacobian};
+    c.generator.math = {generator, jacobian};
+    c.penalty.kind = kind;
+    ContextOptions options;
+    options.math = of_context;
+    const auto context = fresh(options);
+    Trainer trainer(*context, c, table_for(c));
+    trainer.run(1);
+    return bytes_of(trainer.snapshot());
+  };
+  constexpr MathMode fp32 = MathMode::fp32, bf16 = MathMode::bf16;
+  constexpr auto zero_gp = PenaltyConfig::Kind::zero_gp;
+  const std::vector<std::byte> plain = trained(fp32, {}, {}, {}, {});
+  EXPECT_EQ(trained(bf16, fp32, fp32, fp32, fp32), plain);
+  EXPECT_EQ(trained(fp32, bf16, bf16, bf16, bf16), trained(bf16, {}, {}, {}, {}));
+  EXPECT_EQ(trained(fp32, bf16, {}, {}, {}) != plain, tensor_cores);
+  EXPECT_EQ(trained(fp32, {}, {}, bf16, {}) != plain, tensor_cores);
+  EXPECT_EQ(trained(fp32, {}, {}, {}, bf16) != plain, tensor_cores);
+  // The tangent along the data's own gradient is what the energy's Jacobian is asked for.
+  EXPECT_EQ(trained(fp32, {}, bf16, {}, {}), plain);
+  EXPECT_EQ(trained(fp32, {}, bf16, {}, {}, zero_gp) != trained(fp32, {}, {}, {}, {}, zero_gp), tensor_cores);
+}
+
 TEST_P(TrainerDevices, TimedPhasesAreTheSameSteps) {
   if (IsSkipped() || HasFailure()) return;
   for (const TrainerConfig& config : {small_config(), estimated_config()}) {

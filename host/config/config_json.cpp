@@ -1,6 +1,7 @@
 // The JSON of networks and training configurations. One list of fields per type serves reading and writing.
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <utility>
 
 #include "bracket/error.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr std::array kActivations = {"identity", "relu", "leaky_relu", "prelu", "tanh", "sigmoid", "silu", "softplus"};
 constexpr std::array kPenaltyKinds = {"bidirectional", "zero_gp"};
 constexpr std::array kPenaltyRules = {"constant", "power", "controller"};
+constexpr std::array kMathModes = {"context", "fp32", "tf32x3", "tf32", "bf16"};  // behind the word for none
 // In the order of LayerSpec's alternatives.
 constexpr std::array kLayerTypes = {"linear",           "activation",        "batch_norm",  "affine",
                                     "fourier_features", "monotone_coupling", "confinement", "conv2d",
@@ -186,6 +188,14 @@ void visit_fields(ArchiveT& archive, NetworkSpec& spec) {
 }
 
 template <class ArchiveT>
+void visit_math(ArchiveT& archive, const char* key, std::optional<MathMode>& mode) {
+  std::size_t word = mode ? 1 + static_cast<std::size_t>(*mode) : 0;
+  archive.word(key, word, kMathModes);
+  mode.reset();
+  if (word > 0) mode = static_cast<MathMode>(word - 1);
+}
+
+template <class ArchiveT>
 void visit_fields(ArchiveT& archive, PlayerConfig& player) {
   OptimizerConfig& optimizer = player.optimizer;
   archive.number("lr", optimizer.lr, kNotNegative);
@@ -194,6 +204,8 @@ void visit_fields(ArchiveT& archive, PlayerConfig& player) {
   archive.number("epsilon", optimizer.epsilon, kPositive);
   archive.number("weight_decay", optimizer.weight_decay, kNotNegative);
   archive.number("clip_norm", optimizer.clip_norm, kNotNegative);
+  visit_math(archive, "math", player.math.passes);
+  visit_math(archive, "jacobian_math", player.math.jacobian);
   archive.object(
       "network", [&](auto& child) { visit_fields(child, player.network); }, Presence::required);
 }

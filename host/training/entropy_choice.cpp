@@ -29,6 +29,7 @@ class Start {
         rows_(request.samples),
         seed_(request.seed),
         latents_(normal_values({request.seed, RandomStream::energy_latent, 0}, rows_ * network_.input_size())) {
+    network_.set_math(request.math);
     network_.initialize(context.ops(), parameters_, request.seed, RandomStream::generator_init);
   }
 

@@ -13,6 +13,7 @@ std::int64_t round_up(std::int64_t bytes) {
 
 PlayerBlocks::PlayerBlocks(Context& context, const PlayerConfig& config, DType dtype, Player which)
     : player(which), optimizer(config.optimizer), network(config.network, dtype, config.execution) {
+  network.set_math(config.math);
   const std::int64_t values = network.value_elements(), buffers = network.buffer_elements();
   struct Part {
     Tensor* tensor;

@@ -7,6 +7,7 @@
 
 #include "bracket/device.h"
 #include "bracket/entropy.h"
+#include "bracket/network.h"
 
 namespace bracket {
 
@@ -15,6 +16,7 @@ struct EntropyRequest {
   DType least = DType::f32;  ///< the lowest precision allowed
   std::int64_t samples = 8;  ///< latents
   std::uint64_t seed = 0;    ///< of the generator's start and of the latents
+  NetworkMath math = {};     ///< of the generator in f32: what the candidates are measured in
 };
 
 /// One estimator in one precision, measured. `passes`: products with J and with J^T per sample, those of the derivative

@@ -31,6 +31,9 @@ struct PlayerConfig {
   NetworkSpec network;
   OptimizerConfig optimizer;
   NetworkExecution execution = {};  ///< the calling program's choice; files of configurations do not hold it
+  /// How the network multiplies on a GPU, in f32; absent: as the context says. On a CPU and in f64 it has no effect: a
+  /// run that asks for less than fp32 is one in the precision of its operands there.
+  NetworkMath math = {};
 };
 
 /// The penalty term max(0, w P - threshold) of the energy update.

@@ -41,16 +41,18 @@ std::string cpu_features_text() {
 }
 
 // A few steps of the default preset must run and lower nothing but finite numbers.
-void try_device(const Device& device) {
+void try_device(const Device& device, MathMode math) {
   ContextOptions options;
   options.device = device;
+  options.math = math;
   Context context(options);
   const Dataset data = Dataset::open("25gaussians");
   Trainer trainer(context, make_preset("calibrated-2d", data, 0), data);
   trainer.run(kTrialSteps);
   const std::vector<StepRecord> records = trainer.reports();
   if (static_cast<std::int64_t>(records.size()) != kTrialSteps || !std::isfinite(records.back().lower_bound)) {
-    throw Error(ExitCode::internal, "device " + device.name() + " returned no usable reports");
+    throw Error(ExitCode::internal,
+                "device " + device.name() + " returned no usable reports in math mode " + math_mode_name(math));
   }
 }
 
@@ -65,8 +67,15 @@ int doctor() {
     const std::string label = name + std::string(10 - std::min<std::size_t>(9, name.size()), ' ');
     try {
       print(label + device_description(device) + "\n");
-      try_device(device);
-      print(label + "works: " + std::to_string(kTrialSteps) + " training steps of calibrated-2d\n");
+      const bool gpu = device.kind == DeviceKind::cuda;
+      std::string modes;
+      for (const MathMode math : {MathMode::fp32, MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
+        if (math != MathMode::fp32 && !gpu) continue;
+        try_device(device, math);
+        modes += std::string(modes.empty() ? "" : ", ") + math_mode_name(math);
+      }
+      print(label + "works: " + std::to_string(kTrialSteps) + " training steps of calibrated-2d in math " + modes +
+            (gpu ? "\n" : "; the other modes have no effect here\n"));
     } catch (const Error& error) {
       print(label + "FAILS: " + error.what() + "\n");
       code = static_cast<int>(error.code());

@@ -13,6 +13,7 @@
 #include "host/files/safetensors.h"
 #include "host/run/manifest.h"
 #include "tools/program/command_line.h"
+#include "tools/program/math_text.h"
 #include "tools/program/output.h"
 
 namespace bracket {
@@ -100,8 +101,8 @@ void print_run(const fs::path& folder) {
   print("run " + folder.string() + "\n  preset " + d.preset + ", data " + d.data + " (" +
         (d.data_rows == 0 ? "a density" : std::to_string(d.data_rows) + " rows") + " of " +
         std::to_string(d.data_cols) + " columns), seed " + std::to_string(config.seed) + ", " +
-        std::to_string(config.total_steps) + " steps, device " + d.created.device + "\n  made by Bracket " +
-        d.created.version + " (" + d.created.revision + ")\n");
+        std::to_string(config.total_steps) + " steps, device " + d.created.device + ", math " + math_text(config) +
+        "\n  made by Bracket " + d.created.version + " (" + d.created.revision + ")\n");
   std::optional<fs::path> newest;
   bool any = false;
   for (const CheckpointEntry& entry : list_checkpoints(folder / "checkpoints")) {

@@ -78,7 +78,10 @@ Model load_model(const ModelOptions& options, DataUse use) {
   context_options.device = Device::parse(options.device);
   context_options.threads = options.threads;
   auto context = std::make_unique<Context>(context_options);
-  auto trainer = std::make_unique<Trainer>(*context, found.checkpoint.config, data);
+  // However it was trained: what is said of a model should not hold the roundings of a tensor core.
+  TrainerConfig& config = found.checkpoint.config;
+  config.energy.math = config.generator.math = {MathMode::fp32, MathMode::fp32};
+  auto trainer = std::make_unique<Trainer>(*context, config, data);
   restore_checkpoint(*trainer, found.checkpoint);
   return {std::move(found.description), std::move(found.folder), std::move(context), std::move(data),
           std::move(trainer)};

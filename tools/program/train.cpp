@@ -16,6 +16,7 @@
 #include "host/run/run_pictures.h"
 #include "tools/program/command_line.h"
 #include "tools/program/data_options.h"
+#include "tools/program/math_text.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
 #include "tools/program/progress.h"
@@ -41,6 +42,8 @@ struct TrainOptions {
   std::vector<std::string> settings;
   std::string config;
   bool print_config = false;
+  std::string math;
+  bool no_graphs = false;
   std::string entropy;
   std::optional<double> entropy_error;
   bool force = false;
@@ -53,10 +56,15 @@ std::string text_of_file(const std::string& path) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// Preset, then file, then --set, then --steps and --seed: the later the stronger.
+constexpr const char* kMathSettings[] = {"energy.math", "energy.jacobian_math", "generator.math",
+                                         "generator.jacobian_math"};
+
+// Preset, then file, then --math, --set, and --steps and --seed: the later the stronger.
 RunSettings settings_for(const TrainOptions& options, const Dataset& data, std::uint64_t seed) {
   RunSettings settings;
   settings.trainer = make_preset(options.preset, data, seed, {.width = options.width});
+  // The contexts of this program are fp32: what a run records says so.
+  settings.trainer.energy.math = settings.trainer.generator.math = {MathMode::fp32, MathMode::fp32};
   std::string json = to_json(settings);
   if (!options.config.empty()) {
     try {
@@ -66,6 +74,8 @@ RunSettings settings_for(const TrainOptions& options, const Dataset& data, std::
       throw InvalidArgument(path_in_quotes(options.config) + ": " + error.what());
     }
   }
+  if (!options.math.empty())
+    for (const char* const setting : kMathSettings) json = with_override(json, setting + ("=" + options.math));
   for (const std::string& setting : options.settings) json = with_override(json, setting);
   settings = run_settings_from_json(json);
   if (options.steps) settings.trainer.total_steps = *options.steps;
@@ -93,8 +103,13 @@ Device chosen_device(const std::string& text) {
   return device;
 }
 
-// Before the first step: what the run will take, and what its bounds are worth.
-void announce_plan(const Trainer& trainer) {
+// Before the first step: what the run will take, how it multiplies, and what its bounds are worth.
+void announce_plan(const Trainer& trainer, const Device& device) {
+  if (math_text(trainer.config()) != math_mode_name(MathMode::fp32))
+    announce("math: " + math_text(trainer.config()) + "\n");
+  if (math_is_idle(trainer.config(), device))
+    warn("math modes have no effect on a CPU and in f64: products are in the precision of their operands");
+
   const MemoryPlan& plan = trainer.memory_plan();
   announce("memory planned, in whole blocks: " + byte_count(plan.reserved) + ": step " + byte_count(plan.step) +
            ", state " + byte_count(plan.state) + (plan.data > 0 ? ", data " + byte_count(plan.data) : "") + "\n");
@@ -104,11 +119,12 @@ void announce_plan(const Trainer& trainer) {
          " is optimistic: it over-estimates d log s_1, so the lower bound in progress and reports need not hold");
 }
 
-Context make_context(const Device& device, int threads) {
-  ContextOptions options;
-  options.device = device;
-  options.threads = threads;
-  return Context(options);
+Context make_context(const Device& device, const TrainOptions& options) {
+  ContextOptions context_options;
+  context_options.device = device;
+  context_options.threads = options.threads;
+  context_options.graphs = !options.no_graphs;
+  return Context(context_options);
 }
 
 std::string file_named_absolutely(const std::string& data) {
@@ -155,7 +171,7 @@ int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const Trai
 }
 
 void choose_estimator(Context& context, TrainerConfig& config, const TrainOptions& options) {
-  EntropyRequest request{.least = config.dtype, .seed = config.seed};
+  EntropyRequest request{.least = config.dtype, .seed = config.seed, .math = config.generator.math};
   if (options.entropy_error) request.target = *options.entropy_error;
   const EntropyChoice choice = choose_entropy(context, config.generator.network, request);
   announce(summary(choice));
@@ -186,13 +202,13 @@ int train_new(const TrainOptions& options) {
   const Dataset data = open_data(options);
   RunSettings settings = settings_for(options, data);
   const Device device = chosen_device(options.device.empty() ? "auto" : options.device);
-  Context context = make_context(device, options.threads);
+  Context context = make_context(device, options);
   if (options.entropy == "auto") choose_estimator(context, settings.trainer, options);
   Trainer trainer(context, settings.trainer, data);
   Run run = Run::create(options.out, options.preset, settings, data, session_on(device, options.command), existing);
   announce("training " + options.preset + " on " + options.data + " (" + device.name() + ", seed " +
            std::to_string(settings.trainer.seed) + ") into " + options.out + "\n");
-  announce_plan(trainer);
+  announce_plan(trainer, device);
   return train_to_the_end(run, trainer, data, options);
 }
 
@@ -202,12 +218,12 @@ int resume(const TrainOptions& options) {
   TrainerConfig config = run.description().settings.trainer;
   if (options.steps) config.total_steps = *options.steps;
   const Device device = chosen_device(options.device.empty() ? run.description().created.device : options.device);
-  Context context = make_context(device, options.threads);
+  Context context = make_context(device, options);
   Trainer trainer(context, config, data);
   warn_about(run.resume(trainer, data, session_on(device, options.command)));
   announce("resuming " + options.resume + " after step " + std::to_string(trainer.step()) + " of " +
            std::to_string(config.total_steps) + " (" + device.name() + ")\n");
-  announce_plan(trainer);
+  announce_plan(trainer, device);
   return train_to_the_end(run, trainer, data, options);
 }
 
@@ -257,6 +273,11 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   only_new(command->add_flag("--print-config", options->print_config,
                              "Print every setting as JSON, with the names that --set and --config take, and stop"));
+  only_new(command->add_option("--math", options->math,
+                               "How f32 networks multiply on a GPU: fp32, or on its tensor cores tf32x3, tf32 or bf16; "
+                               "without effect on a CPU. One mode for all passes: for some, --set energy.math=, "
+                               "energy.jacobian_math=, generator.math= or generator.jacobian_math="))
+      ->check(not_empty());
   only_new(command->add_option("--entropy", options->entropy,
                                "Estimator of the generator's log-volume: exact, min_singular, lobpcg, or auto: the "
                                "cheapest one, and precision, that keeps --entropy-error where training starts"));
@@ -283,12 +304,15 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
   command->add_option("--threads", options->threads, "CPU threads; 0: one per processor. Changes no result")
       ->check(whole_number(0, kMostThreads))
       ->capture_default_str();
+  command->add_flag("--no-graphs", options->no_graphs,
+                    "On a GPU: launch every kernel by itself, as profilers want it, instead of replaying the step as "
+                    "one CUDA graph. Changes no result");
   command->callback([=, &action] {
     for (const CLI::Option* option : of_new_runs) {
       if (resume->count() == 0 || option->count() == 0) continue;
       throw InvalidArgument(option->get_name() +
                             " is for new runs: --resume goes on with the settings of the run, and takes only --steps, "
-                            "--stop-after, --data-dir, --device and --threads");
+                            "--stop-after, --data-dir, --device, --threads and --no-graphs");
     }
     action = [options] { return train(*options); };
   });
