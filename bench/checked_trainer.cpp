@@ -30,6 +30,12 @@ StepRecord first_step(Trainer& trainer) {
 
 }  // namespace
 
+double allowed_first_step_error(MathMode math) {
+  if (math == MathMode::tf32) return 60 * std::ldexp(1, -11);
+  if (math == MathMode::bf16) return 60 * std::ldexp(1, -8);
+  return kAllowedFirstStepError;
+}
+
 CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data) {
   CheckedTrainer checked;
   config.dtype = DType::f32;

@@ -12,6 +12,11 @@ namespace bracket::bench {
 /// a factor of ten. The longer sums of image networks round at random, and no more (measured: 2e-7).
 inline constexpr double kAllowedFirstStepError = 4e-4;
 
+/// The same by math mode. Operands of b significant bits make a sum of products of random sign wrong by 0.6 2^-b of it,
+/// whatever its length; ten products one behind the other, forward and reverse, by 2 2^-b, and figures that are squares
+/// and second derivatives by ten times that. Three standard deviations: 60 2^-b, 0.03 for tf32 and 0.23 for bf16.
+double allowed_first_step_error(MathMode math);
+
 struct CheckedTrainer {
   std::unique_ptr<Trainer> trainer;
   double error = 0;  ///< largest |f32 - f64| of the reported figures, as a share of 1 + |figure|

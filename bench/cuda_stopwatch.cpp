@@ -1,4 +1,4 @@
-// Built only with a CUDA toolkit; the sole place of bench/ that knows CUDA types.
+// Built only with a CUDA toolkit; but for libraries/, the sole place of bench/ that knows CUDA types.
 #include <cuda_runtime_api.h>
 
 #include <string>
@@ -20,6 +20,9 @@ class EventStopwatch final : public CudaStopwatch {
  public:
   explicit EventStopwatch(int ordinal) {
     require(cudaSetDevice(ordinal), "choosing the device");
+    int bytes = 0;
+    require(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, ordinal), "asking for the cache's size");
+    cache_bytes_ = bytes;
     require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
     require(cudaEventCreate(&start_), "creating an event");
     require(cudaEventCreate(&stop_), "creating an event");
@@ -44,6 +47,8 @@ class EventStopwatch final : public CudaStopwatch {
     return 1e-3 * static_cast<double>(milliseconds);
   }
 
+  std::int64_t cache_bytes() override { return cache_bytes_; }
+
   void allocate_and_free(std::int64_t bytes) override {
     void* memory = nullptr;
     require(cudaMallocAsync(&memory, static_cast<std::size_t>(bytes), stream_), "cudaMallocAsync");
@@ -54,6 +59,7 @@ class EventStopwatch final : public CudaStopwatch {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t start_ = nullptr;
   cudaEvent_t stop_ = nullptr;
+  std::int64_t cache_bytes_ = 0;
 };
 
 }  // namespace

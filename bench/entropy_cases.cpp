@@ -150,7 +150,7 @@ void run_case(benchmark::State& state, const EntropyCase& entropy, BenchDevice& 
 void register_entropy_cases(std::vector<BenchDevice>& devices) {
   for (const EntropyCase& entropy : kCases) {
     for (BenchDevice& device : devices) {
-      const std::int64_t batch = device.stopwatch ? kGpuBatch : kCpuBatch;
+      const std::int64_t batch = device.gpu ? kGpuBatch : kCpuBatch;
       const std::string name =
           std::string("entropy/dcgan32/") + entropy.name + "/batch" + std::to_string(batch) + "/f32/" + device.name;
       auto* const bench =
@@ -163,7 +163,7 @@ void register_entropy_cases(std::vector<BenchDevice>& devices) {
             }
           });
       bench->Unit(benchmark::kMillisecond);
-      if (device.stopwatch)
+      if (device.gpu)
         bench->UseManualTime();
       else
         bench->MeasureProcessCPUTime()->UseRealTime();

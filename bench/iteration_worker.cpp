@@ -1,6 +1,6 @@
 // bracket_iteration_worker: training iterations of a preset on demand, for tools/bench_peers.py.
 //
-//   bracket_iteration_worker --preset NAME [--batch N] [--width F] [--device cpu|cuda] [--threads N]
+//   bracket_iteration_worker --preset NAME [--batch N] [--width F] [--device cpu|cuda] [--threads N] [--math MODE]
 //
 // It speaks as bench/peers/worker.py does: first one line of JSON with versions and the error of the first step against
 // double precision, then for each line with a number of iterations one with the seconds they took and the last losses.
@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <stdexcept>
@@ -35,6 +36,7 @@ struct Options {
   double width = 1;
   std::string device = "cpu";
   int threads = 0;
+  MathMode math = MathMode::fp32;
 };
 
 Dataset data_for(const std::string& preset) {
@@ -61,11 +63,12 @@ void serve(const Options& options) {
   ContextOptions context_options;
   context_options.device = Device::parse(options.device);
   context_options.threads = options.threads;
+  context_options.math = options.math;
   Context context(context_options);
   const CheckedTrainer checked = checked_trainer(context, config, data);
-  if (!(checked.error <= kAllowedFirstStepError)) {
+  if (const double allowed = allowed_first_step_error(options.math); !(checked.error <= allowed)) {
     throw std::runtime_error("wrong first step: error " + std::to_string(checked.error) + ", allowed " +
-                             std::to_string(kAllowedFirstStepError));
+                             std::to_string(allowed));
   }
   print({{"versions",
           {{"bracket", BRACKET_REVISION},
@@ -99,6 +102,12 @@ int main(int argc, char** argv) {
   program.add_option("--width", options.width, "Factor on the channels of image networks")->capture_default_str();
   program.add_option("--device", options.device, "cpu or cuda")->capture_default_str();
   program.add_option("--threads", options.threads, "Of the CPU; 0: one per processor")->capture_default_str();
+  std::map<std::string, bracket::MathMode> modes;
+  for (const auto mode :
+       {bracket::MathMode::fp32, bracket::MathMode::tf32x3, bracket::MathMode::tf32, bracket::MathMode::bf16})
+    modes.emplace(bracket::math_mode_name(mode), mode);
+  program.add_option("--math", options.math, "How a GPU multiplies: fp32, tf32x3, tf32 or bf16")
+      ->transform(CLI::CheckedTransformer(modes));
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

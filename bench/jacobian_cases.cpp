@@ -1,6 +1,4 @@
 // The vector algebra of one step of the Jacobian estimators, at 64 samples of 128 latents and 3,072 outputs.
-#include <cmath>
-
 #include "bench/op_case.h"
 
 namespace bracket::bench {
@@ -48,7 +46,13 @@ void register_jacobian_cases(std::vector<BenchDevice>& devices) {
             {{u, {}}}};
   });
   add(devices, "golub_kahan_right_and_copy", kStep + 6, 0, [](Operands& operands) -> Work {
-    const Tensor basis = operands.normal({kSamples * kSteps, kInputs}, 1 / std::sqrt(static_cast<double>(kInputs)));
+    // Orthonormal, as it is in use: of other directions the order in which a device takes them out would show.
+    const Tensor directions = operands.normal({kSamples * kSteps, kInputs});
+    const Tensor wide = operands.result({kSamples * kSteps, kInputs}, DType::f64);
+    const Tensor basis = operands.result({kSamples * kSteps, kInputs});
+    operands.ops().copy(wide, directions);
+    operands.ops().lq_factor(operands.result({kSamples, kSteps, kSteps}, DType::f64), wide);
+    operands.ops().copy(basis, wide);
     const Tensor before = operands.normal({kSamples, kInputs}), w = operands.result({kSamples, kInputs});
     const Tensor alpha = coefficients(operands), beta = coefficients(operands);
     return {[=](Ops& ops) {

@@ -34,10 +34,9 @@ void register_memory_cases(std::vector<BenchDevice>& devices) {
     const std::string size = std::to_string(bytes >> 10) + "KiB";
     for (BenchDevice& device : devices) {
       if (device.name == "cpu2") continue;
-      benchmark::RegisterBenchmark(("memory_pool/" + size + "/" + device.name).c_str(), [&device, bytes](auto& state) {
-        of_pool(state, device.context->pool(), bytes);
-      });
-      const std::string name = device.stopwatch ? "cudaMallocAsync/" : "malloc/";
+      benchmark::RegisterBenchmark(("memory_pool/" + size + "/" + device.name).c_str(),
+                                   [&device, bytes](auto& state) { of_pool(state, device.context->pool(), bytes); });
+      const std::string name = device.gpu ? "cudaMallocAsync/" : "malloc/";
       benchmark::RegisterBenchmark((name + size + "/" + device.name).c_str(), [&device, bytes](auto& state) {
         if (!device.stopwatch) return of_system(state, bytes);
         for ([[maybe_unused]] auto _ : state) device.stopwatch->allocate_and_free(bytes);

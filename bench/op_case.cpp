@@ -9,6 +9,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "bracket/error.h"
@@ -17,32 +18,18 @@ namespace bracket::bench {
 namespace {
 
 /// Launches in one graph between two events: a single pair is too coarse below 10 us.
-constexpr int kLaunches = 50;
+constexpr std::int64_t kLaunches = 50;
 constexpr int kWarmUpGraphs = 2;
 
+/// Copies of the operands that take turns in a cold row, at most. A case whose operands are smaller than what three
+/// times a cache of 64 MiB, the largest of a GPU so far, gives to each has no such row.
+constexpr std::int64_t kMostCopies = 1024;
+constexpr double kLeastColdBytes = 3.0 * (64 << 20) / kMostCopies;
+
+/// Multiply-adds of a plain loop in a tenth of a second.
+constexpr double kMostLooped = 1e8;
+
 int failures = 0;
-
-template <class T>
-void upload_as(Ops& ops, const Tensor& y, const std::vector<double>& values) {
-  const std::vector<T> elements(values.begin(), values.end());
-  ops.upload(y, elements.data());
-}
-
-void upload(Ops& ops, const Tensor& y, const std::vector<double>& values) {
-  if (y.dtype() == DType::f32)
-    upload_as<float>(ops, y, values);
-  else
-    upload_as<double>(ops, y, values);
-}
-
-std::vector<double> download(Ops& ops, const Tensor& x) {
-  const auto read = [&]<class T>(T) {
-    std::vector<T> elements(static_cast<std::size_t>(x.size()));
-    ops.download(elements.data(), x);
-    return std::vector<double>(elements.begin(), elements.end());
-  };
-  return x.dtype() == DType::f32 ? read(float{}) : read(double{});
-}
 
 /// Largest |actual - expected| as a share of max |expected|; infinite for a NaN, and for an expectation that is zero
 /// throughout, which would let an op that writes zeros pass.
@@ -70,11 +57,30 @@ double gate(const OpCase& op) {
   return op.dtype == DType::f32 ? 1e-5 : 2e-14;
 }
 
+/// Which row of a case.
+struct Row {
+  bool library = false;
+  bool cold = false;
+};
+
 struct Prepared {
   std::unique_ptr<Operands> operands;
   Work work;
+  std::vector<std::vector<double>> expected;
   double error = 0;
+  std::optional<LibraryWork> library;
+  double library_error = 0;
 };
+
+/// The rows of `values` that an expectation is of.
+std::vector<double> judged_part(std::vector<double> values, const Output& output) {
+  if (output.rows.empty()) return values;
+  const auto cols = static_cast<std::ptrdiff_t>(output.tensor.cols());
+  std::vector<double> part;
+  for (const std::int64_t row : output.rows)
+    part.insert(part.end(), values.begin() + row * cols, values.begin() + (row + 1) * cols);
+  return part;
+}
 
 std::vector<std::vector<double>> expectations(const OpCase& op, const Work& work) {
   std::vector<std::vector<double>> expected;
@@ -82,8 +88,8 @@ std::vector<std::vector<double>> expectations(const OpCase& op, const Work& work
   std::unique_ptr<Operands> operands;
   Work oracle;
   for (std::size_t i = 0; i < work.outputs.size(); ++i) {
-    if (!work.outputs[i].expected.empty()) {
-      expected.push_back(work.outputs[i].expected);
+    if (work.outputs[i].expected) {
+      expected.push_back(work.outputs[i].expected());
       continue;
     }
     if (!context) {
@@ -94,58 +100,128 @@ std::vector<std::vector<double>> expectations(const OpCase& op, const Work& work
       oracle = op.make(*operands);
       oracle.run(context->ops());
     }
-    expected.push_back(operands->values(oracle.outputs[i].tensor));
+    expected.push_back(judged_part(operands->values(oracle.outputs[i].tensor), work.outputs[i]));
   }
   return expected;
 }
 
-Prepared prepare(const OpCase& op, Context& context) {
+Prepared prepare(const OpCase& op, BenchDevice& device) {
   Prepared prepared;
-  prepared.operands = std::make_unique<Operands>(context, op.dtype);
+  void* const stream = device.stopwatch ? device.stopwatch->stream() : nullptr;
+  prepared.operands = std::make_unique<Operands>(*device.context, op.dtype, op.math, stream);
   prepared.work = op.make(*prepared.operands);
-  const MathScope scope(context.ops(), op.math);
-  prepared.work.run(context.ops());
-  const auto expected = expectations(op, prepared.work);
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    const auto actual = prepared.operands->values(prepared.work.outputs[i].tensor);
-    prepared.error = std::max(prepared.error, worst_error(actual, expected[i]));
+  const MathScope scope(device.context->ops(), op.math);
+  prepared.work.run(device.context->ops());
+  prepared.expected = expectations(op, prepared.work);
+  for (std::size_t i = 0; i < prepared.expected.size(); ++i) {
+    const Output& output = prepared.work.outputs[i];
+    const std::vector<double> actual = judged_part(prepared.operands->values(output.tensor), output);
+    prepared.error = std::max(prepared.error, worst_error(actual, prepared.expected[i]));
   }
   return prepared;
 }
 
-/// Host launch cost is outside: the work is one graph.
-void time_on_cuda(benchmark::State& state, Ops& ops, CudaStopwatch& stopwatch, const std::function<void()>& call) {
-  const std::unique_ptr<Recording> launches = ops.record([&] {
-    for (int i = 0; i < kLaunches; ++i) call();
-  });
-  if (!launches) throw CudaError("benchmark: the stream of the stopwatch cannot be captured");
-  const auto seconds = [&] { return stopwatch.seconds([&] { launches->replay(); }); };
-  for (int i = 0; i < kWarmUpGraphs; ++i) seconds();
-  while (state.KeepRunningBatch(kLaunches)) state.SetIterationTime(seconds());
+/// The library's result on the operands of the ops, in the place of theirs.
+void prepare_library(Prepared& prepared) {
+  Operands& operands = *prepared.operands;
+  const auto poison = [&] {
+    for (const Output& output : prepared.work.outputs)
+      operands.ops().fill(output.tensor, std::numeric_limits<double>::quiet_NaN());
+  };
+  poison();  // nothing of the ops' results may get into copies of the library's own, or last beyond its search
+  const LibraryWork library = prepared.work.library();
+  poison();
+  library.run();
+  operands.ops().synchronize();
+  if (library.error) {
+    prepared.library_error = library.error();
+  } else {
+    for (std::size_t i = 0; i < prepared.expected.size(); ++i) {
+      const Output& output = prepared.work.outputs[i];
+      const std::vector<double> all = library.values ? library.values(i) : operands.values(output.tensor);
+      prepared.library_error =
+          std::max(prepared.library_error, worst_error(judged_part(all, output), prepared.expected[i]));
+    }
+  }
+  prepared.library = library;
 }
 
-void run_case(benchmark::State& state, const OpCase& op, BenchDevice& device, std::shared_ptr<Prepared>& kept) {
-  if (!kept) kept = std::make_shared<Prepared>(prepare(op, *device.context));
-  if (!(kept->error <= gate(op))) {
+/// Calls on operands in memory of their own, so many that all of them together are three times the cache.
+struct Copies {
+  std::vector<std::unique_ptr<Operands>> operands;
+  std::vector<Work> works;
+  std::vector<std::function<void()>> calls;
+};
+
+Copies make_copies(const OpCase& op, const Prepared& prepared, BenchDevice& device, bool library) {
+  const auto cache = static_cast<double>(device.stopwatch->cache_bytes());
+  const double bytes = op.math == MathMode::bf16 ? op.bytes / 2 : op.bytes;  // what a library may have of them
+  const auto count = std::clamp(static_cast<std::int64_t>(std::ceil(3 * cache / bytes)), std::int64_t{2}, kMostCopies);
+  Ops& ops = device.context->ops();
+  Copies copies;
+  for (std::int64_t i = 0; i < count; ++i) {
+    copies.operands.push_back(prepared.operands->replica());
+    copies.works.push_back(op.make(*copies.operands.back()));
+    if (library)
+      copies.calls.push_back(copies.works.back().library().run);
+    else
+      copies.calls.emplace_back([&ops, run = copies.works.back().run] { run(ops); });
+    copies.calls.back()();
+  }
+  ops.synchronize();
+  return copies;
+}
+
+/// Host launch cost is outside: the work is one graph. Libraries that will not be captured are launched call by call,
+/// which the host outpaces where a call takes longer than its launch; the counter "launched" says so.
+void time_on_cuda(benchmark::State& state, Ops& ops, CudaStopwatch& stopwatch,
+                  const std::vector<std::function<void()>>& calls, bool library) {
+  const auto turns = static_cast<std::int64_t>(calls.size());
+  const std::int64_t launches = (kLaunches + turns - 1) / turns * turns;
+  const auto launch = [&] {
+    for (std::int64_t i = 0; i < launches; ++i) calls[static_cast<std::size_t>(i % turns)]();
+  };
+  std::unique_ptr<Recording> recording;
+  try {
+    recording = ops.record(launch);
+  } catch (const CudaError&) {
+    if (!library) throw;
+  }
+  if (!recording && !library) throw CudaError("benchmark: the stream of the stopwatch cannot be captured");
+  const auto seconds = [&] { return stopwatch.seconds([&] { recording ? recording->replay() : launch(); }); };
+  for (int i = 0; i < kWarmUpGraphs; ++i) seconds();
+  while (state.KeepRunningBatch(launches)) state.SetIterationTime(seconds());
+  if (!recording) state.counters["launched"] = 1;
+}
+
+void run_row(benchmark::State& state, const OpCase& op, BenchDevice& device, Row row, std::shared_ptr<Prepared>& kept) {
+  if (!kept) kept = std::make_shared<Prepared>(prepare(op, device));
+  Ops& ops = device.context->ops();
+  const MathScope scope(ops, op.math);
+  if (row.library && !kept->library) prepare_library(*kept);
+  const double error = row.library ? kept->library_error : kept->error;
+  const double allowed = row.library && kept->library->error ? kept->library->allowed : gate(op);
+  if (!(error <= allowed)) {
     std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(), "wrong result: error %.3g of the largest value, allowed %.3g", kept->error,
-                  gate(op));
-    report_failure(op.name + " on " + device.name + ": " + text.data());
+    std::snprintf(text.data(), text.size(), "wrong result: error %.3g of the largest value, allowed %.3g", error,
+                  allowed);
+    report_failure(op.name + (row.library ? " by " + std::string(op.library) : "") + " on " + device.name + ": " +
+                   text.data());
     state.SkipWithError(text.data());
     return;
   }
-  Ops& ops = device.context->ops();
-  const MathScope scope(ops, op.math);
-  const auto call = [&] { kept->work.run(ops); };
+  const std::function<void()> call = row.library ? kept->library->run : [&] { kept->work.run(ops); };
   if (device.stopwatch) {
-    time_on_cuda(state, ops, *device.stopwatch, call);
+    const Copies copies = row.cold ? make_copies(op, *kept, device, row.library) : Copies{{}, {}, {call}};
+    time_on_cuda(state, ops, *device.stopwatch, copies.calls, row.library);
   } else {
     for ([[maybe_unused]] auto _ : state) call();
   }
   using benchmark::Counter;
   if (op.flops > 0) state.counters["GFLOP/s"] = Counter(1e-9 * op.flops, Counter::kIsIterationInvariantRate);
   if (op.bytes > 0) state.counters["GB/s"] = Counter(1e-9 * op.bytes, Counter::kIsIterationInvariantRate);
-  state.counters["error"] = kept->error;
+  state.counters["error"] = error;
+  if (row.library) state.SetLabel(kept->library->label);
 }
 
 }  // namespace
@@ -157,67 +233,43 @@ void report_failure(const std::string& text) {
 
 int failure_count() { return failures; }
 
-void* Operands::take(std::int64_t bytes) {
-  buffers_.push_back(context_.pool().allocate(bytes, "benchmark operand"));
-  return buffers_.back().data();
+std::vector<std::int64_t> judged_rows(std::int64_t rows, double multiply_adds_per_row) {
+  const auto affordable = static_cast<std::int64_t>(kMostLooped / multiply_adds_per_row);
+  const std::int64_t count = std::min(rows, std::max(std::int64_t{2}, affordable));
+  std::vector<std::int64_t> judged;
+  for (std::int64_t i = 0; i < count; ++i) judged.push_back(count == 1 ? 0 : i * (rows - 1) / (count - 1));
+  return judged;
 }
-
-Tensor Operands::normal(std::initializer_list<std::int64_t> shape, double deviation, double mean) {
-  std::int64_t size = 1;
-  for (const std::int64_t extent : shape) size *= extent;
-  const Tensor tensor(take(size * dtype_bytes(dtype_)), dtype_, shape);
-  std::normal_distribution<double> distribution(mean, deviation);
-  std::vector<double> values(static_cast<std::size_t>(size));
-  for (double& value : values) value = static_cast<double>(static_cast<float>(distribution(engine_)));
-  upload(ops(), tensor, values);
-  return tensor;
-}
-
-Tensor Operands::result(std::initializer_list<std::int64_t> shape, DType dtype) {
-  std::int64_t size = 1;
-  for (const std::int64_t extent : shape) size *= extent;
-  const Tensor tensor(take(size * dtype_bytes(dtype)), dtype, shape);
-  ops().fill(tensor, std::numeric_limits<double>::quiet_NaN());
-  return tensor;
-}
-
-Stacked Operands::normal_rows(const Rows& rows, std::int64_t cols, double deviation) {
-  const Tensor all = normal({rows.primal + rows.tangent_rows(), cols}, deviation);
-  return {all.slice_rows(0, rows.primal), all.slice_rows(rows.primal, rows.tangent_rows())};
-}
-
-Stacked Operands::result_rows(const Rows& rows, std::int64_t cols) {
-  const Tensor all = result({rows.primal + rows.tangent_rows(), cols});
-  return {all.slice_rows(0, rows.primal), all.slice_rows(rows.primal, rows.tangent_rows())};
-}
-
-StepState* Operands::state(const StepState& start) {
-  auto* address = static_cast<StepState*>(take(static_cast<std::int64_t>(sizeof(StepState))));
-  ops().copy_bytes_to_device(address, &start, sizeof start);
-  return address;
-}
-
-std::vector<double> Operands::values(const Tensor& x) const { return download(ops(), x); }
 
 void register_case(const OpCase& op, std::vector<BenchDevice>& devices) {
   for (BenchDevice& device : devices) {
-    if (op.gpu_only && !device.stopwatch) continue;
+    if (op.gpu_only && !device.gpu) continue;
     const std::string precision = op.math == MathMode::fp32 ? dtype_name(op.dtype) : math_mode_name(op.math);
-    const std::string name = op.name + "/" + precision + "/" + device.name;
-    auto kept = std::make_shared<std::shared_ptr<Prepared>>();
-    auto* const bench = benchmark::RegisterBenchmark(name.c_str(), [op, &device, kept](benchmark::State& state) {
-      try {
-        run_case(state, op, device, *kept);
-      } catch (const std::exception& error) {
-        report_failure(op.name + " on " + device.name + ": " + error.what());
-        state.SkipWithError(error.what());
-      }
-    });
-    bench->Unit(benchmark::kMicrosecond);
-    if (device.stopwatch)
-      bench->UseManualTime();
-    else
-      bench->MeasureProcessCPUTime()->UseRealTime();
+    const auto kept = std::make_shared<std::shared_ptr<Prepared>>();
+    const auto add = [&](Row row) {
+      const std::string name = op.name + "/" + precision + "/" + device.name +
+                               (row.library ? "/" + std::string(op.library) : "") + (row.cold ? "/cold" : "");
+      auto* const bench = benchmark::RegisterBenchmark(name.c_str(), [op, &device, row, kept](benchmark::State& state) {
+        try {
+          run_row(state, op, device, row, *kept);
+        } catch (const std::exception& error) {
+          report_failure(op.name + " on " + device.name + ": " + error.what());
+          state.SkipWithError(error.what());
+        }
+      });
+      bench->Unit(benchmark::kMicrosecond);
+      if (device.gpu)
+        bench->UseManualTime();
+      else
+        bench->MeasureProcessCPUTime()->UseRealTime();
+    };
+    add({});
+    if (!device.gpu) continue;
+    const bool cold = op.bytes >= kLeastColdBytes;
+    if (cold) add({false, true});
+    if (op.library == nullptr) continue;
+    add({true, false});
+    if (cold) add({true, true});
   }
 }
 

@@ -4,58 +4,48 @@
 // device in f64 on the same inputs, or a plain loop where that device is itself what is measured. A case that misses
 // its gate is not timed, and the program ends with an error.
 //
-// Times are warm: operands stay where the call before left them. The whole step of a 2-D preset fits the second-level
-// cache of a CPU and of a GPU, so that is how the ops run in training, too.
+// On a GPU a case has up to four rows, two of which may be missing:
+//   op/shape/f32/cuda              warm: operands stay where the call before left them, as in a step that fits the cache
+//   op/shape/f32/cuda/cold         copies of the operands, three times the second-level cache together, take turns
+//   op/shape/f32/cuda/cublas       the library's counterpart on the same operands, under the same stopwatch and gate
+//   op/shape/f32/cuda/cublas/cold
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <initializer_list>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "bench/bench_device.h"
+#include "bench/operands.h"
 #include "bracket/math_mode.h"
 #include "kernels/ops.h"
 
 namespace bracket::bench {
 
-/// A result and what it should be. `expected` empty: ask the f64 CPU device.
+/// A result and what it should be.
 struct Output {
   Tensor tensor;
-  std::vector<double> expected;
+  /// What it should be; absent: ask the f64 CPU device.
+  std::function<std::vector<double>()> expected = {};
+  std::vector<std::int64_t> rows = {};  ///< of the tensor that are judged, and that `expected` gives; empty: all
+};
+
+/// What a library does in the ops' place.
+struct LibraryWork {
+  std::function<void()> run;  ///< see bench/libraries/libraries.h
+  /// Result `i` in the order of the work's output; absent: it is in that tensor.
+  std::function<std::vector<double>(std::size_t i)> values = {};
+  /// For results that are not those of the ops: how far off they are, and may be.
+  std::function<double()> error = {};
+  double allowed = 0;
+  std::string label = {};  ///< which of its ways the library took
 };
 
 struct Work {
   std::function<void(Ops&)> run;
   std::vector<Output> outputs;
-};
-
-/// Makes the operands of a case. The same sequence of calls gives the same values on every device and in either
-/// precision: normal numbers of a fixed seed, rounded to float.
-class Operands {
- public:
-  Operands(Context& context, DType dtype) : context_(context), dtype_(dtype) {}
-
-  Ops& ops() const { return context_.ops(); }
-  DType dtype() const { return dtype_; }
-  Tensor normal(std::initializer_list<std::int64_t> shape, double deviation = 1, double mean = 0);
-  Tensor result(std::initializer_list<std::int64_t> shape) { return result(shape, dtype_); }  ///< NaN
-  Tensor result(std::initializer_list<std::int64_t> shape, DType dtype);
-  /// Primal rows and, behind them in the same block, tangent rows.
-  Stacked normal_rows(const Rows& rows, std::int64_t cols, double deviation = 1);
-  Stacked result_rows(const Rows& rows, std::int64_t cols);
-  StepState* state(const StepState& start);
-  std::vector<double> values(const Tensor& x) const;  ///< downloaded, row-major; contiguous tensors
-
- private:
-  void* take(std::int64_t bytes);
-
-  Context& context_;
-  DType dtype_;
-  std::mt19937_64 engine_{20240229};
-  std::vector<Buffer> buffers_;
+  std::function<LibraryWork()> library = {};  ///< made when it is first wanted, only on a GPU
 };
 
 struct OpCase {
@@ -66,13 +56,21 @@ struct OpCase {
   std::function<Work(Operands&)> make = {};
   MathMode math = MathMode::fp32;
   bool gpu_only = false;
+  const char* library = nullptr;  ///< whose counterpart Work::library is; null: none
 };
 
-/// Registers the case for every device; `devices` must outlive the benchmarks.
+/// Registers the rows of a case for every device; `devices` must outlive the benchmarks.
 void register_case(const OpCase& op, std::vector<BenchDevice>& devices);
+
+/// Of `rows` rows of a result those to be judged by a plain loop: evenly spaced, the first and the last among them, no
+/// more than that loop does in about a tenth of a second, at least two.
+std::vector<std::int64_t> judged_rows(std::int64_t rows, double multiply_adds_per_row);
 
 void register_linear_cases(std::vector<BenchDevice>& devices);
 void register_convolution_cases(std::vector<BenchDevice>& devices);
+void register_image_layer_cases(std::vector<BenchDevice>& devices);
+void register_dense_cases(std::vector<BenchDevice>& devices);
+void register_element_cases(std::vector<BenchDevice>& devices);
 void register_entropy_cases(std::vector<BenchDevice>& devices);
 void register_jacobian_cases(std::vector<BenchDevice>& devices);
 void register_layer_cases(std::vector<BenchDevice>& devices);

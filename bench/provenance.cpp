@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "bench/libraries/libraries.h"
 #include "bracket/device.h"
 #include "bracket_revision.h"
 
@@ -13,7 +14,7 @@ void describe_run(const std::vector<BenchDevice>& devices) {
   std::string gpu = "none";
   for (const BenchDevice& device : devices) {
     names += (names.empty() ? "" : ", ") + device.name;
-    if (device.stopwatch) gpu = device_description(device.context->device());
+    if (device.context && device.gpu) gpu = device_description(device.context->device());
   }
   benchmark::AddCustomContext("bracket_revision", BRACKET_REVISION);
   benchmark::AddCustomContext("compiler", BRACKET_BENCH_COMPILER);
@@ -22,6 +23,7 @@ void describe_run(const std::vector<BenchDevice>& devices) {
   benchmark::AddCustomContext("cpu_model", device_description({}));
   benchmark::AddCustomContext("devices", names);
   benchmark::AddCustomContext("gpu", gpu);
+  benchmark::AddCustomContext("libraries", libraries_text());
 }
 
 }  // namespace bracket::bench

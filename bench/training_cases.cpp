@@ -1,4 +1,6 @@
-// One training iteration (an energy and a generator update, with everything around them) of each preset.
+// One training iteration (an energy and a generator update, with everything around them) of each preset, on a GPU in
+// every math mode. Counters: milliseconds of its parts, which are launched and waited for one by one and so take longer
+// together than the iteration, whose launches are one graph.
 #include <benchmark/benchmark.h>
 
 #include <array>
@@ -58,10 +60,11 @@ Dataset dataset_of(const TrainingCase& training) {
 }
 
 /// On the CPU, and where the step is compared with double precision, a small batch says as much.
-CheckedTrainer prepare(const TrainingCase& training, Context& context) {
+CheckedTrainer prepare(const TrainingCase& training, MathMode math, Context& context) {
   const Dataset data = dataset_of(training);
   TrainerConfig config = make_preset(training.preset, data, kSeed);
   config.energy.execution = config.generator.execution = training.execution;
+  config.energy.math = config.generator.math = {math, math};
   TrainerConfig small = config;
   if (training.cpu_batch > 0) small.batch_size = training.cpu_batch;
   CheckedTrainer checked = checked_trainer(context, small, data);
@@ -74,13 +77,13 @@ CheckedTrainer prepare(const TrainingCase& training, Context& context) {
   return checked;
 }
 
-void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice& device,
+void run_case(benchmark::State& state, const TrainingCase& training, MathMode math, BenchDevice& device,
               std::shared_ptr<CheckedTrainer>& kept) {
-  if (!kept) kept = std::make_shared<CheckedTrainer>(prepare(training, *device.context));
-  if (!(kept->error <= kAllowedFirstStepError)) {
+  if (!kept) kept = std::make_shared<CheckedTrainer>(prepare(training, math, *device.context));
+  const double allowed = allowed_first_step_error(math);
+  if (!(kept->error <= allowed)) {
     std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error,
-                  kAllowedFirstStepError);
+    std::snprintf(text.data(), text.size(), "wrong first step: error %.3g, allowed %.3g", kept->error, allowed);
     report_failure(std::string(training.preset) + " on " + device.name + ": " + text.data());
     state.SkipWithError(text.data());
     return;
@@ -106,23 +109,27 @@ void run_case(benchmark::State& state, const TrainingCase& training, BenchDevice
 void register_training_cases(std::vector<BenchDevice>& devices) {
   for (const TrainingCase& training : kCases) {
     for (BenchDevice& device : devices) {
-      const std::string name =
-          std::string("training_iteration/") + training.preset + training.without + "/f32/" + device.name;
-      auto kept = std::make_shared<std::shared_ptr<CheckedTrainer>>();
-      auto* const bench =
-          benchmark::RegisterBenchmark(name.c_str(), [training, &device, kept](benchmark::State& state) {
-            try {
-              run_case(state, training, device, *kept);
-            } catch (const std::exception& error) {
-              report_failure(std::string(training.preset) + " on " + device.name + ": " + error.what());
-              state.SkipWithError(error.what());
-            }
-          });
-      bench->Unit(benchmark::kMicrosecond);
-      if (device.stopwatch)
-        bench->UseManualTime();
-      else
-        bench->MeasureProcessCPUTime()->UseRealTime();
+      for (const MathMode math : {MathMode::fp32, MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
+        if (math != MathMode::fp32 && !device.gpu) continue;
+        const std::string precision = math == MathMode::fp32 ? "f32" : math_mode_name(math);
+        const std::string name = std::string("training_iteration/") + training.preset + training.without + "/" +
+                                 precision + "/" + device.name;
+        auto kept = std::make_shared<std::shared_ptr<CheckedTrainer>>();
+        auto* const bench =
+            benchmark::RegisterBenchmark(name.c_str(), [training, math, &device, kept](benchmark::State& state) {
+              try {
+                run_case(state, training, math, device, *kept);
+              } catch (const std::exception& error) {
+                report_failure(std::string(training.preset) + " on " + device.name + ": " + error.what());
+                state.SkipWithError(error.what());
+              }
+            });
+        bench->Unit(benchmark::kMicrosecond);
+        if (device.gpu)
+          bench->UseManualTime();
+        else
+          bench->MeasureProcessCPUTime()->UseRealTime();
+      }
     }
   }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Tests of tools/bench_peers.py, with a script in place of the participants."""
+import argparse
 import contextlib
 import importlib.util
 import io
@@ -65,6 +66,24 @@ class Statistics(unittest.TestCase):
     def test_paths_are_cut(self):
         self.assertEqual(bench_peers.without_paths("in /a/b-1/c.py line 3"), "in c.py line 3")
         self.assertEqual(bench_peers.without_paths("1/2 of it"), "1/2 of it")
+
+
+class Rows(unittest.TestCase):
+    def precisions(self, device, precision):
+        options = argparse.Namespace(device=device, precision=precision, threads="1,2", peers="ours,B2", build=ROOT,
+                                     python="python3")
+        rows = bench_peers.rows_of(options)
+        for row in rows:
+            command = bench_peers.command_of(row, "toy-a:8", options)
+            self.assertEqual(command[command.index("--math" if row["peer"] == "ours" else "--precision") + 1],
+                             row["precision"])
+        return [(row["peer"], row["precision"]) for row in rows]
+
+    def test_a_gpu_has_rows_of_math_modes(self):
+        self.assertEqual(self.precisions("cpu", "fp32"), [("ours", "fp32")] * 2 + [("B2", "fp32")] * 2)
+        self.assertEqual(self.precisions("cuda", "fp32"), [("ours", "fp32"), ("ours", "tf32x3"), ("B2", "fp32")])
+        self.assertEqual(self.precisions("cuda", "bf16"),
+                         [("ours", "fp32"), ("ours", "tf32x3"), ("ours", "bf16"), ("B2", "bf16")])
 
 
 class Run(unittest.TestCase):

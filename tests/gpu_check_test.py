@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,16 @@ TEST_PROGRAM = """for word in "$@"; do
 done
 cases=$(for i in $(seq 1 ${TESTS:-20}); do printf '%s{"name": "t%d", "result": "COMPLETED"}' "${comma:-}" $i; comma=,; done)
 echo "{\\"testsuites\\": [{\\"testsuite\\": [$cases]}]}" > "$report"
+"""
+# Leaves a row of ours, or one of a library's, where it is told to.
+BENCH_PROGRAM = """for word in "$@"; do
+  case $word in
+    --benchmark_out=*) out=${word#*=} ;;
+    --benchmark_filter=*cold*) name=copy/8/f32/cuda/cub/manual_time ;;
+    --benchmark_filter=*) name=copy/8/f32/cuda/manual_time ;;
+  esac
+done
+echo "{\\"context\\": {\\"gpu\\": \\"A\\"}, \\"benchmarks\\": [{\\"name\\": \\"$name\\", \\"real_time\\": 2, \\"time_unit\\": \\"us\\"}]}" > "$out"
 """
 # Runs the program behind its options.
 SANITIZER = """[ "$1" = --version ] && exit 0
@@ -148,16 +159,32 @@ class GpuCheck(unittest.TestCase):
         self.assertIn("of B, this is A", reason)
         self.assertEqual(compared("no JSON")[0], "unavailable")
 
+    def test_rows_are_of_one_file_each(self):
+        own, others = re.compile(gpu_check.OWN_ROWS), re.compile(gpu_check.OTHER_ROWS)
+        for name in ("copy/8/f32/cuda/manual_time", "memory_pool/4KiB/cuda", "training_iteration/toy-a/tf32/cuda"):
+            self.assertTrue(own.search(name) and not others.search(name), name)
+        for name in ("copy/8/f32/cuda/cold/manual_time", "copy/8/f32/cuda/cub/manual_time",
+                     "copy/8/f32/cuda/cublas/cold/manual_time"):
+            self.assertTrue(others.search(name) and not own.search(name), name)
+        self.assertIsNone(own.search("copy/8/f32/cpu1/process_time/real_time"))
+
     def test_the_report_is_always_written(self):
-        for program, status in (("exit 0", 0), ("exit 1", 1)):
+        for program, status in ((BENCH_PROGRAM, 0), ("exit 1", 1), ("exit 0", 1)):
             self.put("build/bench/bracket_bench", program)
             done = subprocess.run([sys.executable, SCRIPT, "--build", self.build, "--results", self.root, "--revision",
                                    "abc"], capture_output=True, text=True)
             self.assertEqual(done.returncode, status, done.stdout + done.stderr)
             report = json.loads((self.root / "gpu_check.json").read_text())
-            self.assertEqual(report["bench"]["status"], "failed" if status else "passed")
+            self.assertEqual(report["bench"]["status"], "failed" if program == "exit 1" else "passed")
+            self.assertEqual(report["libraries"]["status"], "failed" if status else "passed")
             self.assertEqual(report["memcheck"]["status"], "unavailable")
             self.assertEqual(report["doctor"], ["fine"])
+            table = self.root / "libraries.md"
+            self.assertEqual(table.exists(), status == 0)
+            if status == 0:
+                self.assertIn("| 8 | f32 | 2.00 | 2.00 | 1.00 |", table.read_text())
+            for name in ("bench.json", "libraries.json", "libraries.md"):
+                (self.root / name).unlink(missing_ok=True)
         (self.build / "tools/bracket").unlink()
         subprocess.run([sys.executable, SCRIPT, "--build", self.build, "--results", self.root, "--revision", "abc"],
                        capture_output=True)

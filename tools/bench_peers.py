@@ -129,7 +129,7 @@ def command_of(row, case, options):
     if options.device == "cpu":
         arguments += ["--threads", str(row["threads"])]
     if row["peer"] == "ours":
-        return [str(options.build / "bench" / "bracket_iteration_worker"), *arguments]
+        return [str(options.build / "bench" / "bracket_iteration_worker"), "--math", row["precision"], *arguments]
     return [options.python, str(ROOT / "bench" / "peers" / "worker.py"), "--peer", row["peer"], "--precision",
             row["precision"], *arguments]
 
@@ -199,11 +199,13 @@ def measure(rows, running, options, loads):
 
 
 def rows_of(options):
-    """Rows of a case before anything ran. `ours` computes in single precision only."""
+    """Rows of a case before anything ran. On a GPU `ours` has rows of fp32, of tf32x3, which is as exact, and of the
+    precision of the peers."""
     threads = [int(count) for count in options.threads.split(",")] if options.device == "cpu" else [0]
-    return [{"peer": peer, "name": NAMES[peer], "threads": count,
-             "precision": "fp32" if peer == "ours" else options.precision}
-            for peer in options.peers.split(",") for count in threads]
+    own = ["fp32"] if options.device == "cpu" else list(dict.fromkeys(["fp32", "tf32x3", options.precision]))
+    return [{"peer": peer, "name": NAMES[peer], "threads": count, "precision": precision}
+            for peer in options.peers.split(",") for count in threads
+            for precision in (own if peer == "ours" else [options.precision])]
 
 
 def run_case(case, options):
@@ -295,7 +297,8 @@ def chart(report, path):
     panels = pyplot.subplots(len(cases), 1, figsize=(9, 0.4 * sum(heights) + 1), squeeze=False,
                              gridspec_kw={"height_ratios": heights})[1]
     for (case, rows), panel in zip(cases, panels[:, 0]):
-        labels = [row["name"] + (f", {row['threads']} threads" if row["threads"] > 1 else "") for row in rows]
+        labels = [row["name"] + (f", {row['precision']}" if row["precision"] != "fp32" else "") +
+                  (f", {row['threads']} threads" if row["threads"] > 1 else "") for row in rows]
         medians = [row["median"] for row in rows]
         errors = [[abs(row["quartiles"][side] - row["median"]) for row in rows] for side in (0, 1)]
         colours = ["tab:blue" if row["peer"] == "ours" else "lightgrey" for row in rows]

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The part of tools/gpu_check.sh that counts: runs GPU tests, sanitizers and benchmarks, compares the latter with
-stored ones, and writes JSON.
+stored ones, puts them beside those of libraries, and writes JSON.
 
 Whatever goes wrong is "failed"; "unavailable" is only what cannot be had here: a program that was not built, or a
 sanitizer that is not installed or cannot start a program at all.
@@ -116,18 +116,37 @@ def sanitizer_section(build, tool):
     return section
 
 
-def bench_section(build, results):
+# Of one row of a case each: ours, warm; what stands beside it, cold rows and those of libraries.
+OWN_ROWS, OTHER_ROWS = "/cuda(/manual_time)?$", "/cuda/(cold|cu[a-z]+)(/|$)"
+
+
+def bench_section(build, results, name="bench.json", rows=OWN_ROWS, repetitions=10):
     program = build / "bench" / "bracket_bench"
     if not program.exists():
         return {"status": "unavailable", "reason": "bench/bracket_bench was not built (BRACKET_BENCH=ON)"}
-    output = results / "bench.json"
+    output = results / name
     status, tail = run(
-        [str(program), "--benchmark_filter=cuda", f"--benchmark_out={output}", "--benchmark_out_format=json",
-         "--benchmark_repetitions=10", "--benchmark_display_aggregates_only=true"], timeout=600)
+        [str(program), f"--benchmark_filter={rows}", f"--benchmark_out={output}", "--benchmark_out_format=json",
+         f"--benchmark_repetitions={repetitions}", "--benchmark_min_time=0.02",
+         "--benchmark_display_aggregates_only=true"], timeout=1200)
     print(tail)
     section = {"status": "passed" if status == 0 else "failed", "exit": status, "file": output.name}
     if status != 0:
         section["output"] = tail
+    return section
+
+
+def libraries_section(build, results):
+    """The rows of cold caches and of libraries, and a table of them beside the rows that bench_section left."""
+    section = bench_section(build, results, "libraries.json", OTHER_ROWS, repetitions=5)
+    if section["status"] == "unavailable":
+        return section
+    table = pathlib.Path(__file__).resolve().parent / "bench_table.py"
+    files = [str(path) for path in (results / "bench.json", results / "libraries.json") if path.is_file()]
+    status, tail = run([sys.executable, str(table), *files, "--out", str(results / "libraries.md")], timeout=300)
+    section.update(table="libraries.md", table_exit=status)
+    if status != 0:  # a wrong result, which failed already, or nothing to make a table of
+        section.update(status="failed", output=section.get("output", "") + tail)
     return section
 
 
@@ -175,6 +194,7 @@ def main():
         "racecheck": lambda: sanitizer_section(options.build, "racecheck"),
         "bench": lambda: bench_section(options.build, options.results),
         "comparison": lambda: comparison_section(stored, options.results),
+        "libraries": lambda: libraries_section(options.build, options.results),
     }
     for name, section in sections.items():
         try:

@@ -1,0 +1,303 @@
+// Convolutions by cuDNN: of its algorithms, in NHWC and in NCHW, the one that it measures to be quickest.
+#include <array>
+#include <bit>
+#include <cstring>
+#include <map>
+
+#include "bench/libraries/cudnn_handle.h"
+
+namespace bracket::bench {
+namespace {
+
+enum class Direction { forward, reverse_data, reverse_weights };
+
+/// An image tensor or a filter as the op stores it, and how the library is to see it. [count, height, width, channels].
+struct Images {
+  Tensor tensor;
+  std::int64_t count, height, width, channels;
+};
+
+/// One way to compute, and its time as measured by cuDNN.
+struct Plan {
+  bool found = false;
+  cudnnTensorFormat_t layout = CUDNN_TENSOR_NHWC;
+  cudnnDataType_t type = CUDNN_DATA_FLOAT;
+  cudnnMathType_t math = CUDNN_FMA_MATH;
+  int algorithm = 0;
+  float milliseconds = 0;
+};
+
+std::uint16_t to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);  // to nearest, ties to even
+}
+
+float from_bf16(std::uint16_t value) { return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16); }
+
+/// Place, in the library's layout, of element `i` of a tensor that lies in NHWC.
+std::size_t place(const Images& images, cudnnTensorFormat_t layout, std::int64_t i) {
+  if (layout == CUDNN_TENSOR_NHWC) return static_cast<std::size_t>(i);
+  const std::int64_t pixels = images.height * images.width;
+  const std::int64_t channel = i % images.channels, pixel = i / images.channels % pixels;
+  const std::int64_t image = i / (images.channels * pixels);
+  return static_cast<std::size_t>((image * images.channels + channel) * pixels + pixel);
+}
+
+bool as_it_is(const Plan& plan) { return plan.layout == CUDNN_TENSOR_NHWC && plan.type == CUDNN_DATA_FLOAT; }
+
+std::int64_t element_bytes(const Plan& plan) { return plan.type == CUDNN_DATA_FLOAT ? 4 : 2; }
+
+/// The operand in the plan's type and layout: itself where it has them.
+void* converted(Operands& operands, const Images& images, const Plan& plan) {
+  if (as_it_is(plan)) return images.tensor.data();
+  return operands.converted(images.tensor.size() * element_bytes(plan), [&](std::vector<std::byte>& bytes) {
+    const std::vector<double> values = operands.values(images.tensor);
+    for (std::int64_t i = 0; i < images.tensor.size(); ++i) {
+      const auto value = static_cast<float>(values[static_cast<std::size_t>(i)]);
+      const std::size_t at = place(images, plan.layout, i);
+      if (plan.type == CUDNN_DATA_FLOAT) {
+        std::memcpy(&bytes[4 * at], &value, 4);
+      } else {
+        const std::uint16_t rounded = to_bf16(value);
+        std::memcpy(&bytes[2 * at], &rounded, 2);
+      }
+    }
+  });
+}
+
+/// A result in the plan's type and layout, as the op would store it.
+std::vector<double> read_back(Operands& operands, const Images& images, const Plan& plan, const void* data) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(images.tensor.size() * element_bytes(plan)));
+  operands.ops().copy_bytes_to_host(bytes.data(), data, static_cast<std::int64_t>(bytes.size()));
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < images.tensor.size(); ++i) {
+    const std::size_t at = place(images, plan.layout, i);
+    float value = 0;
+    if (plan.type == CUDNN_DATA_FLOAT) {
+      std::memcpy(&value, &bytes[4 * at], 4);
+    } else {
+      std::uint16_t rounded = 0;
+      std::memcpy(&rounded, &bytes[2 * at], 2);
+      value = from_bf16(rounded);
+    }
+    values.push_back(static_cast<double>(value));
+  }
+  return values;
+}
+
+class Descriptors {
+ public:
+  Descriptors(const Images& x, const Images& y, const Images& w, const Convolution& m, const Plan& plan)
+      : x_(x.count, x.height, x.width, x.channels, plan.layout, plan.type),
+        y_(y.count, y.height, y.width, y.channels, plan.layout, plan.type) {
+    require(cudnnCreateFilterDescriptor(&w_), "cudnnCreateFilterDescriptor");
+    require(cudnnSetFilter4dDescriptor(w_, plan.type, plan.layout, as_int(w.count), as_int(w.channels),
+                                       as_int(w.height), as_int(w.width)),
+            "cudnnSetFilter4dDescriptor");
+    require(cudnnCreateConvolutionDescriptor(&map_), "cudnnCreateConvolutionDescriptor");
+    const int padding = as_int(m.padding), stride = as_int(m.stride);
+    require(cudnnSetConvolution2dDescriptor(map_, padding, padding, stride, stride, 1, 1, CUDNN_CROSS_CORRELATION,
+                                            CUDNN_DATA_FLOAT),
+            "cudnnSetConvolution2dDescriptor");
+    set_math(plan.math);
+  }
+  ~Descriptors() {
+    static_cast<void>(cudnnDestroyConvolutionDescriptor(map_));
+    static_cast<void>(cudnnDestroyFilterDescriptor(w_));
+  }
+  Descriptors(const Descriptors&) = delete;
+  Descriptors& operator=(const Descriptors&) = delete;
+
+  void set_math(cudnnMathType_t math) {
+    require(cudnnSetConvolutionMathType(map_, math), "cudnnSetConvolutionMathType");
+  }
+  cudnnTensorDescriptor_t x() const { return x_; }
+  cudnnTensorDescriptor_t y() const { return y_; }
+  cudnnFilterDescriptor_t w() const { return w_; }
+  cudnnConvolutionDescriptor_t map() const { return map_; }
+
+ private:
+  ImageDescriptor x_, y_;
+  cudnnFilterDescriptor_t w_ = nullptr;
+  cudnnConvolutionDescriptor_t map_ = nullptr;
+};
+
+/// One convolution: the three tensors, of which the direction says which is the result.
+struct Problem {
+  Direction direction;
+  Images x, y, w;
+  Convolution map;
+};
+
+struct Addresses {
+  void *x, *y, *w;
+};
+
+void run(const CudnnHandle& handle, const Problem& problem, const Plan& plan, const Descriptors& d,
+         const Addresses& a) {
+  const float one = 1, zero = 0;
+  void* const workspace = handle.workspace();
+  switch (problem.direction) {
+    case Direction::forward:
+      return require(cudnnConvolutionForward(handle, &one, d.x(), a.x, d.w(), a.w, d.map(),
+                                             static_cast<cudnnConvolutionFwdAlgo_t>(plan.algorithm), workspace,
+                                             kCudnnWorkspace, &zero, d.y(), a.y),
+                     "cudnnConvolutionForward");
+    case Direction::reverse_data:
+      return require(cudnnConvolutionBackwardData(handle, &one, d.w(), a.w, d.y(), a.y, d.map(),
+                                                  static_cast<cudnnConvolutionBwdDataAlgo_t>(plan.algorithm), workspace,
+                                                  kCudnnWorkspace, &zero, d.x(), a.x),
+                     "cudnnConvolutionBackwardData");
+    case Direction::reverse_weights:
+      return require(cudnnConvolutionBackwardFilter(handle, &one, d.x(), a.x, d.y(), a.y, d.map(),
+                                                    static_cast<cudnnConvolutionBwdFilterAlgo_t>(plan.algorithm),
+                                                    workspace, kCudnnWorkspace, &zero, d.w(), a.w),
+                     "cudnnConvolutionBackwardFilter");
+  }
+}
+
+constexpr int kMostAlgorithms = 16;
+
+/// The quickest of what cuDNN tried that multiplies as it was told to.
+template <class PerformanceT>
+Plan quickest(const Plan& wanted, const std::array<PerformanceT, kMostAlgorithms>& tried, int count) {
+  Plan plan = wanted;
+  for (int i = 0; i < count; ++i) {
+    const PerformanceT& way = tried[static_cast<std::size_t>(i)];
+    if (way.status != CUDNN_STATUS_SUCCESS) continue;
+    if (wanted.math == CUDNN_FMA_MATH && way.mathType != CUDNN_FMA_MATH) continue;
+    if (plan.found && way.time >= plan.milliseconds) continue;
+    plan.found = true;
+    plan.algorithm = static_cast<int>(way.algo);
+    plan.math = way.mathType;
+    plan.milliseconds = way.time;
+  }
+  return plan;
+}
+
+/// Not found where cuDNN has nothing for this layout and type.
+Plan find(const CudnnHandle& handle, const Problem& problem, const Plan& wanted, const Descriptors& d,
+          const Addresses& a) {
+  int count = 0;
+  const auto search = [&](const auto& call, auto& tried) {
+    if (call(tried) != CUDNN_STATUS_SUCCESS) count = 0;
+    return quickest(wanted, tried, count);
+  };
+  void* const workspace = handle.workspace();
+  switch (problem.direction) {
+    case Direction::forward: {
+      std::array<cudnnConvolutionFwdAlgoPerf_t, kMostAlgorithms> tried{};
+      return search(
+          [&](auto& list) {
+            return cudnnFindConvolutionForwardAlgorithmEx(handle, d.x(), a.x, d.w(), a.w, d.map(), d.y(), a.y,
+                                                          kMostAlgorithms, &count, list.data(), workspace,
+                                                          kCudnnWorkspace);
+          },
+          tried);
+    }
+    case Direction::reverse_data: {
+      std::array<cudnnConvolutionBwdDataAlgoPerf_t, kMostAlgorithms> tried{};
+      return search(
+          [&](auto& list) {
+            return cudnnFindConvolutionBackwardDataAlgorithmEx(handle, d.w(), a.w, d.y(), a.y, d.map(), d.x(), a.x,
+                                                               kMostAlgorithms, &count, list.data(), workspace,
+                                                               kCudnnWorkspace);
+          },
+          tried);
+    }
+    case Direction::reverse_weights: {
+      std::array<cudnnConvolutionBwdFilterAlgoPerf_t, kMostAlgorithms> tried{};
+      return search(
+          [&](auto& list) {
+            return cudnnFindConvolutionBackwardFilterAlgorithmEx(handle, d.x(), a.x, d.y(), a.y, d.map(), d.w(), a.w,
+                                                                 kMostAlgorithms, &count, list.data(), workspace,
+                                                                 kCudnnWorkspace);
+          },
+          tried);
+    }
+  }
+  return wanted;
+}
+
+/// Ways that are looked at, by math mode: with fused multiply-adds alone, on tensor cores, in bf16.
+std::vector<Plan> wanted_plans(MathMode math) {
+  std::vector<Plan> plans;
+  for (const cudnnTensorFormat_t layout : {CUDNN_TENSOR_NHWC, CUDNN_TENSOR_NCHW}) {
+    const bool fused = math == MathMode::fp32 || math == MathMode::tf32x3;
+    plans.push_back({false, layout, math == MathMode::bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT,
+                     fused ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH});
+  }
+  return plans;
+}
+
+Addresses addresses(Operands& operands, const Problem& problem, const Plan& plan) {
+  return {converted(operands, problem.x, plan), converted(operands, problem.y, plan),
+          converted(operands, problem.w, plan)};
+}
+
+Plan quickest_plan(const CudnnHandle& handle, Operands& operands, const Problem& problem) {
+  const Convolution& m = problem.map;
+  std::string key;
+  for (const std::int64_t number :
+       {static_cast<std::int64_t>(problem.direction), static_cast<std::int64_t>(operands.math()), problem.x.count,
+        m.in_height, m.in_width, m.in_channels, m.out_channels, m.kernel, m.stride, m.padding})
+    key += std::to_string(number) + " ";
+  static std::map<std::string, Plan> found;  // a cold row has hundreds of copies of one convolution
+  if (const auto known = found.find(key); known != found.end()) return known->second;
+  Plan best;
+  for (const Plan& wanted : wanted_plans(operands.math())) {
+    // In memory that goes away: what is tried in vain must not be among the conversions that replicas copy.
+    const std::unique_ptr<Operands> scratch = operands.scratch();
+    const Descriptors descriptors(problem.x, problem.y, problem.w, m, wanted);
+    const Plan plan = find(handle, problem, wanted, descriptors, addresses(*scratch, problem, wanted));
+    if (plan.found && (!best.found || plan.milliseconds < best.milliseconds)) best = plan;
+  }
+  if (!best.found) throw_library_error("cuDNN", "searching an algorithm", "it has none for this convolution");
+  found.emplace(key, best);
+  return best;
+}
+
+LibraryWork convolve(Operands& operands, const Problem& problem) {
+  const auto handle = shared_handle<CudnnHandle>(operands.stream());
+  const Plan plan = quickest_plan(*handle, operands, problem);
+  const auto descriptors = std::make_shared<Descriptors>(problem.x, problem.y, problem.w, problem.map, plan);
+  const Addresses a = addresses(operands, problem, plan);
+  LibraryWork work;
+  work.run = [=] { run(*handle, problem, plan, *descriptors, a); };
+  work.label = std::string(plan.layout == CUDNN_TENSOR_NHWC ? "NHWC" : "NCHW") +
+               (plan.type == CUDNN_DATA_BFLOAT16 ? " bf16" : "") + " algorithm " + std::to_string(plan.algorithm);
+  if (!as_it_is(plan)) {
+    work.values = [=, &operands](std::size_t) {
+      if (problem.direction == Direction::forward) return read_back(operands, problem.y, plan, a.y);
+      if (problem.direction == Direction::reverse_data) return read_back(operands, problem.x, plan, a.x);
+      return read_back(operands, problem.w, plan, a.w);
+    };
+  }
+  return work;
+}
+
+Problem problem_of(Direction direction, Tensor x, Tensor y, Tensor w, const Convolution& m) {
+  return {direction,
+          {x, x.rows(), m.in_height, m.in_width, m.in_channels},
+          {y, y.rows(), m.out_height(), m.out_width(), m.out_channels},
+          {w, m.out_channels, m.kernel, m.kernel, m.in_channels},
+          m};
+}
+
+}  // namespace
+
+LibraryWork cudnn_conv2d_forward(Operands& operands, Tensor y, Tensor x, Tensor w, const Convolution& m) {
+  return convolve(operands, problem_of(Direction::forward, x, y, w, m));
+}
+
+LibraryWork cudnn_conv2d_reverse_data(Operands& operands, Tensor grad_x, Tensor grad_y, Tensor w,
+                                      const Convolution& m) {
+  return convolve(operands, problem_of(Direction::reverse_data, grad_x, grad_y, w, m));
+}
+
+LibraryWork cudnn_conv2d_reverse_weights(Operands& operands, Tensor grad_w, Tensor grad_y, Tensor x,
+                                         const Convolution& m) {
+  return convolve(operands, problem_of(Direction::reverse_weights, x, grad_y, grad_w, m));
+}
+
+}  // namespace bracket::bench

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Kernels beside NVIDIA's libraries, from the JSON of bench/bracket_bench on a GPU: a Markdown table.
+
+Usage: bench_table.py FILE.json... [--limits fp32=67,tf32=495,bf16=990,fp64=67,bandwidth=4.8] [--out TABLE.md]
+
+Times are medians of the repetitions, warm and cold (bench/op_case.h); x: the library's time over ours, above 1 where
+ours is quicker, with the geometric mean of every op. Per cent are of the machine's limit, which the data sheets of the
+GPUs in LIMITS give and --limits replaces (Tflop/s, TB/s): of its arithmetic for a warm row, of arithmetic or memory,
+whichever is nearer, for a cold one, whose operands come from memory. A star marks a library that could not be captured
+and was launched call by call.
+
+Exit status: 0; 1 some result was wrong; 2 a file cannot be read or holds no rows of a GPU.
+"""
+import argparse
+import json
+import math
+import pathlib
+import re
+import statistics
+import sys
+
+MICROSECONDS = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
+# Data sheets: dense Tflop/s (fp64 on tensor cores) and TB/s. The first name found in the device's counts.
+LIMITS = {
+    "H200": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp64": 67, "bandwidth": 4.8},
+    "H100": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp64": 67, "bandwidth": 3.35},
+    "A100-SXM4-80GB": {"fp32": 19.5, "tf32": 156, "bf16": 312, "fp64": 19.5, "bandwidth": 2.039},
+    "A100": {"fp32": 19.5, "tf32": 156, "bf16": 312, "fp64": 19.5, "bandwidth": 1.555},
+}
+NAME = re.compile(r"^(?P<op>[^/]+)/(?P<shape>.+)/(?P<mode>f32|f64|tf32x3|tf32|bf16)/cuda"
+                  r"(?:/(?P<library>cu(?!da)\w+))?(?:/(?P<cold>cold))?(?:/manual_time)?$")
+COLUMNS = ("case", "mode", "ours us", "library us", "x", "limit", "cold: ours us", "library us", "x", "limit",
+           "library's way")
+
+
+class BadFile(Exception):
+    """A file that is no benchmark result; the text says why."""
+
+
+class Row:
+    """The repetitions of one row: those of one name."""
+
+    def __init__(self):
+        self.times, self.flops, self.bytes, self.label, self.wrong, self.launched = [], [], [], "", False, False
+
+    def add(self, entry):
+        if entry.get("error_occurred"):
+            self.wrong = True
+            return
+        self.times.append(float(entry["real_time"]) * MICROSECONDS[entry["time_unit"]])
+        self.flops.append(float(entry.get("GFLOP/s", 0)))
+        self.bytes.append(float(entry.get("GB/s", 0)))
+        self.label = entry.get("label", "")
+        self.launched = self.launched or bool(entry.get("launched"))
+
+    def time(self):
+        return None if self.wrong or not self.times else statistics.median(self.times)
+
+
+def read(paths):
+    """(GPU, {(op, shape, mode): {(library or None, cold): Row}}) of files, in the order of the first."""
+    gpu, cases = None, {}
+    for path in paths:
+        try:
+            data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            gpu = gpu or data["context"].get("gpu")
+            for entry in data["benchmarks"]:
+                match = NAME.match(entry.get("run_name", entry["name"]))
+                if not match or entry.get("run_type", "iteration") != "iteration":
+                    continue
+                rows = cases.setdefault(match.group("op", "shape", "mode"), {})
+                rows.setdefault((match["library"], match["cold"] is not None), Row()).add(entry)
+        except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadFile(f"{path} is not a benchmark result: {type(error).__name__}: {error}") from error
+    if not cases:
+        raise BadFile("no rows of a GPU with an op, a shape and a precision; bracket_bench names them .../cuda")
+    return gpu or "an unknown GPU", cases
+
+
+def limits_of(gpu, text):
+    """Limits of a device by its name, with those of `text` in their place; {} where none are known."""
+    limits = dict(next((values for name, values in LIMITS.items() if name in gpu), {}))
+    for part in filter(None, (text or "").split(",")):
+        name, _, value = part.partition("=")
+        if name not in LIMITS["H200"]:
+            raise ValueError(f"no limit is called '{name}'; there are {', '.join(LIMITS['H200'])}")
+        limits[name] = float(value)
+        if not limits[name] > 0:
+            raise ValueError(f"the limit {name} must be positive")
+    return limits
+
+
+def share(row, mode, cold, limits):
+    """Per cent of what the machine could do, or None where that is not known."""
+    if row is None or row.time() is None:
+        return None
+    arithmetic = {"f32": limits.get("fp32"), "f64": limits.get("fp64"), "tf32": limits.get("tf32"),
+                  "tf32x3": limits["tf32"] / 3 if "tf32" in limits else None, "bf16": limits.get("bf16")}[mode]
+    shares = []
+    if arithmetic and max(row.flops) > 0:
+        shares.append(statistics.median(row.flops) / (1e3 * arithmetic))
+    if cold and limits.get("bandwidth") and max(row.bytes) > 0:
+        shares.append(statistics.median(row.bytes) / (1e3 * limits["bandwidth"]))
+    return 100 * max(shares) if shares else None
+
+
+def figure(value, digits=3):
+    """`digits` significant digits, without an exponent."""
+    if value is None:
+        return "-"
+    places = max(0, digits - 1 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:.{places}f}"
+
+
+def time_text(row):
+    if row is None:
+        return "-"
+    if row.wrong:
+        return "wrong"
+    return figure(row.time()) + ("*" if row.launched else "")
+
+
+def ratio(ours, library):
+    if ours is None or library is None or not ours.time() or not library.time():
+        return None
+    return library.time() / ours.time()
+
+
+def geometric_mean(values):
+    return math.exp(statistics.fmean(math.log(value) for value in values))
+
+
+def line(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def case_cells(shape, mode, rows, limits):
+    """The cells of a case, and its two ratios."""
+    library = next((name for name, _ in rows if name), None)
+    cells, ratios = [shape, mode], []
+    for cold in (False, True):
+        ours, other = rows.get((None, cold)), rows.get((library, cold)) if library else None
+        ratios.append(ratio(ours, other))
+        percent = share(ours, mode, cold, limits)
+        cells += [time_text(ours), time_text(other), figure(ratios[-1]), "-" if percent is None else
+                  figure(percent, 2) + " %"]
+    labels = {row.label for (name, _), row in rows.items() if name and row.label}
+    return cells + [", ".join([library or "-", *sorted(labels)])], ratios
+
+
+def table(gpu, cases, limits):
+    """Markdown."""
+    lines = [f"Kernels and libraries on {gpu}; microseconds, medians. x: the library's time over ours."]
+    if limits:
+        lines.append("Limits: " + ", ".join(f"{name} {value:g} " + ("TB/s" if name == "bandwidth" else "Tflop/s")
+                                            for name, value in limits.items()) + ".")
+    else:
+        lines.append("The limits of this GPU are not known here: --limits gives them.")
+    for op in dict.fromkeys(op for op, _, _ in cases):
+        lines += ["", f"### {op}", "", line(COLUMNS), line(["---"] * len(COLUMNS))]
+        ratios = {}
+        for (name, shape, mode), rows in cases.items():
+            if name != op:
+                continue
+            cells, of_case = case_cells(shape, mode, rows, limits)
+            lines.append(line(cells))
+            for cold, value in zip((False, True), of_case):
+                if value is not None:
+                    ratios.setdefault(mode, ([], []))[cold].append(value)
+        for mode, (warm, cold) in ratios.items():
+            means = [figure(geometric_mean(values)) if values else "-" for values in (warm, cold)]
+            lines.append(line(["geometric mean", mode, "", "", means[0], "", "", "", means[1], "", ""]))
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments=None, out=None):
+    out = sys.stdout if out is None else out
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", metavar="FILE.json")
+    parser.add_argument("--limits", help="of the machine, in place of its data sheet's")
+    parser.add_argument("--out", type=pathlib.Path, help="write the table there, too")
+    options = parser.parse_args(arguments)
+    try:
+        gpu, cases = read(options.files)
+        text = table(gpu, cases, limits_of(gpu, options.limits))
+    except (BadFile, ValueError) as error:
+        print(f"bench_table: error: {error}", file=sys.stderr)
+        return 2
+    print(text, end="", file=out)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+    return 1 if any(row.wrong for rows in cases.values() for row in rows.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
