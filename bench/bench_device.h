@@ -33,8 +33,8 @@ struct BenchDevice {
   std::unique_ptr<Context> context;          ///< null of one that is not: its cases can be listed, not run
 };
 
-/// Devices usable here. Throws CudaError when `gpu_required` and no GPU is usable. With `for_list` a build with CUDA has
-/// a GPU whether one is there or not; `no_gpu` says why none is.
+/// Devices usable here. Throws CudaError when `gpu_required` and no GPU is usable. With `for_list` a build with CUDA
+/// has a GPU whether one is there or not; `no_gpu` says why none is.
 std::vector<BenchDevice> open_devices(bool gpu_required, bool for_list, std::string& no_gpu);
 
 }  // namespace bracket::bench

@@ -5,7 +5,7 @@
 // its gate is not timed, and the program ends with an error.
 //
 // On a GPU a case has up to four rows, two of which may be missing:
-//   op/shape/f32/cuda              warm: operands stay where the call before left them, as in a step that fits the cache
+//   op/shape/f32/cuda              warm: operands stay where the call before left them, as in a step that fits a cache
 //   op/shape/f32/cuda/cold         copies of the operands, three times the second-level cache together, take turns
 //   op/shape/f32/cuda/cublas       the library's counterpart on the same operands, under the same stopwatch and gate
 //   op/shape/f32/cuda/cublas/cold

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU: tests (none may be skipped, a minimum must run), compute-sanitizer, benchmarks, and their
-# comparison with those stored in bench/results/h200, where the GPU is the same; JSON to a folder. Exit status 0 only when every test passed. What the machine cannot do is recorded as "unavailable", with the
-# reason, and is not a pass.
+# Everything that needs a GPU: tests (none may be skipped, a minimum must run), compute-sanitizer, benchmarks, their
+# comparison with those stored in bench/results/h200, where the GPU is the same, and a table of kernels beside NVIDIA's
+# libraries; JSON to a folder. Exit status 0 only when every test passed. What the machine cannot do is recorded as
+# "unavailable", with the reason, and is not a pass.
 # Usage: tools/gpu_check.sh RESULTS [BUILD]
 #   RESULTS: folder for the JSON. BUILD: an existing build folder (default: build/cuda, built here first).
 set -uo pipefail

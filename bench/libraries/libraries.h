@@ -1,5 +1,5 @@
-// Counterparts of ops in NVIDIA's libraries, for the rows of a benchmark beside ours. One file per library; one that was
-// not found when this was built is absent here and has no cases.
+// Counterparts of ops in NVIDIA's libraries, for the rows of a benchmark beside ours. One file per library; one that
+// was not found when this was built is absent here and has no cases.
 //
 // A call queues its work on the stopwatch's stream, neither takes memory nor waits, and may be captured. Whatever a
 // library needs beyond the operands of the op (handles, workspace, pointer arrays, operands in another type or layout)
@@ -38,8 +38,8 @@ struct FactorLibrary {
 };
 const FactorLibrary* cusolver();
 
-/// cuDNN. Convolutions try its algorithms in NHWC, on the operands of the op, and in NCHW, on operands converted before,
-/// and take the quickest; bf16 has operands and results converted before as well.
+/// cuDNN. Convolutions try its algorithms in NHWC, on the operands of the op, and in NCHW, on operands converted
+/// before, and take the quickest; bf16 has operands and results converted before as well.
 struct ImageLibrary {
   const char* name;
   std::string version;
