@@ -209,7 +209,7 @@ void register_network_cases(std::vector<BenchDevice>& devices) {
   static const std::vector<NetworkCase> kCases = cases();
   for (const NetworkCase& item : kCases) {
     for (BenchDevice& device : devices) {
-      const std::int64_t batch = device.stopwatch ? item.model->gpu_batch : item.model->cpu_batch;
+      const std::int64_t batch = device.gpu ? item.model->gpu_batch : item.model->cpu_batch;
       const std::string name = std::string("network/") + item.model->name + "/" +
                                kRepetitions[static_cast<std::size_t>(item.repetition)] + "/" + item.variant.name +
                                "/batch" + std::to_string(batch) + "/f32/" + device.name;
@@ -223,7 +223,7 @@ void register_network_cases(std::vector<BenchDevice>& devices) {
         }
       });
       bench->Unit(benchmark::kMillisecond);
-      if (device.stopwatch)
+      if (device.gpu)
         bench->UseManualTime();
       else
         bench->MeasureProcessCPUTime()->UseRealTime();
