@@ -11,6 +11,7 @@ namespace {
 TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   const Tensor squares = at.f64({4, 3, 3});
   const Schedule schedule{{1e-3, 1e-3}, 100, 10, true, 0.1};
+  const KernelBox box{4, 2, 3, 2};
   ops.fill(m(3, 4), 1);
   ops.copy(m(3, 4), at.f64({3, 4}));
   ops.axpy(m(3, 4), 2, m(3, 4));
@@ -20,6 +21,8 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.conv2d_forward(m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), m(4, 9 * 2), convolution);
   ops.conv2d_reverse_data(m(5, 6 * 5 * 2), m(5, 3 * 3 * 4), m(4, 9 * 2), convolution, Update::overwrite);
   ops.conv2d_reverse_weights(m(4, 9 * 2), m(5, 3 * 3 * 4), m(5, 6 * 5 * 2), convolution, Update::overwrite, {});
+  ops.kernel_box_forward(m(4, 16 * 2), m(4, 9 * 2), box);
+  ops.kernel_box_reverse(m(4, 9 * 2), m(4, 16 * 2), box, Update::accumulate);
   ops.bias_activation_forward(s(4), s(4), v(4), {}, {Activation::silu}, rows);
   ops.bias_activation_reverse(s(4), v(4), v(1), s(4), s(4), v(4), v(1), {Activation::prelu}, rows, Update::overwrite);
   ops.masked_activation_forward(s(22), at.u8({10, 4}), s(22), v(11), 11, {Activation::relu}, rows);
