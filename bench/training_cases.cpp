@@ -23,12 +23,15 @@ struct TrainingCase {
   std::int64_t cpu_batch = 0;  ///< 0: the preset's, as on a GPU
   const char* without = "";    ///< which saving of NetworkExecution is off
   NetworkExecution execution = {};
+  /// Not for the paper's recipes: their J has singular values below its rounding, and the first penalty is off by its
+  /// own size.
+  bool bf16 = true;
 };
 constexpr std::array kCases = {
-    TrainingCase{"toy-a", "25gaussians"},
-    TrainingCase{"toy-b", "25gaussians"},
-    TrainingCase{"calibrated-2d", "25gaussians"},
-    TrainingCase{"vectors", nullptr},
+    TrainingCase{.preset = "toy-a", .data = "25gaussians", .bf16 = false},
+    TrainingCase{.preset = "toy-b", .data = "25gaussians", .bf16 = false},
+    TrainingCase{.preset = "calibrated-2d", .data = "25gaussians"},
+    TrainingCase{.preset = "vectors", .data = nullptr},
     TrainingCase{"cifar10-ii", nullptr, 32, 8},
     TrainingCase{"cifar10-ii", nullptr, 32, 8, "/without_norm", {.fold_batch_norm = false}},
     TrainingCase{"faces-64", nullptr, 64, 2},
@@ -111,6 +114,7 @@ void register_training_cases(std::vector<BenchDevice>& devices) {
     for (BenchDevice& device : devices) {
       for (const MathMode math : {MathMode::fp32, MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
         if (math != MathMode::fp32 && !device.gpu) continue;
+        if (math == MathMode::bf16 && !training.bf16) continue;
         const std::string precision = math == MathMode::fp32 ? "f32" : math_mode_name(math);
         const std::string name = std::string("training_iteration/") + training.preset + training.without + "/" +
                                  precision + "/" + device.name;

@@ -28,7 +28,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAMES = {"ours": "Bracket", "B0": "PyTorch eager, autograd, SVD in every LOBPCG step", "B1": "PyTorch eager, autograd",
          "B2": "PyTorch, hand-derived passes", "B3": "PyTorch, torch.compile of these passes", "B4": "JAX, jit"}
 REFERENCES = ("B1", "B0", "B2", "B4", "B3")  # what the others are held against: the first of these that runs
-CASES = {"cpu": ["toy-a:200", "cifar10-ii:8"], "cuda": ["toy-a:200", "cifar10-ii:64", "faces-64:64"]}
+CASES = {"cpu": ["toy-a:200", "calibrated-2d:128", "cifar10-ii:8"],
+         "cuda": ["toy-a:200", "calibrated-2d:128", "cifar10-ii:64", "faces-64:64"]}
 # Allowed differences of a first iteration: of a loss, relative to 1 + |loss|, and of a change, in steps of Adam. In
 # single precision a loss rounds by some 1e-6 (measured 6e-7), and so does a gradient; the first step of Adam has signs
 # of elements, and one of some 1e3 to 1e6 that lies near rounding or near its epsilon moves part of a step (measured up

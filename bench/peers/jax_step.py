@@ -44,6 +44,19 @@ def batch_norm(p, name, x, training, moved):
     return mean, variance, w, b
 
 
+def coupling(layer, p, x, name):
+    """One of two columns through a staircase that the other one chooses."""
+    columns = jnp.split(x, 2, 1)
+    a, passive = columns[layer.active], columns[1 - layer.active]
+    k = problem.KNOTS
+    s, t, h, b, c = jnp.split(forward(layer.body, p, passive, prefix=name + "body."),
+                              [1, 2, 2 + k, 2 + 2 * k], 1)
+    knots = jax.nn.sigmoid(h) * jax.nn.sigmoid(jnp.exp(4 * jnp.tanh(b / 4)) * (a - 8 * jnp.tanh(c / 8)))
+    y = (problem.MAX_SLOPE * jax.nn.sigmoid(s) * a + 8 * jnp.tanh(t / 8)
+         + problem.MAX_HEIGHT * knots.sum(1, keepdims=True))
+    return jnp.concatenate([passive, y] if layer.active else [y, passive], 1)
+
+
 def forward(layers, p, x, training=False, moved=None, prefix=""):
     """y; a training pass leaves new running statistics in `moved`."""
     for i, layer in enumerate(layers):
@@ -77,6 +90,20 @@ def forward(layers, p, x, training=False, moved=None, prefix=""):
             x = x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
         elif kind == "sum_pool":
             x = x.sum((1, 2), keepdims=True)
+        elif kind == "silu":
+            x = jax.nn.silu(x)
+        elif kind == "affine":
+            x = layer.value * x
+        elif kind == "fourier":
+            phase = x @ p[name + "frequencies"].T
+            x = jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase)], 1)
+        elif kind == "confined":
+            square = (x * x).sum(1, keepdims=True)
+            beyond = jax.nn.relu(jnp.sqrt(square) - layer.value)
+            x = (forward(layer.body, p, x, prefix=name + "body.") + problem.QUADRATIC / 2 * square
+                 + problem.WALL * beyond * beyond)
+        elif kind == "coupling":
+            x = coupling(layer, p, x, name)
         else:
             x = (forward(layer.body, p, x, training, moved, name + "body.")
                  + forward(layer.skip, p, x, training, moved, name + "skip."))
@@ -142,6 +169,8 @@ def lobpcg_direction(push, pull, start):
 def direction(task, generate, z, noise):
     """G(z), v -> J v, and the direction whose |J v| stands for the smallest singular value; all constants."""
     y, push = jax.linearize(generate, z)
+    if task.estimator == "exact":
+        return y, push, None
     if task.estimator == "lobpcg":
         pull = jax.linear_transpose(push, z)
         return y, push, lobpcg_direction(push, lambda w: pull(w)[0], noise["start"])
@@ -151,19 +180,28 @@ def direction(task, generate, z, noise):
 
 
 def log_volume(task, generate, z, v):
-    """h per sample along given directions."""
+    """h per sample along given directions; the log-volume itself without any."""
+    if v is None:
+        units = jnp.eye(2, dtype=z.dtype)
+        first, second = (jax.jvp(generate, (z,), (jnp.broadcast_to(unit, z.shape),))[1] for unit in units)
+        return jnp.log(jnp.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]))
     jv = jax.jvp(generate, (z,), (v,))[1]
     return task.latents / 2 * jnp.log(inner(jv, jv) / inner(v, v))
 
 
 def adam(task, state, gradients):
-    """beta1 = 0: the first moment is the gradient."""
+    """With beta1 = 0 the first moment is the gradient."""
     updates = state["updates"] + 1
     correction = jnp.sqrt(1 - task.beta2**updates)
     squares = jax.tree.map(lambda s, g: task.beta2 * s + (1 - task.beta2) * g * g, state["squares"], gradients)
+    means, scale = gradients, task.lr
+    if task.beta1:
+        means = jax.tree.map(lambda m, g: task.beta1 * m + (1 - task.beta1) * g, state["means"], gradients)
+        scale = task.lr / (1 - task.beta1**updates)
+        state = {**state, "means": means}
     parameters = jax.tree.map(
-        lambda p, g, s: p - task.lr * g / (jnp.sqrt(s) / correction.astype(p.dtype) + task.epsilon),
-        state["parameters"], gradients, squares)
+        lambda p, m, s: p - jnp.asarray(scale, p.dtype) * m / (jnp.sqrt(s) / correction.astype(p.dtype) + task.epsilon),
+        state["parameters"], means, squares)
     return {**state, "parameters": parameters, "squares": squares, "updates": updates}
 
 
@@ -172,10 +210,11 @@ def iterate(task, state, x, noise):
     energy, generator = state["energy"], state["generator"]
     z, probe, n = noise["latent"], noise["probe"], len(x)
     phi, moved = generator["parameters"], dict(generator["buffers"])
-    fake = forward(task.generator, {**phi, **moved}, z, True, moved)
+    fake = forward(task.generator, {**phi, **moved}, z, True, moved) if task.split else None
     generate_with = lambda p, b: lambda rows: forward(task.generator, {**p, **b}, rows)
     statistics = dict(moved)
     inner_points, push, v = direction(task, generate_with(phi, statistics), z, noise)
+    fake = fake if task.split else inner_points
     volume = lambda p, rows: log_volume(task, generate_with(p, statistics), rows, v)
     if task.reuse:
         through_phi, through_z = jax.grad(lambda p, rows: volume(p, rows).sum(), (0, 1))(phi, z)
@@ -233,6 +272,8 @@ class JaxPeer:
         make = lambda tensors: {name: jnp.asarray(np.array(v), dtype) for name, v in tensors.items()}
         self.state = {player: {"parameters": make(values[player][0]), "buffers": make(values[player][1]),
                                "squares": jax.tree.map(jnp.zeros_like, make(values[player][0])),
+                               **({"means": jax.tree.map(jnp.zeros_like, make(values[player][0]))}
+                                  if task.beta1 else {}),
                                "updates": jnp.zeros((), jnp.float64)} for player in ("energy", "generator")}
         self.step = jax.jit(partial(iterate, task))
 

@@ -15,7 +15,7 @@ LATENTS = 128
 @dataclasses.dataclass(frozen=True)
 class Layer:
     kind: str  # linear, conv, conv_transpose, prelu, leaky_relu, relu, tanh, batch_norm, flatten, unflatten, upsample,
-    # average_pool, sum_pool, residual
+    # average_pool, sum_pool, residual, silu, affine, fourier, coupling, confined
     inputs: int = 0
     outputs: int = 0
     kernel: int = 0
@@ -23,8 +23,11 @@ class Layer:
     padding: int = 0
     bias: bool = True
     spectral_norm: bool = False
-    value: float = 0.0  # slope of leaky_relu, epsilon of batch_norm
+    value: float = 0.0  # slope of leaky_relu, epsilon of batch_norm, scale of affine, radius of confined
     side: int = 0  # of unflatten's image
+    active: int = 0  # the column that a coupling maps; its body reads the other one
+    gain: float = 1.0  # of a linear layer's start
+    identity: bool = False  # a linear layer starts near it
     body: tuple = ()
     skip: tuple = ()
 
@@ -36,18 +39,33 @@ class Problem:
     generator: tuple
     shape: tuple  # of one sample
     latents: int
-    estimator: str  # min_singular (exact) or lobpcg (two steps)
+    estimator: str  # exact, min_singular (exact) or lobpcg (two steps)
     reuse: bool
     weight: float  # of the penalty at step 0
     threshold: float
     batch: int
     lr: float = 2e-4
-    beta2: float = 0.9  # beta1 is 0 in all of them
+    beta1: float = 0.0
+    beta2: float = 0.9
     epsilon: float = 1e-6
     entropy_weight: float = 1.0
 
 
+    @property
+    def split(self):
+        """Whether samples of the training pass differ from those that J belongs to."""
+        return any(layer.kind == "batch_norm" for layer in every_layer(self.generator))
+
+
+def every_layer(layers):
+    for layer in layers:
+        yield layer
+        yield from every_layer(layer.body + layer.skip)
+
+
 LOBPCG_STEPS = 2
+KNOTS, MAX_SLOPE, MAX_HEIGHT = 12, 3, 2  # of a coupling's staircase
+QUADRATIC, WALL = 1, 25  # of the confinement
 PRELU, RELU, TANH, FLATTEN = Layer("prelu"), Layer("relu"), Layer("tanh"), Layer("flatten")
 LEAKY = Layer("leaky_relu", value=0.1)
 
@@ -102,11 +120,27 @@ def resnet_64(width):
     return Problem("faces-64", tuple(energy), tuple(generator), (3, 64, 64), LATENTS, "lobpcg", True, 1e-3, 1, 64)
 
 
-PRESETS = ("toy-a", "cifar10-ii", "faces-64")
+def calibrated_2d():
+    """Of data with the mean and deviation that the affine layers take out and put back. The weight of the penalty,
+    which the preset's controller moves, stays where it starts; the learning rate is that behind the warm-up."""
+    energy = [Layer("fourier", 2, 66)]
+    for inputs, outputs, gain in ((66, 64, 2), (64, 64, 1.5), (64, 64, 1.5), (64, 1, 1)):
+        energy += [Layer("linear", inputs, outputs, gain=gain), Layer("silu")]
+    energy = (Layer("affine", value=1.02), Layer("confined", body=tuple(energy[:-1]), value=2.5))
+    conditioner = (Layer("linear", 1, 48), Layer("silu"), Layer("linear", 48, 48), Layer("silu"),
+                   Layer("linear", 48, 2 + 3 * KNOTS, gain=0.1))
+    couplings = tuple(Layer("coupling", active=1 - number % 2, body=conditioner) for number in range(4))
+    square = Layer("linear", 2, 2, gain=0.1, identity=True)
+    generator = (square, *couplings, square, Layer("affine", value=1 / 1.02))
+    return Problem("calibrated-2d", energy, generator, (2,), 2, "exact", False, 0.1, 0, 128, lr=3e-3, beta1=0.5,
+                   beta2=0.99, epsilon=1e-8)
+
+
+PRESETS = ("toy-a", "calibrated-2d", "cifar10-ii", "faces-64")
 
 
 def problem(preset, width=1.0):
-    return {"toy-a": toy_a, "cifar10-ii": lambda: dcgan_32(width), "faces-64": lambda: resnet_64(width)}[preset]()
+    return {"toy-a": toy_a, "calibrated-2d": calibrated_2d, "cifar10-ii": lambda: dcgan_32(width), "faces-64": lambda: resnet_64(width)}[preset]()
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -123,6 +157,15 @@ def unit(vector):
     return vector / np.linalg.norm(vector)
 
 
+def staircase_start():
+    """Biases [s, t, h, b, c] with which a staircase follows the identity over [-2, 2] in equal, gentle steps."""
+    spacing = 4 / (KNOTS - 1)
+    height = 0.45 * spacing
+    one = [np.log(0.55 / (MAX_SLOPE - 0.55)), -height * KNOTS / 2]
+    return np.concatenate([one, np.full(KNOTS, np.log(height / (MAX_HEIGHT - height))),
+                           np.full(KNOTS, np.log(1.2 / spacing)), -2 + spacing * np.arange(KNOTS)])
+
+
 def start(layers, random, prefix=""):
     """(parameters, buffers) of a network by name, in float64: PyTorch's default distributions, running statistics of a
     network that has run for a while."""
@@ -131,8 +174,10 @@ def start(layers, random, prefix=""):
         name = f"{prefix}{index}."
         if layer.kind in ("linear", "conv", "conv_transpose"):
             shape = weight_shape(layer)
-            bound = np.prod(shape[1:]) ** -0.5
+            bound = layer.gain * np.prod(shape[1:]) ** -0.5
             parameters[name + "weight"] = random.uniform(-bound, bound, shape)
+            if layer.identity:
+                parameters[name + "weight"] += np.eye(*shape)
             if layer.bias:
                 parameters[name + "bias"] = random.uniform(-bound, bound, layer.outputs)
             if layer.spectral_norm:
@@ -149,10 +194,14 @@ def start(layers, random, prefix=""):
             parameters[name + "bias"] = random.uniform(-0.1, 0.1, layer.inputs)
             buffers[name + "running_mean"] = random.uniform(-0.1, 0.1, layer.inputs)
             buffers[name + "running_var"] = random.uniform(0.1, 0.3, layer.inputs)
-        elif layer.kind == "residual":
+        elif layer.kind == "fourier":
+            buffers[name + "frequencies"] = random.normal(0, 3, ((layer.outputs - 2) // 2, 2))
+        elif layer.body:
             for part in ("body", "skip"):
                 for target, values in zip((parameters, buffers), start(getattr(layer, part), random, f"{name}{part}.")):
                     target.update(values)
+            if layer.kind == "coupling":
+                parameters[f"{name}body.{len(layer.body) - 1}.bias"] += staircase_start()
     return parameters, buffers
 
 

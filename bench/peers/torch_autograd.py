@@ -32,6 +32,54 @@ class Residual(nn.Module):
         return self.body(x) + self.skip(x)
 
 
+class Affine(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.scale = layer.value
+
+    def forward(self, x):
+        return self.scale * x
+
+
+class Fourier(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.register_buffer("frequencies", torch.zeros((layer.outputs - 2) // 2, 2))
+
+    def forward(self, u):
+        phase = u @ self.frequencies.T
+        return torch.cat([u, phase.sin(), phase.cos()], 1)
+
+
+class Confined(nn.Module):
+    """An energy and what keeps its samples near."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.body, self.radius = network(layer.body), layer.value
+
+    def forward(self, u):
+        square = u.square().sum(1, keepdim=True)
+        beyond = torch.relu(square.sqrt() - self.radius)
+        return self.body(u) + problem.QUADRATIC / 2 * square + problem.WALL * beyond.square()
+
+
+class Coupling(nn.Module):
+    """One of two columns through a staircase that the other one chooses."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.body, self.active = network(layer.body), layer.active
+
+    def forward(self, x):
+        a, passive = x[:, self.active:self.active + 1], x[:, 1 - self.active:2 - self.active]
+        s, t, h, b, c = self.body(passive).split([1, 1, *[problem.KNOTS] * 3], 1)
+        knots = torch.sigmoid(h) * torch.sigmoid((4 * torch.tanh(b / 4)).exp() * (a - 8 * torch.tanh(c / 8)))
+        y = (problem.MAX_SLOPE * torch.sigmoid(s) * a + 8 * torch.tanh(t / 8)
+             + problem.MAX_HEIGHT * knots.sum(1, keepdim=True))
+        return torch.cat([passive, y] if self.active else [y, passive], 1)
+
+
 MODULES = {
     "linear": lambda l: nn.Linear(l.inputs, l.outputs, l.bias),
     "conv": lambda l: nn.Conv2d(l.inputs, l.outputs, l.kernel, l.stride, l.padding),
@@ -47,6 +95,11 @@ MODULES = {
     "sum_pool": lambda l: SumPool(),
     "batch_norm": lambda l: BatchNorm(l.inputs, eps=l.value),
     "residual": Residual,
+    "silu": lambda l: nn.SiLU(),
+    "affine": Affine,
+    "fourier": Fourier,
+    "confined": Confined,
+    "coupling": Coupling,
 }
 
 
@@ -78,7 +131,7 @@ class AutogradPeer:
                     if not name.endswith("num_batches_tracked"):
                         tensor.copy_(torch.from_numpy(given[plain_name(name)]))
             self.networks[player] = net
-            self.optimizers[player] = torch.optim.Adam(net.parameters(), task.lr, (0.0, task.beta2), task.epsilon)
+            self.optimizers[player] = torch.optim.Adam(net.parameters(), task.lr, (task.beta1, task.beta2), task.epsilon)
 
     def tensors(self, player):
         return {plain_name(name): tensor.detach() for name, tensor in self.networks[player].state_dict().items()
@@ -124,11 +177,16 @@ class AutogradPeer:
         return v
 
     def log_volume(self, z, noise, push, pull):
-        """d log of the smallest singular value of J, per sample; differentiable, with LOBPCG's direction constant."""
+        """d log of the smallest singular value of J, per sample, or the log-volume itself where the task wants that;
+        differentiable, with LOBPCG's direction constant."""
         if self.task.estimator == "lobpcg":
             v = self.lobpcg_direction(noise["start"], push, pull)
             return self.task.latents * push(v, True).flatten(1).norm(dim=1).log()
         first, second = (push(e.expand_as(z), True) for e in torch.eye(2, dtype=z.dtype, device=z.device))
+        if self.task.estimator == "exact":
+            if self.with_svd:
+                return torch.linalg.svdvals(torch.stack([first, second], dim=2)).log().sum(1)
+            return (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).abs().log()
         if self.with_svd:
             return 2 * torch.linalg.svdvals(torch.stack([first, second], dim=2))[:, -1].log()
         # s_1 = |det J| / s_2: the smaller eigenvalue of J^T J itself would cancel.
@@ -141,8 +199,9 @@ class AutogradPeer:
     def iterate(self, x, noise):
         energy, generator, task = self.networks["energy"], self.networks["generator"], self.task
         z, probe, n = noise["latent"].clone().requires_grad_(), noise["probe"], len(x)
-        with torch.no_grad():
-            fake = self.generate(z)
+        if task.split:
+            with torch.no_grad():
+                fake = self.generate(z)
         inner, push, pull = self.linearise(z)
         h = self.log_volume(z, noise, push, pull)
         parameters = list(generator.parameters())
@@ -153,7 +212,8 @@ class AutogradPeer:
 
         inner = inner.detach().requires_grad_()
         energy.train()
-        e_data, e_fake, e_inner = self.forward("energy", torch.cat([x, fake, inner])).squeeze(1).split(n)
+        rows = self.forward("energy", torch.cat([x, fake, inner] if task.split else [x, inner])).squeeze(1).split(n)
+        e_data, e_fake, e_inner = rows[0], rows[1], rows[-1]
         slope = torch.autograd.grad(e_inner.sum(), inner, create_graph=True)[0]
         penalty = ((slope * tangent).flatten(1).sum(1) - score_dot).square().mean() / 2
         loss = e_data.mean() - e_fake.mean() + torch.relu(task.weight * penalty - task.threshold)
@@ -162,10 +222,11 @@ class AutogradPeer:
 
         energy.eval()
         fresh = noise["fresh"].clone().requires_grad_()
-        fooling = self.forward("energy", self.generate(fresh)).mean()
-        gradients = torch.autograd.grad(fooling, parameters)
+        generated, push, pull = (self.generate(fresh), None, None) if task.split else self.linearise(fresh)
+        fooling = self.forward("energy", generated).mean()
+        gradients = torch.autograd.grad(fooling, parameters, retain_graph=not task.split)
         if not task.reuse:
-            h = self.log_volume(fresh, noise, *self.linearise(fresh)[1:])
+            h = self.log_volume(fresh, noise, *((push, pull) if push else self.linearise(fresh)[1:]))
             through_h = [None, *torch.autograd.grad(h.sum(), parameters, allow_unused=True, materialize_grads=True)]
         factor = task.entropy_weight / n
         self.update("generator", [a - factor * b for a, b in zip(gradients, through_h[1:])])

@@ -3,7 +3,7 @@
 
 usage: peers.py
 B1 (PyTorch's autograd without SVD) is held against dcgan32_step.py, which Bracket equals, and B0, B2, B3 and B4 against
-B1, on toy-a and on small images that pass through every kind of layer. torch.compile (B3) takes long: it only traces,
+B1, on toy-a, on calibrated-2d (all but B2 and B3) and on small images that pass through every kind of layer. torch.compile (B3) takes long: it only traces,
 and toy-a alone; the benchmark checks what its compiler makes. Without JAX, B4 is left out.
 Exit status: 0 passed, 1 failed, 77 torch or numpy is missing.
 """
@@ -34,8 +34,10 @@ except ImportError as error:
 
 BATCH, ITERATIONS = 5, 2
 # A gradient is a sum of up to some 1e4 products, 1e-12 of its tensor's norm; Adam divides elements by their own size,
-# and what is small among them loses two or three digits more. That of dcgan32_step.py.
-TOLERANCE = 1e-9
+# and what is small among them loses two or three digits more. That of dcgan32_step.py. Of a gradient that cancels to
+# rounding (the last bias of the energy) Adam makes 1e-16 / epsilon of a step: with the 1e-8 of calibrated-2d a hundred
+# times as much as with the 1e-6 of the others.
+TOLERANCE, TOLERANCE_EPSILON = 1e-9, 1e-6
 
 
 def small_images():
@@ -95,9 +97,9 @@ def worst_change(ours, theirs, before, task):
     return worst
 
 
-def report(label, error):
+def report(label, error, epsilon=TOLERANCE_EPSILON):
     print(f"{label}: largest relative difference {error:.1e}")
-    return error <= TOLERANCE
+    return error <= TOLERANCE * TOLERANCE_EPSILON / epsilon
 
 
 def check_peers(task):
@@ -108,11 +110,13 @@ def check_peers(task):
     for name in MAKERS:
         if name == "B1" or (name == "B3" and len(task.shape) == 3):
             continue
+        if task.estimator == "exact" and name in ("B2", "B3"):
+            continue  # no passes are derived by hand for it
         its_losses, its_tensors = iterated(name, task, values, x, noise)
         error = worst_change(its_tensors, tensors, values, task)
         for ours, theirs in zip(its_losses, losses):
             error = max([error] + [abs(ours[key] - theirs[key]) / abs(theirs[key]) for key in theirs])
-        good &= report(f"{task.name}: {name} and B1", error)
+        good &= report(f"{task.name}: {name} and B1", error, task.epsilon)
     return good
 
 
@@ -144,7 +148,8 @@ def check_against_parity():
 
 def main():
     torch.set_num_threads(1)
-    results = [check_against_parity(), check_peers(problem.problem("toy-a")), check_peers(small_images())]
+    results = [check_against_parity(), check_peers(problem.problem("toy-a")),
+               check_peers(problem.problem("calibrated-2d")), check_peers(small_images())]
     return 0 if all(results) else 1
 
 
