@@ -2,7 +2,7 @@
 // "norm" and "compose" one each, "all" what training uses. One repetition is
 //   training    forward of a training pass, reverse with all gradients
 //   inference   forward of an inference pass, reverse with all gradients
-//   tangents    one tangent per sample through an inference pass and back: push_through, pull_through
+//   tangents    one tangent per sample through an inference pass of many and back: push_through, pull_through
 //   estimate    inference forward, 5 times push_through and pull_through, reverse with all gradients: the passes of a
 //               log-volume by LOBPCG of 4 steps, which the pass is told about
 // Counter: operations of the products as they are carried out.
@@ -30,8 +30,10 @@ namespace {
 enum class Repetition : std::uint8_t { training, inference, tangents, estimate };
 constexpr const char* kRepetitions[] = {"training", "inference", "tangents", "estimate"};
 constexpr std::int64_t kProducts = 5;  // of an estimate, with J and with J^T
+constexpr std::int64_t kManyRows = 100000;
 constexpr std::int64_t kGateSamples = 2;
-/// Outputs of some 20 contractions of K <= 16,384 terms of random sign: 20 sqrt(K) u at most, as a share of the largest.
+/// Outputs of some 20 contractions of K <= 16,384 terms of random sign: 20 sqrt(K) u at most, as a share of the
+/// largest.
 constexpr double kGate = 20 * 128 * 6e-8;
 
 struct Model {
@@ -79,7 +81,7 @@ class Subject {
       const Tensor y = arena.allocate(dtype, {batch_, network_.output_size()});
       PrimalPass pass;
       if (item_.repetition == Repetition::tangents)
-        network_.forward(ops, arena, pass, parameters_, x, PassMode::inference);
+        network_.forward(ops, arena, pass, parameters_, x, PassMode::inference, kManyRows);
       const std::int64_t mark = arena.mark();
       repeat(ops, arena, [&]() -> Tensor {
         arena.rewind(mark);
@@ -99,7 +101,7 @@ class Subject {
         flops_ = flops_of(pass, products);
         return pass.output();
       });
-      if (item_.repetition == Repetition::tangents) flops_ = flops_of(pass, 1) - 3 * pass_flops(pass);
+      if (item_.repetition == Repetition::tangents) flops_ = 2 * pass_flops(pass);
     });
   }
 

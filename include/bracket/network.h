@@ -304,8 +304,8 @@ class Network {
   std::int64_t flops_per_row() const noexcept;
   /// The same of the rows that `pass` serves.
   std::int64_t flops_per_row(const PrimalPass& pass) const noexcept;
-  /// What a pass that composes (PassForm::linear_composed) takes once; parameter gradients take twice that once more. 0:
-  /// no pass of this network does.
+  /// What a pass that composes (PassForm::linear_composed) takes once; parameter gradients take twice that once more.
+  /// 0: no pass of this network does.
   std::int64_t composition_flops() const noexcept;
   bool has_batch_norm() const noexcept;
   /// Whether training passes move buffers: running statistics of BatchNorm, u and v of spectral normalisation.
