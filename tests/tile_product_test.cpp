@@ -3,6 +3,7 @@
 #include "kernels/cpu/tile_product.h"
 
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -45,7 +46,7 @@ class TileProduct : public ::testing::Test {
     }
     multiply(Matrix<T>{result.data(), c.rows, c.cols, c.ldc}, left, b.data(), c.ldb, c.depth, c.accumulate);
     for (std::size_t i = 0; i < result.size(); ++i) {
-      if (result[i] == expected[i]) continue;
+      if (std::memcmp(&result[i], &expected[i], sizeof(T)) == 0) continue;
       return ::testing::AssertionFailure()
              << c.rows << " x " << c.cols << ", depth " << c.depth << (c.transposed ? ", transposed" : "")
              << (c.accumulate ? ", accumulated" : "") << ": element " << i << " is " << result[i] << ", expected "

@@ -5,7 +5,8 @@
 // An element of C is one sum over the depth in order (multiply_by_few: of four packets of partial sums), of fused
 // multiply-adds where the processor has them: the same bits for any tiles, panels and threads.
 //
-// GFLOP/s on one thread of a Xeon with AVX-512 that shared its core, float, medians of 40 taken in turn:
+// GFLOP/s on one thread of a Xeon with AVX-512, float, medians of 40 taken in turn (2026-12-01; in whole layers:
+// bench/results/linear_cpu.json):
 //   C rows x columns, depth     Eigen, AVX2    these, AVX2    these, AVX-512
 //    48 x   64,   64                 -              81             155
 //   104 x  100,  100                 -              74             136
@@ -42,8 +43,7 @@ inline constexpr std::int64_t kTileDepth = 256;
 /// the first-level cache. GFLOP/s without copies for 48 rows, one core of an EPYC 7003: 82 at 64 KiB, 84 at 128, 76 at
 /// 512, 70 at 1,024.
 inline constexpr std::int64_t kMaxTileBytes = std::int64_t{128} << 10;
-/// Such a strip: 24 KiB of a first-level cache of 32; 32 of the 48 that processors with AVX-512 have, which are worth 8 %
-/// there.
+/// Such a strip: 24 KiB of a first-level cache of 32; 32 of the 48 that processors with AVX-512 have, worth 8 % there.
 inline constexpr std::int64_t kStripBytes = 256;
 inline constexpr std::int64_t kStripDepth = 96;
 inline constexpr std::int64_t kAvx512StripDepth = 128;

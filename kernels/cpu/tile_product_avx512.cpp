@@ -1,5 +1,5 @@
-// Compiled for the same processors as everything else; the functions marked below alone use AVX-512. They take no part in
-// what a linker merges: all are local to this file.
+// Compiled for the same processors as everything else; the functions marked below alone use AVX-512. They take no part
+// in what a linker merges: all are local to this file.
 #include "kernels/cpu/tile_product_avx512.h"
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #define BRACKET_AVX512 __attribute__((target("avx512f")))
 /// Without it some of a tile's sums would live in memory.
-#define BRACKET_UNROLL _Pragma("GCC unroll 16")
+#define BRACKET_UNROLL_TILE _Pragma("GCC unroll 16")
 #define BRACKET_AVX512_INLINE __attribute__((target("avx512f"), always_inline)) static inline
 #endif
 
@@ -21,8 +21,7 @@ namespace {
 /// Depth of a block: its strip of B, four packets wide, takes two thirds of a first-level cache of 48 KiB.
 constexpr std::int64_t kDepth = 128;
 constexpr std::int64_t kMostPackets = 4;
-/// Rows of a tile by its packets: 24 sums in 32 registers, where one packet alone has enough sums to hide the latency of
-/// an addition with fewer.
+/// Rows of a tile by its packets: 24 sums in 32 registers; one packet alone hides the latency of an addition with 12.
 constexpr int kMostRows[kMostPackets + 1] = {0, 12, 12, 8, 6};
 
 template <class T>
@@ -58,29 +57,29 @@ BRACKET_AVX512 void tile(T* c, std::int64_t ldc, const LeftOperand<T>& a, const 
   using Mask = typename L::Mask;
   typename L::Packet sums[kRows][kPackets];
   Mask masks[kPackets];
-  BRACKET_UNROLL
+  BRACKET_UNROLL_TILE
   for (int p = 0; p < kPackets; ++p) masks[p] = static_cast<Mask>((1U << (p + 1 < kPackets ? L::kCount : last)) - 1U);
-  BRACKET_UNROLL
+  BRACKET_UNROLL_TILE
   for (int i = 0; i < kRows; ++i) {
-    BRACKET_UNROLL
+    BRACKET_UNROLL_TILE
     for (int p = 0; p < kPackets; ++p)
       sums[i][p] = accumulate ? L::load(masks[p], c + i * ldc + p * L::kCount) : L::all(T{0});
   }
   const T* left = a.data;
   for (std::int64_t k = 0; k < depth; ++k, left += a.depth_step, b += ldb) {
     typename L::Packet right[kPackets];
-    BRACKET_UNROLL
+    BRACKET_UNROLL_TILE
     for (int p = 0; p < kPackets; ++p) right[p] = L::load(masks[p], b + p * L::kCount);
-    BRACKET_UNROLL
+    BRACKET_UNROLL_TILE
     for (int i = 0; i < kRows; ++i) {
       const typename L::Packet value = L::all(left[i * a.row_step]);
-      BRACKET_UNROLL
+      BRACKET_UNROLL_TILE
       for (int p = 0; p < kPackets; ++p) sums[i][p] = L::multiply_add(value, right[p], sums[i][p]);
     }
   }
-  BRACKET_UNROLL
+  BRACKET_UNROLL_TILE
   for (int i = 0; i < kRows; ++i) {
-    BRACKET_UNROLL
+    BRACKET_UNROLL_TILE
     for (int p = 0; p < kPackets; ++p) L::store(c + i * ldc + p * L::kCount, masks[p], sums[i][p]);
   }
 }

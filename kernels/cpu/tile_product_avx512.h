@@ -1,6 +1,6 @@
 // The register tiles of tile_product.h on processors with AVX-512, which are chosen when the program runs: twice the
 // lanes and twice the registers. Every element of C is the same sum of fused multiply-adds in the same order, so the
-// bits do not depend on the processor.
+// bits of a build do not depend on the processor.
 #pragma once
 
 #include <cstdint>
