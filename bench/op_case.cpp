@@ -194,6 +194,16 @@ void time_on_cuda(benchmark::State& state, Ops& ops, CudaStopwatch& stopwatch,
   if (!recording) state.counters["launched"] = 1;
 }
 
+/// A library that has nothing for a case, or not within its gate, is no failure of this program: its row has no time.
+void refuse(benchmark::State& state, const OpCase& op, const BenchDevice& device, Row row, const std::string& why) {
+  const std::string text = op.name + " on " + device.name + ": " + why;
+  if (row.library)
+    std::fprintf(stderr, "bracket_bench: note: %s has no time for %s\n", op.library, text.c_str());
+  else
+    report_failure(text);
+  state.SkipWithError(why.c_str());
+}
+
 void run_row(benchmark::State& state, const OpCase& op, BenchDevice& device, Row row, std::shared_ptr<Prepared>& kept) {
   if (!kept) kept = std::make_shared<Prepared>(prepare(op, device));
   Ops& ops = device.context->ops();
@@ -205,10 +215,7 @@ void run_row(benchmark::State& state, const OpCase& op, BenchDevice& device, Row
     std::array<char, 128> text{};
     std::snprintf(text.data(), text.size(), "wrong result: error %.3g of the largest value, allowed %.3g", error,
                   allowed);
-    report_failure(op.name + (row.library ? " by " + std::string(op.library) : "") + " on " + device.name + ": " +
-                   text.data());
-    state.SkipWithError(text.data());
-    return;
+    return refuse(state, op, device, row, text.data());
   }
   const std::function<void()> call = row.library ? kept->library->run : [&] { kept->work.run(ops); };
   if (device.stopwatch) {
@@ -253,8 +260,7 @@ void register_case(const OpCase& op, std::vector<BenchDevice>& devices) {
         try {
           run_row(state, op, device, row, *kept);
         } catch (const std::exception& error) {
-          report_failure(op.name + " on " + device.name + ": " + error.what());
-          state.SkipWithError(error.what());
+          refuse(state, op, device, row, error.what());
         }
       });
       bench->Unit(benchmark::kMicrosecond);

@@ -6,10 +6,11 @@ Usage: bench_table.py FILE.json... [--limits fp32=67,tf32=495,bf16=990,fp64=67,b
 Times are medians of the repetitions, warm and cold (bench/op_case.h); x: the library's time over ours, above 1 where
 ours is quicker, with the geometric mean of every op. Per cent are of the machine's limit, which the data sheets of the
 GPUs in LIMITS give and --limits replaces (Tflop/s, TB/s): of its arithmetic for a warm row, of arithmetic or memory,
-whichever is nearer, for a cold one, whose operands come from memory. A star marks a library that could not be captured
-and was launched call by call.
+whichever is nearer, for a cold one, whose operands come from memory. "none": a wrong result, or
+a library that has nothing for the case. A star marks a library that could not be captured and was launched call by
+call.
 
-Exit status: 0; 1 some result was wrong; 2 a file cannot be read or holds no rows of a GPU.
+Exit status: 0; 1 one of our results was wrong; 2 a file cannot be read or holds no rows of a GPU.
 """
 import argparse
 import json
@@ -116,7 +117,7 @@ def time_text(row):
     if row is None:
         return "-"
     if row.wrong:
-        return "wrong"
+        return "none"
     return figure(row.time()) + ("*" if row.launched else "")
 
 
@@ -189,7 +190,7 @@ def main(arguments=None, out=None):
     print(text, end="", file=out)
     if options.out:
         options.out.write_text(text, encoding="utf-8")
-    return 1 if any(row.wrong for rows in cases.values() for row in rows.values()) else 0
+    return 1 if any(row.wrong for rows in cases.values() for (library, _), row in rows.items() if not library) else 0
 
 
 if __name__ == "__main__":

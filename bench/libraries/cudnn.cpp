@@ -11,32 +11,37 @@ struct NormImages {
   ImageDescriptor images, channels;
 };
 
+/// The quicker of cuDNN's two ways where it has it for these images, else the other; tried out with `call`.
+template <class F>
+Call in_quickest_mode(const char* name, const F& call) {
+  const bool persistent = call(CUDNN_BATCHNORM_SPATIAL_PERSISTENT) == CUDNN_STATUS_SUCCESS;
+  const cudnnBatchNormMode_t mode = persistent ? CUDNN_BATCHNORM_SPATIAL_PERSISTENT : CUDNN_BATCHNORM_SPATIAL;
+  return [=] { require(call(mode), name); };
+}
+
 Call batch_norm_train_forward(Operands& operands, Tensor y, Tensor mean, Tensor inv_std, Tensor x, Tensor gamma,
                               Tensor beta, double epsilon, std::int64_t side) {
   const auto handle = shared_handle<CudnnHandle>(operands.stream());
   const auto shapes = std::make_shared<NormImages>(x.rows(), x.cols(), side);
-  return [=] {
+  return in_quickest_mode("cudnnBatchNormalizationForwardTraining", [=](cudnnBatchNormMode_t mode) {
     const float one = 1, zero = 0;
-    require(
-        cudnnBatchNormalizationForwardTraining(*handle, CUDNN_BATCHNORM_SPATIAL_PERSISTENT, &one, &zero, shapes->images,
-                                               x.data(), shapes->images, y.data(), shapes->channels, gamma.data(),
-                                               beta.data(), 1, nullptr, nullptr, epsilon, mean.data(), inv_std.data()),
-        "cudnnBatchNormalizationForwardTraining");
-  };
+    return cudnnBatchNormalizationForwardTraining(*handle, mode, &one, &zero, shapes->images, x.data(), shapes->images,
+                                                  y.data(), shapes->channels, gamma.data(), beta.data(), 1, nullptr,
+                                                  nullptr, epsilon, mean.data(), inv_std.data());
+  });
 }
 
 Call batch_norm_train_reverse(Operands& operands, Tensor grad_x, Tensor grad_gamma, Tensor grad_beta, Tensor grad_y,
                               Tensor x, Tensor gamma, Tensor mean, Tensor inv_std, double epsilon, std::int64_t side) {
   const auto handle = shared_handle<CudnnHandle>(operands.stream());
   const auto shapes = std::make_shared<NormImages>(x.rows(), x.cols(), side);
-  return [=] {
+  return in_quickest_mode("cudnnBatchNormalizationBackward", [=](cudnnBatchNormMode_t mode) {
     const float one = 1, zero = 0;
-    require(cudnnBatchNormalizationBackward(*handle, CUDNN_BATCHNORM_SPATIAL_PERSISTENT, &one, &zero, &one, &zero,
-                                            shapes->images, x.data(), shapes->images, grad_y.data(), shapes->images,
-                                            grad_x.data(), shapes->channels, gamma.data(), grad_gamma.data(),
-                                            grad_beta.data(), epsilon, mean.data(), inv_std.data()),
-            "cudnnBatchNormalizationBackward");
-  };
+    return cudnnBatchNormalizationBackward(*handle, mode, &one, &zero, &one, &zero, shapes->images, x.data(),
+                                           shapes->images, grad_y.data(), shapes->images, grad_x.data(),
+                                           shapes->channels, gamma.data(), grad_gamma.data(), grad_beta.data(), epsilon,
+                                           mean.data(), inv_std.data());
+  });
 }
 
 /// Square windows side by side, over the images of a large and of a small tensor.

@@ -140,7 +140,9 @@ PRESETS = ("toy-a", "calibrated-2d", "cifar10-ii", "faces-64")
 
 
 def problem(preset, width=1.0):
-    return {"toy-a": toy_a, "calibrated-2d": calibrated_2d, "cifar10-ii": lambda: dcgan_32(width), "faces-64": lambda: resnet_64(width)}[preset]()
+    makers = {"toy-a": toy_a, "calibrated-2d": calibrated_2d, "cifar10-ii": lambda: dcgan_32(width),
+              "faces-64": lambda: resnet_64(width)}
+    return makers[preset]()
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------

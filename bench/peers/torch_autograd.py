@@ -131,7 +131,8 @@ class AutogradPeer:
                     if not name.endswith("num_batches_tracked"):
                         tensor.copy_(torch.from_numpy(given[plain_name(name)]))
             self.networks[player] = net
-            self.optimizers[player] = torch.optim.Adam(net.parameters(), task.lr, (task.beta1, task.beta2), task.epsilon)
+            self.optimizers[player] = torch.optim.Adam(net.parameters(), task.lr, (task.beta1, task.beta2),
+                                                       task.epsilon)
 
     def tensors(self, player):
         return {plain_name(name): tensor.detach() for name, tensor in self.networks[player].state_dict().items()

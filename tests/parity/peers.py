@@ -3,8 +3,9 @@
 
 usage: peers.py
 B1 (PyTorch's autograd without SVD) is held against dcgan32_step.py, which Bracket equals, and B0, B2, B3 and B4 against
-B1, on toy-a, on calibrated-2d (all but B2 and B3) and on small images that pass through every kind of layer. torch.compile (B3) takes long: it only traces,
-and toy-a alone; the benchmark checks what its compiler makes. Without JAX, B4 is left out.
+B1, on toy-a, on calibrated-2d (all but B2 and B3) and on small images that pass through every kind of layer of image
+networks. torch.compile (B3) takes long: it only traces, and toy-a alone; the benchmark checks what its compiler makes.
+Without JAX, B4 is left out.
 Exit status: 0 passed, 1 failed, 77 torch or numpy is missing.
 """
 import dataclasses
