@@ -195,6 +195,15 @@ TEST(SimtErrors, MisalignedAtomic) {
                {here(kMisalignedLine), "atomicAdd", "is not aligned to 4 bytes"});
 }
 
+constexpr int kMisalignedVectorLine = __LINE__ + 1;
+__global__ void misaligned_vector_kernel(float* memory) { simt::vector_at<float4>(memory + 1)->x = 1.0f; }
+
+TEST(SimtErrors, MisalignedVector) {
+  alignas(16) float memory[8] = {};
+  expect_error([&memory] { simt::launch<misaligned_vector_kernel>(dim3(1), dim3(1), 0, memory); },
+               {here(kMisalignedVectorLine), "vector access", "is not aligned to 16 bytes"});
+}
+
 __global__ void nested_launch_kernel(int* out) { simt::launch<sound_kernel>(dim3(1), dim3(64), 0, out); }
 
 TEST(SimtErrors, KernelThatLaunchesAKernel) {

@@ -27,11 +27,35 @@ PointwiseInput<T> pointwise_input(const Stacked& x, const Tensor& bias, const Te
           rows};
 }
 
+/// Whether vectors of 16 bytes serve x, y (and others), and what belongs to their channels.
+template <class T>
+bool vectors_serve(const PointwiseInput<T>& input, const StackedMatrix<T>& y, const StackedMatrix<T>& other) {
+  const T* const slope = input.slope_per_channel ? input.slope : nullptr;
+  const bool has_channels = input.bias != nullptr || slope != nullptr;
+  const bool whole = input.channels == input.x.primal.cols || input.channels % kVectorWidth<T> == 0;
+  return (whole || !has_channels) && RowsAligned()
+                                         .add(input.x.primal)
+                                         .add(input.x.tangent)
+                                         .add(y.primal)
+                                         .add(y.tangent)
+                                         .add(other.primal)
+                                         .add(other.tangent)
+                                         .add(input.bias)
+                                         .add(slope);
+}
+
+template <class T>
+unsigned blocks_of(const DeviceMatrix<T>& x, int width) {
+  return blocks_for(VectorGrid(x.rows, x.cols, width).items(), kThreads);
+}
+
 template <class T>
 cudaError_t bias_activation_forward(const ForwardParams<T>& params, cudaStream_t stream) {
-  const std::int64_t size = params.input.x.primal.size();
-  if (size == 0) return cudaSuccess;
-  return launch<BiasActivationForwardBody<T>>(blocks_for(size, kThreads), kThreads, 0, stream, params);
+  const DeviceMatrix<T>& x = params.input.x.primal;
+  if (x.size() == 0) return cudaSuccess;
+  return with_vector_width<T>(vectors_serve(params.input, params.y, {}), [&]<int kWidth>() {
+    return launch<BiasActivationForwardBody<T, kWidth>>(blocks_of(x, kWidth), kThreads, 0, stream, params);
+  });
 }
 
 template <class T>
@@ -61,11 +85,13 @@ cudaError_t bias_activation_reverse(const ReverseParams<T>& params, const Tensor
     const cudaError_t code = reverse_slope(grad_slope, params, update, scratch, stream);
     if (code != cudaSuccess) return code;
   }
-  const std::int64_t size = params.input.x.primal.size();
+  const DeviceMatrix<T>& x = params.input.x.primal;
   const bool wanted = params.grad_x.primal.data != nullptr || params.grad_x.tangent.data != nullptr;
-  if (size > 0 && wanted) {
-    const cudaError_t code =
-        launch<BiasActivationReverseBody<T>>(blocks_for(size, kThreads), kThreads, 0, stream, params);
+  if (x.size() > 0 && wanted) {
+    const bool vectors = vectors_serve(params.input, params.grad_x, params.grad_y);
+    const cudaError_t code = with_vector_width<T>(vectors, [&]<int kWidth>() {
+      return launch<BiasActivationReverseBody<T, kWidth>>(blocks_of(x, kWidth), kThreads, 0, stream, params);
+    });
     if (code != cudaSuccess) return code;
   }
   if (grad_bias.absent()) return cudaSuccess;

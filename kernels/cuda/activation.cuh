@@ -8,19 +8,22 @@
 // Bytes        forward (2 + 2 K) b, reverse (3 + 3 K) b per primal element with K tangents (b = 4 or 8); 1 b more for
 //              the bias sum and (2 + 2 K) b for the slope sum, which the second-level cache mostly holds.
 // Flops        up to 40 per primal element (silu, reverse) and 3 per tangent: bound by memory.
-// Alignment    that of the element; neighbouring threads touch neighbouring elements of a row.
+// Alignment    any; 16 bytes at a time where rows, bias and channels allow (common/vector_access.cuh).
 // Aliasing     y may be x, grad_x may be grad_y, element by element: a thread reads all it needs of an element and its
 //              tangents before it writes them; the slope sum runs before grad_y is overwritten.
 // Determinism  elementwise, or sums in an order fixed by the shape (common/column_sums.cuh).
 //
 // Variant        idea                                                              measured
-// elementwise    one thread per primal element, which takes its tangents along     not yet measured on a GPU
+// width 1        one thread per primal element, which takes its tangents along     not yet measured on a GPU
+// width 4, 2     one thread per 4 f32 or 2 f64 of a row, tangents likewise         not yet measured on a GPU
 // channel sums   chunks of rows by blocks on adjacent columns, then their sums     not yet measured on a GPU
+// sm_80 and sm_90: at most 64 registers, no spills.
 #pragma once
 
 #include "kernels/cuda/common/body.cuh"
 #include "kernels/cuda/common/column_sums.cuh"
 #include "kernels/cuda/common/matrix.cuh"
+#include "kernels/cuda/common/vector_access.cuh"
 
 namespace bracket::BRACKET_TARGET::activation_kernels {
 
@@ -119,6 +122,24 @@ struct PointwiseInput {
     if (slope == nullptr) return constant_slope;
     return slope_per_channel ? slope[channel_of(column)] : slope[0];
   }
+  /// v of the elements of a vector, and the slopes where it is negative.
+  template <int kWidth>
+  BRACKET_DEVICE Vector<T, kWidth> shifted(const VectorPlace& at) const {
+    Vector<T, kWidth> v = load_vector<kWidth>(x.primal.row(at.row) + at.column, at.count);
+    if (bias == nullptr) return v;
+    const Vector<T, kWidth> b = load_vector<kWidth>(bias + channel_of(at.column), at.count);
+    BRACKET_UNROLL
+    for (int k = 0; k < kWidth; ++k) v[k] = v[k] + b[k];
+    return v;
+  }
+  template <int kWidth>
+  BRACKET_DEVICE Vector<T, kWidth> slopes(const VectorPlace& at) const {
+    if (slope != nullptr && slope_per_channel) return load_vector<kWidth>(slope + channel_of(at.column), at.count);
+    Vector<T, kWidth> same;
+    BRACKET_UNROLL
+    for (int k = 0; k < kWidth; ++k) same[k] = slope == nullptr ? constant_slope : slope[0];
+    return same;
+  }
   BRACKET_DEVICE bool carries_tangents(std::int64_t row) const {
     return row >= rows.first && row < rows.first + rows.count;
   }
@@ -175,7 +196,7 @@ struct SlopeTerm {
 
 // ---- kernels ---------------------------------------------------------------------------------------------------
 
-template <class T>
+template <class T, int kWidth>
 struct BiasActivationForwardBody {
   static constexpr int kBlockThreads = kThreads;
   static constexpr int kBlocks = kResidentBlocks;
@@ -184,41 +205,93 @@ struct BiasActivationForwardBody {
 
   BRACKET_DEVICE void operator()(const Block& block) const {
     const PointwiseInput<T>& input = params.input;
-    for (std::int64_t item = block.first_item(); item < input.x.primal.size(); item += block.item_stride()) {
-      const Division at(item, input.x.primal.cols);
-      const Pointwise<T> f = evaluate(input.function, input.shifted(at.quotient, at.rest), input.slope_of(at.rest));
-      if (params.y.primal.data != nullptr) params.y.primal.row(at.quotient)[at.rest] = f.value;
-      if (params.y.tangent.data == nullptr || !input.carries_tangents(at.quotient)) continue;
-      const std::int64_t first = input.first_tangent(at.quotient);
-      for (std::int64_t k = 0; k < input.rows.tangents; ++k) {
-        params.y.tangent.row(first + k)[at.rest] = f.first * input.x.tangent.row(first + k)[at.rest];
+    const VectorGrid grid(input.x.primal.rows, input.x.primal.cols, kWidth);
+    for (std::int64_t item = block.first_item(); item < grid.items(); item += block.item_stride()) {
+      const VectorPlace at = grid.at(item);
+      const Vector<T, kWidth> v = input.template shifted<kWidth>(at);
+      const Vector<T, kWidth> slopes = input.template slopes<kWidth>(at);
+      Vector<T, kWidth> value, first_derivative;
+      BRACKET_UNROLL
+      for (int k = 0; k < kWidth; ++k) {
+        const Pointwise<T> f = evaluate(input.function, v[k], slopes[k]);
+        value[k] = f.value;
+        first_derivative[k] = f.first;
+      }
+      if (params.y.primal.data != nullptr) store_vector(params.y.primal.row(at.row) + at.column, value, at.count);
+      if (params.y.tangent.data == nullptr || !input.carries_tangents(at.row)) continue;
+      const std::int64_t first = input.first_tangent(at.row);
+      for (std::int64_t i = first; i < first + input.rows.tangents; ++i) {
+        Vector<T, kWidth> tangent = load_vector<kWidth>(input.x.tangent.row(i) + at.column, at.count);
+        BRACKET_UNROLL
+        for (int k = 0; k < kWidth; ++k) tangent[k] = first_derivative[k] * tangent[k];
+        store_vector(params.y.tangent.row(i) + at.column, tangent, at.count);
       }
     }
   }
 };
 
-template <class T>
+/// sum_k x'_k grad_y'_k of the elements of a vector; 0 where one of them is absent.
+template <int kWidth, class T>
+BRACKET_DEVICE Vector<T, kWidth> tangent_products(const ReverseParams<T>& params, const VectorPlace& at) {
+  const PointwiseInput<T>& input = params.input;
+  Vector<T, kWidth> sum{};
+  if (params.grad_y.tangent.data == nullptr || input.x.tangent.data == nullptr || !input.carries_tangents(at.row)) {
+    return sum;
+  }
+  const std::int64_t first = input.first_tangent(at.row);
+  for (std::int64_t i = first; i < first + input.rows.tangents; ++i) {
+    const Vector<T, kWidth> x = load_vector<kWidth>(input.x.tangent.row(i) + at.column, at.count);
+    const Vector<T, kWidth> grad = load_vector<kWidth>(params.grad_y.tangent.row(i) + at.column, at.count);
+    BRACKET_UNROLL
+    for (int k = 0; k < kWidth; ++k) sum[k] += x[k] * grad[k];
+  }
+  return sum;
+}
+
+template <class T, int kWidth>
 struct BiasActivationReverseBody {
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = kResidentBlocks;
 
   ReverseParams<T> params;
 
   BRACKET_DEVICE void operator()(const Block& block) const {
     const PointwiseInput<T>& input = params.input;
-    for (std::int64_t item = block.first_item(); item < input.x.primal.size(); item += block.item_stride()) {
-      const Division at(item, input.x.primal.cols);
-      const Pointwise<T> f = evaluate(input.function, input.shifted(at.quotient, at.rest), input.slope_of(at.rest));
-      if (params.grad_x.primal.data != nullptr) {
-        T grad = f.first * grad_y_of(params, at.quotient, at.rest);
-        if (curved(input.function)) grad += f.second * tangent_products(params, at.quotient, at.rest);
-        params.grad_x.primal.row(at.quotient)[at.rest] = grad;
+    const VectorGrid grid(input.x.primal.rows, input.x.primal.cols, kWidth);
+    for (std::int64_t item = block.first_item(); item < grid.items(); item += block.item_stride()) {
+      const VectorPlace at = grid.at(item);
+      const Vector<T, kWidth> v = input.template shifted<kWidth>(at);
+      const Vector<T, kWidth> slopes = input.template slopes<kWidth>(at);
+      Vector<T, kWidth> first_derivative, second_derivative;
+      BRACKET_UNROLL
+      for (int k = 0; k < kWidth; ++k) {
+        const Pointwise<T> f = evaluate(input.function, v[k], slopes[k]);
+        first_derivative[k] = f.first;
+        second_derivative[k] = f.second;
       }
-      if (params.grad_x.tangent.data == nullptr || !input.carries_tangents(at.quotient)) continue;
-      const std::int64_t first = input.first_tangent(at.quotient);
-      for (std::int64_t k = 0; k < input.rows.tangents; ++k) {
-        const bool given = params.grad_y.tangent.data != nullptr;
-        params.grad_x.tangent.row(first + k)[at.rest] =
-            given ? f.first * params.grad_y.tangent.row(first + k)[at.rest] : T{0};
+      if (params.grad_x.primal.data != nullptr) {
+        Vector<T, kWidth> grad{};
+        if (params.grad_y.primal.data != nullptr)
+          grad = load_vector<kWidth>(params.grad_y.primal.row(at.row) + at.column, at.count);
+        BRACKET_UNROLL
+        for (int k = 0; k < kWidth; ++k) grad[k] = first_derivative[k] * grad[k];
+        if (curved(input.function)) {
+          const Vector<T, kWidth> products = tangent_products<kWidth>(params, at);
+          BRACKET_UNROLL
+          for (int k = 0; k < kWidth; ++k) grad[k] += second_derivative[k] * products[k];
+        }
+        store_vector(params.grad_x.primal.row(at.row) + at.column, grad, at.count);
+      }
+      if (params.grad_x.tangent.data == nullptr || !input.carries_tangents(at.row)) continue;
+      const std::int64_t first = input.first_tangent(at.row);
+      for (std::int64_t i = first; i < first + input.rows.tangents; ++i) {
+        Vector<T, kWidth> grad{};
+        if (params.grad_y.tangent.data != nullptr) {
+          grad = load_vector<kWidth>(params.grad_y.tangent.row(i) + at.column, at.count);
+          BRACKET_UNROLL
+          for (int k = 0; k < kWidth; ++k) grad[k] = first_derivative[k] * grad[k];
+        }
+        store_vector(params.grad_x.tangent.row(i) + at.column, grad, at.count);
       }
     }
   }

@@ -65,13 +65,16 @@ cudaError_t confinement_reverse(const Stacked& grad_x, const Stacked& grad_y, co
 }
 
 template <class T>
-cudaError_t affine_columns(const Tensor& y, const Tensor& x, const Tensor& scale, const Tensor& shift, Update update,
-                           cudaStream_t stream) {
-  if (y.size() == 0) return cudaSuccess;
+cudaError_t affine_columns(const Tensor& to, const Tensor& from, const Tensor& scale, const Tensor& shift,
+                           Update update, cudaStream_t stream) {
+  if (to.size() == 0) return cudaSuccess;
+  const DeviceMatrix<T> y = device_matrix<T>(to), x = device_matrix<T>(from);
   const T* const s = device_vector<T>(scale);
   const T* const b = device_vector<T>(shift);
-  return launch<AffineColumnsBody<T>>(blocks_for(y.size(), kThreads), kThreads, 0, stream, device_matrix<T>(y),
-                                      device_matrix<T>(x), s, b, update == Update::overwrite);
+  return with_vector_width<T>(RowsAligned().add(y).add(x).add(s).add(b), [&]<int kWidth>() {
+    const unsigned blocks = blocks_for(VectorGrid(y.rows, y.cols, kWidth).items(), kThreads);
+    return launch<AffineColumnsBody<T, kWidth>>(blocks, kThreads, 0, stream, y, x, s, b, update == Update::overwrite);
+  });
 }
 
 }  // namespace

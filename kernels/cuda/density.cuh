@@ -9,7 +9,8 @@
 //
 // Bytes        every operand once; the staircase is bound by its 5 exponentials and 3 hyperbolic tangents per knot, the
 //              others by memory, and all of them by latency at batches of a few hundred rows.
-// Alignment    that of the element; any row stride.
+// Alignment    that of the element, any row stride; affine_columns takes 16 bytes at a time where all operands allow
+//              (common/vector_access.cuh).
 // Determinism  one warp owns a row; its sums are butterflies in a fixed order. No aliasing but y with e.
 //
 // | variant                          | idea                                     | time                      |
@@ -17,7 +18,7 @@
 // | fourier_features_reverse         | one warp per row, lanes over features    | not yet measured on a GPU |
 // | monotone_staircase               | one warp per row and column, lanes: knots| not yet measured on a GPU |
 // | confinement                      | one warp per row                         | not yet measured on a GPU |
-// | affine_columns                   | one thread per element                   | not yet measured on a GPU |
+// | affine_columns                   | one thread per 1, 2 or 4 elements        | not yet measured on a GPU |
 //
 // ptxas of CUDA 13.0, sm_90, float / double: staircase forward 104 / 128 registers, reverse 208 / 238; Fourier features
 // in reverse 72 / 106. Nothing spills; sin and cos keep 32 / 40 bytes of stack for arguments beyond their fast range.
@@ -26,6 +27,7 @@
 #include "kernels/cuda/common/body.cuh"
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/stacked_rows.cuh"
+#include "kernels/cuda/common/vector_access.cuh"
 #include "kernels/cuda/staircase.cuh"
 
 namespace bracket::BRACKET_TARGET::density_kernels {
@@ -202,9 +204,11 @@ struct ConfinementReverseBody {
 };
 
 /// shift null: tangents and reverse.
-template <class T>
+template <class T, int kWidth>
 struct AffineColumnsBody {
   static constexpr int kBlockThreads = kThreads;
+  /// Without this number the compiler spills 16 bytes of f64 on sm_90.
+  static constexpr int kBlocks = 4;
 
   DeviceMatrix<T> y, x;
   const T* scale;
@@ -212,11 +216,25 @@ struct AffineColumnsBody {
   bool overwrite;
 
   BRACKET_DEVICE void operator()(const Block& block) const {
-    for (std::int64_t item = block.first_item(); item < y.size(); item += block.item_stride()) {
-      const std::int64_t i = item / y.cols, j = item - i * y.cols;
-      T value = x.row(i)[j] * scale[j];
-      if (shift != nullptr) value += shift[j];
-      update(y.row(i)[j], value, overwrite);
+    const VectorGrid grid(y.rows, y.cols, kWidth);
+    for (std::int64_t item = block.first_item(); item < grid.items(); item += block.item_stride()) {
+      const VectorPlace at = grid.at(item);
+      T* const target = y.row(at.row) + at.column;
+      Vector<T, kWidth> v = load_vector<kWidth>(x.row(at.row) + at.column, at.count);
+      const Vector<T, kWidth> factor = load_vector<kWidth>(scale + at.column, at.count);
+      BRACKET_UNROLL
+      for (int k = 0; k < kWidth; ++k) v[k] = v[k] * factor[k];
+      if (shift != nullptr) {
+        const Vector<T, kWidth> added = load_vector<kWidth>(shift + at.column, at.count);
+        BRACKET_UNROLL
+        for (int k = 0; k < kWidth; ++k) v[k] += added[k];
+      }
+      if (!overwrite) {
+        const Vector<T, kWidth> before = load_vector<kWidth>(target, at.count);
+        BRACKET_UNROLL
+        for (int k = 0; k < kWidth; ++k) v[k] = before[k] + v[k];
+      }
+      store_vector(target, v, at.count);
     }
   }
 };

@@ -18,20 +18,31 @@ T negative_slope(const ActivationKind& kind) {
   return kind.function == Activation::relu ? T{0} : static_cast<T>(kind.negative_slope);
 }
 
+/// Whether vectors of 16 bytes serve the operands. One pixel per row may end within a vector; its bias ends there too.
+template <class T>
+bool vectors_serve(const StackedMatrix<T>& a, const StackedMatrix<T>& b, const T* bias, const MaskGeometry& geometry) {
+  const bool whole = geometry.mask.cols == geometry.pixel_bytes || geometry.channels % kVectorWidth<T> == 0;
+  return whole && RowsAligned().add(a.primal).add(a.tangent).add(b.primal).add(b.tangent).add(bias);
+}
+
 template <class T>
 cudaError_t masked_activation_forward(const MaskedForward<T>& p, cudaStream_t stream) {
-  const std::int64_t items = p.geometry.items();
-  if (items == 0) return cudaSuccess;
-  return launch<MaskedActivationForwardBody<T>>(blocks_for(items, kThreads), kThreads, 0, stream, p);
+  if (p.geometry.mask.size() == 0) return cudaSuccess;
+  return with_vector_width<T>(vectors_serve(p.y, p.x, p.bias, p.geometry), [&]<int kWidth>() {
+    const unsigned blocks = blocks_for(p.geometry.template items<kWidth>(), kThreads);
+    return launch<MaskedActivationForwardBody<T, kWidth>>(blocks, kThreads, 0, stream, p);
+  });
 }
 
 template <class T>
 cudaError_t masked_activation_reverse(const MaskedReverse<T>& p, const Tensor& grad_bias, Update update,
                                       const Scratch& scratch, cudaStream_t stream) {
-  const std::int64_t items = p.geometry.items();
-  if (items > 0 && (p.grad_x.has_primal || p.grad_x.has_tangent)) {
-    const cudaError_t code =
-        launch<MaskedActivationReverseBody<T>>(blocks_for(items, kThreads), kThreads, 0, stream, p);
+  if (p.geometry.mask.size() > 0 && (p.grad_x.has_primal || p.grad_x.has_tangent)) {
+    const bool vectors = vectors_serve<T>(p.grad_x, p.grad_y, nullptr, p.geometry);
+    const cudaError_t code = with_vector_width<T>(vectors, [&]<int kWidth>() {
+      const unsigned blocks = blocks_for(p.geometry.template items<kWidth>(), kThreads);
+      return launch<MaskedActivationReverseBody<T, kWidth>>(blocks, kThreads, 0, stream, p);
+    });
     if (code != cudaSuccess) return code;
   }
   if (grad_bias.absent()) return cudaSuccess;

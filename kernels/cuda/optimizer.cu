@@ -14,10 +14,14 @@ cudaError_t adam(const Tensor& parameters, const Tensor& first_moment, const Ten
                  const Tensor& gradient, const Adam& rule, const StepState* state, Player player, cudaStream_t stream) {
   const std::int64_t size = parameters.size();
   if (size == 0) return cudaSuccess;
+  T* const p = device_vector<T>(parameters);
+  T* const m = device_vector<T>(first_moment);
+  T* const v = device_vector<T>(second_moment);
   const T* const g = device_vector<T>(gradient);
-  return launch<AdamBody<T>>(blocks_for((size + kElementsPerThread - 1) / kElementsPerThread, kThreads), kThreads, 0,
-                             stream, device_vector<T>(parameters), device_vector<T>(first_moment),
-                             device_vector<T>(second_moment), g, size, rule, state, player);
+  const unsigned blocks = blocks_for((size + kElementsPerThread - 1) / kElementsPerThread, kThreads);
+  return with_vector_width<T>(RowsAligned().add(p).add(m).add(v).add(g), [&]<int kWidth>() {
+    return launch<AdamBody<T, kWidth>>(blocks, kThreads, 0, stream, p, m, v, g, size, rule, state, player);
+  });
 }
 
 template <class T>
@@ -25,9 +29,12 @@ cudaError_t ema(const Tensor& average, const Tensor& parameters, double decay, c
                 cudaStream_t stream) {
   const std::int64_t size = average.size();
   if (size == 0) return cudaSuccess;
+  T* const a = device_vector<T>(average);
   const T* const p = device_vector<T>(parameters);
-  return launch<EmaBody<T>>(blocks_for((size + kElementsPerThread - 1) / kElementsPerThread, kThreads), kThreads, 0,
-                            stream, device_vector<T>(average), p, size, decay, state);
+  const unsigned blocks = blocks_for((size + kElementsPerThread - 1) / kElementsPerThread, kThreads);
+  return with_vector_width<T>(RowsAligned().add(a).add(p), [&]<int kWidth>() {
+    return launch<EmaBody<T, kWidth>>(blocks, kThreads, 0, stream, a, p, size, decay, state);
+  });
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "simt/math_functions.h"
 #include "simt/synchronization.h"
 #include "simt/tensor_core.h"
+#include "simt/vector_access.h"
 #include "simt/vector_types.h"
 
 #define __global__
