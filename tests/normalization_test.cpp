@@ -95,6 +95,34 @@ TEST_P(NormalizationTest, TrainForwardMatchesTheDefinition) {
   }
 }
 
+// Columns far from zero, and columns whose first element lies far from all others. The variance loses
+// 2 g (1 + K) 2^-53 of itself, K = (x_0 - mean)^2 / variance < n, with fewer than n additions g in a row, and inv_std
+// half of that: n^2 2^-53 at most, 2^-31 here. The dtype's roundings are 2 u of the mean, 2 u of inv_std; in f64 the
+// sums over n rows add n 2^-53 of |x| to the mean.
+TEST_P(NormalizationTest, TrainForwardOfShiftedColumns) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const std::int64_t n : {1000, 2049}) {  // in one launch, and in several
+      HostMatrix x = random_matrix(n, 4, 5);
+      for (std::int64_t i = 0; i < n; ++i) {
+        x(i, 1) += 4096;
+        x(i, 2) = i == 0 ? 1000 : 3;
+        x(i, 3) += i == 0 ? -1e6 : 0;
+      }
+      x = x.rounded(dtype);
+      const Statistics s = statistics_of(x);
+      const HostMatrix one(4, 1, 1), zero(4, 1);
+      const TrainForward actual = train_forward(x, one, zero, dtype);
+      const double rows = static_cast<double>(n), u = unit_roundoff(dtype);
+      for (std::int64_t j = 0; j < 4; ++j) {
+        double size = 0;
+        for (std::int64_t i = 0; i < n; ++i) size += std::abs(x(i, j)) / rows;
+        EXPECT_NEAR(actual.mean(j, 0), s.mean(j, 0), 2 * (u + rows * 0x1p-53) * size) << n << ", column " << j;
+        EXPECT_NEAR(actual.inv_std(j, 0) / s.inv_std(j, 0), 1, 2 * u + rows * rows * 0x1p-53) << n << ", column " << j;
+      }
+    }
+  }
+}
+
 // One row: y = beta, the running mean moves, the running variance stays. A constant column far from zero must not get
 // a negative variance.
 TEST_P(NormalizationTest, TrainForwardOfOneRowAndOfConstantColumns) {

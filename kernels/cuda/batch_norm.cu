@@ -11,9 +11,11 @@ using namespace batch_norm_kernels;
 
 constexpr int kAxisGridLimit = 65535;
 
-dim3 map_grid(std::int64_t rows, std::int64_t cols) {
-  const unsigned row_blocks = blocks_for(rows, kRowThreads * kRowsPerThread);
-  return dim3(blocks_for(cols, kColumns), row_blocks < kAxisGridLimit ? row_blocks : kAxisGridLimit);
+dim3 map_grid(std::int64_t rows, std::int64_t cols, int width) {
+  const MapShape shape(cols, width);
+  const unsigned row_blocks = blocks_for(rows, shape.rows * kRowsPerThread);
+  return dim3(blocks_for((cols + width - 1) / width, shape.vectors),
+              row_blocks < kAxisGridLimit ? row_blocks : kAxisGridLimit);
 }
 
 bool has_many_rows(std::int64_t rows, std::int64_t cols) { return rows >= kManyRows && cols <= kMostColumns; }
@@ -26,14 +28,24 @@ cudaError_t batch_norm_train_forward(const BatchNormForward<T>& p, const Scratch
     return launch<BatchNormTrainForwardBody<T>>(blocks_for(cols, kColumns), kThreads, 0, stream, p);
   }
   const auto rows = static_cast<double>(n);
-  cudaError_t code = column_sums<double>(n, cols, ElementTerm<T>{p.x},
-                                         MeanStore<T>{p.mean, p.running_mean, rows, p.momentum}, scratch, stream);
+  cudaError_t code = cudaSuccess;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    code = column_sums<SumPair>(
+        n, cols, ShiftedTerm<T>{p.x},
+        StatisticsStore<T>{p.x, p.mean, p.inv_std, p.running_mean, p.running_variance, rows, p.momentum, p.epsilon},
+        scratch, stream);
+  } else {
+    code = column_sums<double>(n, cols, ElementTerm<T>{p.x}, MeanStore<T>{p.mean, p.running_mean, rows, p.momentum},
+                               scratch, stream);
+    if (code != cudaSuccess) return code;
+    code = column_sums<SumPair>(n, cols, DeviationTerm<T>{p.x, p.mean},
+                                VarianceStore<T>{p.inv_std, p.running_variance, rows, p.momentum, p.epsilon}, scratch,
+                                stream);
+  }
   if (code != cudaSuccess) return code;
-  code = column_sums<SumPair>(n, cols, DeviationTerm<T>{p.x, p.mean},
-                              VarianceStore<T>{p.inv_std, p.running_variance, rows, p.momentum, p.epsilon}, scratch,
-                              stream);
-  if (code != cudaSuccess) return code;
-  return launch<BatchNormTrainForwardMapBody<T>>(map_grid(n, cols), kThreads, 0, stream, p);
+  return with_vector_width<T>(RowsAligned().add(p.x).add(p.y), [&]<int kWidth>() {
+    return launch<BatchNormTrainForwardMapBody<T, kWidth>>(map_grid(n, cols, kWidth), kThreads, 0, stream, p);
+  });
 }
 
 template <class T>
@@ -49,16 +61,21 @@ cudaError_t batch_norm_train_reverse(const BatchNormReverse<T>& p, const Scratch
       n, cols, GradientTerm<T>{p.grad_y, p.x, p.mean, p.inv_std},
       TrainGradientStore<T>{p.grad_gamma, p.grad_beta, means, cols, static_cast<double>(n), p.update}, rest, stream);
   if (code != cudaSuccess) return code;
-  return launch<BatchNormTrainReverseMapBody<T>>(map_grid(n, cols), kThreads, 0, stream, p, means);
+  return with_vector_width<T>(RowsAligned().add(p.x).add(p.grad_y).add(p.grad_x), [&]<int kWidth>() {
+    return launch<BatchNormTrainReverseMapBody<T, kWidth>>(map_grid(n, cols, kWidth), kThreads, 0, stream, p, means);
+  });
 }
 
 template <class T>
-cudaError_t batch_norm_affine(Tensor y, Tensor x, Tensor gamma, Tensor shift, Tensor mean, Tensor variance,
+cudaError_t batch_norm_affine(Tensor to, Tensor from, Tensor gamma, Tensor shift, Tensor mean, Tensor variance,
                               double epsilon, cudaStream_t stream) {
-  if (y.size() == 0) return cudaSuccess;
-  return launch<BatchNormAffineBody<T>>(map_grid(y.rows(), y.cols()), kThreads, 0, stream, device_matrix<T>(y),
-                                        device_matrix<T>(x), device_vector<T>(gamma), device_vector<T>(shift),
-                                        device_vector<T>(mean), device_vector<T>(variance), epsilon);
+  if (to.size() == 0) return cudaSuccess;
+  const DeviceMatrix<T> y = device_matrix<T>(to), x = device_matrix<T>(from);
+  return with_vector_width<T>(RowsAligned().add(y).add(x), [&]<int kWidth>() {
+    return launch<BatchNormAffineBody<T, kWidth>>(map_grid(y.rows, y.cols, kWidth), kThreads, 0, stream, y, x,
+                                                  device_vector<T>(gamma), device_vector<T>(shift),
+                                                  device_vector<T>(mean), device_vector<T>(variance), epsilon);
+  });
 }
 
 template <class T>
