@@ -18,7 +18,7 @@ work=$(cd "$1" && pwd)
 all=${2:-}
 export here root work all
 export CXX=${CXX:-g++}
-export base="-std=c++20 -w -pthread -DBRACKET_SIMT -I$root/tests -I$root/kernels/cuda ${CXXFLAGS:-}"
+export base="-std=c++20 -w -pthread -DBRACKET_SIMT -I$root -I$root/tests -I$root/kernels/cuda ${CXXFLAGS:-}"
 num_mutations=23
 builds="plain asan tsan"
 
