@@ -94,6 +94,38 @@ class Table(unittest.TestCase):
         for wrong in ("fp23=1", "fp32=0", "fp32=x"):
             self.assertEqual(self.run_tool(unknown, "--limits", wrong)[0], 2)
 
+    def test_limits_are_those_of_the_exact_device(self):
+        rows = entries("linear_forward/8x8x8/f32/cuda/manual_time", [1], **{"GFLOP/s": 6700.0})
+        for gpu, share in (("NVIDIA H200", "10 %"), ("NVIDIA H100 80GB HBM3", "10 %"), ("NVIDIA H100 PCIe", "13 %"),
+                           ("NVIDIA A100-SXM4-80GB", "34 %"), ("NVIDIA GH200 480GB", "-"), ("NVIDIA H200 NVL", "-"),
+                           ("NVIDIA H100 NVL", "-"), ("H200", "-")):
+            text = self.run_tool(self.put(rows, f"{gpu} (sm_90), driver 13.0"))[1]
+            self.assertEqual(self.cells(text, "8x8x8")[5], share, gpu)
+
+    def test_arithmetic_in_double_has_its_own_limit(self):
+        limits = "fp32=10,fp64=5"
+        rows = entries("gram/4x4x4/f32/cuda/manual_time", [1], **{"GFLOP/s": 1000.0, "f64_arithmetic": 1.0})
+        self.assertEqual(self.cells(self.run_tool(self.put(rows), "--limits", limits)[1], "4x4x4")[5], "20 %")
+        rows = entries("gram/4x4x4/f32/cuda/manual_time", [1], **{"GFLOP/s": 1000.0})
+        self.assertEqual(self.cells(self.run_tool(self.put(rows), "--limits", limits)[1], "4x4x4")[5], "10 %")
+
+    def test_every_way_of_a_library_has_a_line(self):
+        name = "linear_forward/8x8x8/bf16/cuda"
+        rows = entries(f"{name}/manual_time", [10], **{"GFLOP/s": 98940.0})
+        rows += entries(f"{name}/cublas/manual_time", [20])
+        rows += entries(f"{name}/cublas_bf16/manual_time", [5], label="operands rounded to bf16 before")
+        rows += entries(f"{name}/cublas_bf16/cold/manual_time", [30], label="operands rounded to bf16 before")
+        text = self.run_tool(self.put(rows))[1]
+        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "bf16 |" in line]
+        self.assertEqual([line[2:5] + line[7:8] + line[10:] for line in lines], [
+            ["10.0", "20.0", "2.00", "-", "cublas"],
+            ["10.0", "5.00", "0.500", "30.0", "cublas_bf16, operands rounded to bf16 before"],
+            ["", "", "2.00", "", "cublas"], ["", "", "0.500", "", "cublas_bf16"]])
+
+    def test_the_head_says_what_differs(self):
+        text = self.run_tool(self.put(entries("fill/65536/f32/cuda/manual_time", [1])))[1]
+        self.assertLess(text.index("What differs between the sides"), text.index("### fill"))
+
     def test_wrong_results_are_no_times(self):
         rows = entries("linear_forward/8x8x8/f32/cuda/manual_time", [10])
         rows += entries("linear_forward/8x8x8/f32/cuda/cublas/manual_time", [0], error_occurred=True)

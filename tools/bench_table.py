@@ -5,10 +5,11 @@ Usage: bench_table.py FILE.json... [--limits fp32=67,tf32=495,bf16=990,fp64=67,b
 
 Times are medians of the repetitions, warm and cold (bench/op_case.h); x: the library's time over ours, above 1 where
 ours is quicker, with the geometric mean of every op. Per cent are of the machine's limit, which the data sheets of the
-GPUs in LIMITS give and --limits replaces (Tflop/s, TB/s): of its arithmetic for a warm row, of arithmetic or memory,
-whichever is nearer, for a cold one, whose operands come from memory. "none": a wrong result, or
-a library that has nothing for the case. A star marks a library that could not be captured and was launched call by
-call.
+GPUs in LIMITS give by exact name and --limits replaces (Tflop/s, TB/s): of the arithmetic of our kernel, which may be
+double where operands are not, for a warm row; of arithmetic or memory, whichever is nearer, for a cold one, whose
+operands come from memory. "none": a wrong result, or a library that has nothing for the case. A star marks a library
+that could not be captured and was launched call by call. Where a library does something else than our kernel, the last
+column and the table's head say so.
 
 Exit status: 0; 1 one of our results was wrong; 2 a file cannot be read or holds no rows of a GPU.
 """
@@ -21,13 +22,25 @@ import statistics
 import sys
 
 MICROSECONDS = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
-# Data sheets: dense Tflop/s (fp64 on tensor cores) and TB/s. The first name found in the device's counts.
+# Data sheets: dense Tflop/s (fp64 on tensor cores) and TB/s, by the name that the driver gives.
+HOPPER = {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp64": 67}
+AMPERE = {"fp32": 19.5, "tf32": 156, "bf16": 312, "fp64": 19.5}
 LIMITS = {
-    "H200": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp64": 67, "bandwidth": 4.8},
-    "H100": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp64": 67, "bandwidth": 3.35},
-    "A100-SXM4-80GB": {"fp32": 19.5, "tf32": 156, "bf16": 312, "fp64": 19.5, "bandwidth": 2.039},
-    "A100": {"fp32": 19.5, "tf32": 156, "bf16": 312, "fp64": 19.5, "bandwidth": 1.555},
+    "NVIDIA H200": {**HOPPER, "bandwidth": 4.8},
+    "NVIDIA H100 80GB HBM3": {**HOPPER, "bandwidth": 3.35},
+    "NVIDIA H100 PCIe": {"fp32": 51.2, "tf32": 378, "bf16": 756, "fp64": 51.2, "bandwidth": 2.0},
+    "NVIDIA A100-SXM4-80GB": {**AMPERE, "bandwidth": 2.039},
+    "NVIDIA A100-SXM4-40GB": {**AMPERE, "bandwidth": 1.555},
+    "NVIDIA A100 80GB PCIe": {**AMPERE, "bandwidth": 1.935},
+    "NVIDIA A100-PCIE-40GB": {**AMPERE, "bandwidth": 1.555},
 }
+LIMIT_NAMES = (*HOPPER, "bandwidth")
+DIFFERENCES = """\
+What differs between the sides: the library's operands have the values of ours; where it wants another type or layout
+they were converted before, outside the time (cuDNN in NCHW and in bf16, cublas_bf16), and cuDNN's bf16 writes half of
+our bytes. Random numbers are judged by their mean and variance, all else by the error gate of ours at the precision of
+its results. Ours and what can be captured run as one graph; a star marks calls that the host launched. cuDNN: its
+legacy interface (the cudnnFind calls), not its graphs. The last column says what else a row does differently."""
 NAME = re.compile(r"^(?P<op>[^/]+)/(?P<shape>.+)/(?P<mode>f32|f64|tf32x3|tf32|bf16)/cuda"
                   r"(?:/(?P<library>cu(?!da)\w+))?(?:/(?P<cold>cold))?(?:/manual_time)?$")
 COLUMNS = ("case", "mode", "ours us", "library us", "x", "limit", "cold: ours us", "library us", "x", "limit",
@@ -43,6 +56,7 @@ class Row:
 
     def __init__(self):
         self.times, self.flops, self.bytes, self.label, self.wrong, self.launched = [], [], [], "", False, False
+        self.f64_arithmetic = False
 
     def add(self, entry):
         if entry.get("error_occurred"):
@@ -53,6 +67,7 @@ class Row:
         self.bytes.append(float(entry.get("GB/s", 0)))
         self.label = entry.get("label", "")
         self.launched = self.launched or bool(entry.get("launched"))
+        self.f64_arithmetic = self.f64_arithmetic or bool(entry.get("f64_arithmetic"))
 
     def time(self):
         return None if self.wrong or not self.times else statistics.median(self.times)
@@ -79,12 +94,12 @@ def read(paths):
 
 
 def limits_of(gpu, text):
-    """Limits of a device by its name, with those of `text` in their place; {} where none are known."""
-    limits = dict(next((values for name, values in LIMITS.items() if name in gpu), {}))
+    """Limits of a device, described as "NAME (sm_90), ...", with those of `text` in their place; {}: none are known."""
+    limits = dict(LIMITS.get(gpu.split(" (sm_")[0], {}))
     for part in filter(None, (text or "").split(",")):
         name, _, value = part.partition("=")
-        if name not in LIMITS["H200"]:
-            raise ValueError(f"no limit is called '{name}'; there are {', '.join(LIMITS['H200'])}")
+        if name not in LIMIT_NAMES:
+            raise ValueError(f"no limit is called '{name}'; there are {', '.join(LIMIT_NAMES)}")
         limits[name] = float(value)
         if not limits[name] > 0:
             raise ValueError(f"the limit {name} must be positive")
@@ -96,7 +111,8 @@ def share(row, mode, cold, limits):
     if row is None or row.time() is None:
         return None
     arithmetic = {"f32": limits.get("fp32"), "f64": limits.get("fp64"), "tf32": limits.get("tf32"),
-                  "tf32x3": limits["tf32"] / 3 if "tf32" in limits else None, "bf16": limits.get("bf16")}[mode]
+                  "tf32x3": limits["tf32"] / 3 if "tf32" in limits else None,
+                  "bf16": limits.get("bf16")}["f64" if row.f64_arithmetic else mode]
     shares = []
     if arithmetic and max(row.flops) > 0:
         shares.append(statistics.median(row.flops) / (1e3 * arithmetic))
@@ -135,9 +151,8 @@ def line(cells):
     return "| " + " | ".join(cells) + " |"
 
 
-def case_cells(shape, mode, rows, limits):
-    """The cells of a case, and its two ratios."""
-    library = next((name for name, _ in rows if name), None)
+def case_cells(shape, mode, rows, library, limits):
+    """The cells of a case beside one library, and its two ratios."""
     cells, ratios = [shape, mode], []
     for cold in (False, True):
         ours, other = rows.get((None, cold)), rows.get((library, cold)) if library else None
@@ -145,7 +160,7 @@ def case_cells(shape, mode, rows, limits):
         percent = share(ours, mode, cold, limits)
         cells += [time_text(ours), time_text(other), figure(ratios[-1]), "-" if percent is None else
                   figure(percent, 2) + " %"]
-    labels = {row.label for (name, _), row in rows.items() if name and row.label}
+    labels = {row.label for (name, _), row in rows.items() if name and name == library and row.label}
     return cells + [", ".join([library or "-", *sorted(labels)])], ratios
 
 
@@ -157,20 +172,22 @@ def table(gpu, cases, limits):
                                             for name, value in limits.items()) + ".")
     else:
         lines.append("The limits of this GPU are not known here: --limits gives them.")
+    lines += ["", *DIFFERENCES.splitlines()]
     for op in dict.fromkeys(op for op, _, _ in cases):
         lines += ["", f"### {op}", "", line(COLUMNS), line(["---"] * len(COLUMNS))]
         ratios = {}
         for (name, shape, mode), rows in cases.items():
             if name != op:
                 continue
-            cells, of_case = case_cells(shape, mode, rows, limits)
-            lines.append(line(cells))
-            for cold, value in zip((False, True), of_case):
-                if value is not None:
-                    ratios.setdefault(mode, ([], []))[cold].append(value)
-        for mode, (warm, cold) in ratios.items():
+            for library in dict.fromkeys(name for name, _ in rows if name) or [None]:
+                cells, of_case = case_cells(shape, mode, rows, library, limits)
+                lines.append(line(cells))
+                for cold, value in zip((False, True), of_case):
+                    if value is not None:
+                        ratios.setdefault((mode, library), ([], []))[cold].append(value)
+        for (mode, library), (warm, cold) in ratios.items():
             means = [figure(geometric_mean(values)) if values else "-" for values in (warm, cold)]
-            lines.append(line(["geometric mean", mode, "", "", means[0], "", "", "", means[1], "", ""]))
+            lines.append(line(["geometric mean", mode, "", "", means[0], "", "", "", means[1], "", library]))
     return "\n".join(lines) + "\n"
 
 
