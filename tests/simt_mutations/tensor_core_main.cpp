@@ -173,7 +173,7 @@ int main() {
     run_layer(33, 100, 37, 0, mode, 1);
     run_layer(65, 36, 70, 3, mode, 100);  // small tiles
     run_layer(130, 40, 129, 2, mode, 1);  // large tiles
-    run_layer(40, 33, 1050, 0, mode, 4);  // chunks of the sum for grad_x
+    run_layer(40, 33, 1300, 0, mode, 4);  // nine chunks of the sum for grad_x
     run_rounding(mode);
     run_convolution(3, {7, 6, 36, 33, 3, 2, 1}, 0, mode, 1);
     run_convolution(2, {7, 6, 34, 33, 2, 3, 1}, 1, mode, 1);   // pixels that no tap reaches
