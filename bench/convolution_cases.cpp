@@ -142,10 +142,18 @@ Work reverse_weights(Operands& operands, const Convolution& m) {
 struct Direction {
   const char* name;
   Work (*make)(Operands&, const Convolution&);
+  std::int64_t (*depth)(const Convolution&);
 };
-constexpr std::array kDirections = {Direction{"conv2d_forward", forward},
-                                    Direction{"conv2d_reverse_data", reverse_data},
-                                    Direction{"conv2d_reverse_weights", reverse_weights}};
+constexpr std::array kDirections = {
+    Direction{"conv2d_forward", forward, [](const Convolution& m) { return m.weight_columns(); }},
+    // No more taps than the windows that overlap, of which there are at most ceil(kernel / stride) either way.
+    Direction{"conv2d_reverse_data", reverse_data,
+              [](const Convolution& m) {
+                const std::int64_t windows = (m.kernel + m.stride - 1) / m.stride;
+                return windows * windows * m.out_channels;
+              }},
+    Direction{"conv2d_reverse_weights", reverse_weights,
+              [](const Convolution& m) { return kBatch * m.out_height() * m.out_width(); }}};
 
 void register_layers(std::span<const Layer> layers, const Direction& direction, MathMode mode, bool gpu_only,
                      std::vector<BenchDevice>& devices) {
@@ -161,6 +169,7 @@ void register_layers(std::span<const Layer> layers, const Direction& direction, 
     op.flops = 2 * multiply_adds(m, kBatch);
     op.bytes = static_cast<double>((kBatch * (m.in_columns() + m.out_columns()) + m.out_channels * m.weight_columns()) *
                                    dtype_bytes(op.dtype));
+    op.depth = direction.depth(m);
     op.make = [make = direction.make, m](Operands& operands) { return make(operands, m); };
     if (const ImageLibrary* const library = cudnn()) op.library = library->name;
     register_case(op, devices);

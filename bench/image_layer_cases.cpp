@@ -17,9 +17,10 @@ struct NormShape {
 };
 constexpr std::array kNormShapes = {NormShape{8, 256}, NormShape{16, 128}, NormShape{32, 64}};
 
-void add(std::vector<BenchDevice>& devices, const std::string& name, std::int64_t elements,
+void add(std::vector<BenchDevice>& devices, const std::string& name, std::int64_t elements, std::int64_t depth,
          std::function<Work(Operands&)> make) {
   OpCase op;
+  op.depth = depth;
   op.name = name;
   op.bytes = static_cast<double>(elements * dtype_bytes(op.dtype));
   op.make = std::move(make);
@@ -31,7 +32,7 @@ void add(std::vector<BenchDevice>& devices, const std::string& name, std::int64_
 void register_batch_norm(std::vector<BenchDevice>& devices, const NormShape& shape) {
   const std::int64_t n = shape.rows(), c = shape.channels, side = shape.side;
   const std::string text = "/" + std::to_string(n) + "x" + std::to_string(c);
-  add(devices, "batch_norm_train_forward" + text, 2 * n * c, [=](Operands& operands) -> Work {
+  add(devices, "batch_norm_train_forward" + text, 2 * n * c, n, [=](Operands& operands) -> Work {
     const Tensor x = operands.normal({n, c}), gamma = operands.normal({c}), beta = operands.normal({c});
     const Tensor y = operands.result({n, c}), mean = operands.result({c}), inv_std = operands.result({c});
     return {
@@ -42,7 +43,7 @@ void register_batch_norm(std::vector<BenchDevice>& devices, const NormShape& sha
               cudnn()->batch_norm_train_forward(operands, y, mean, inv_std, x, gamma, beta, kEpsilon, side)};
         }};
   });
-  add(devices, "batch_norm_train_reverse" + text, 3 * n * c, [=](Operands& operands) -> Work {
+  add(devices, "batch_norm_train_reverse" + text, 3 * n * c, n, [=](Operands& operands) -> Work {
     const Tensor x = operands.normal({n, c}), gamma = operands.normal({c}), beta = operands.normal({c});
     const Tensor y = operands.result({n, c}), mean = operands.result({c}), inv_std = operands.result({c});
     operands.ops().batch_norm_train_forward(y, mean, inv_std, {}, {}, x, gamma, beta, kMomentum, kEpsilon);
@@ -72,13 +73,13 @@ std::string text_of(const Window& map) {
 
 void register_windows(std::vector<BenchDevice>& devices, const Window& map) {
   const std::int64_t large = map.large_cols(), small = map.small_cols(), elements = kBatch * (large + small);
-  add(devices, "window_sum" + text_of(map), elements, [=](Operands& operands) -> Work {
+  add(devices, "window_sum" + text_of(map), elements, map.window * map.window, [=](Operands& operands) -> Work {
     const Tensor x = operands.normal({kBatch, large}), y = operands.result({kBatch, small});
     return {[=](Ops& ops) { ops.window_sum(y, x, map, Update::overwrite); },
             {{y}},
             [=, &operands] { return LibraryWork{cudnn()->window_sum(operands, y, x, map)}; }};
   });
-  add(devices, "window_spread" + text_of(map), elements, [=](Operands& operands) -> Work {
+  add(devices, "window_spread" + text_of(map), elements, 1, [=](Operands& operands) -> Work {
     const Tensor x = operands.normal({kBatch, small}), y = operands.result({kBatch, large});
     return {[=](Ops& ops) { ops.window_spread(y, x, map, Update::overwrite); },
             {{y}},
@@ -88,14 +89,14 @@ void register_windows(std::vector<BenchDevice>& devices, const Window& map) {
 
 void register_max_pool(std::vector<BenchDevice>& devices, const Window& map) {
   const std::int64_t large = map.large_cols(), small = map.small_cols(), elements = kBatch * (large + small);
-  add(devices, "max_pool_forward" + text_of(map), elements, [=](Operands& operands) -> Work {
+  add(devices, "max_pool_forward" + text_of(map), elements, 1, [=](Operands& operands) -> Work {
     const Tensor x = operands.normal({kBatch, large}), y = operands.result({kBatch, small});
     const Tensor choice = operands.result({kBatch, small}, DType::u8);
     return {[=](Ops& ops) { ops.max_pool_forward(y, choice, x, map); },
             {{y}},
             [=, &operands] { return LibraryWork{cudnn()->max_pool_forward(operands, y, x, map)}; }};
   });
-  add(devices, "max_pool_reverse" + text_of(map), elements, [=](Operands& operands) -> Work {
+  add(devices, "max_pool_reverse" + text_of(map), elements, 1, [=](Operands& operands) -> Work {
     const Tensor x = operands.normal({kBatch, large}), y = operands.result({kBatch, small});
     const Tensor choice = operands.result({kBatch, small}, DType::u8);
     operands.ops().max_pool_forward(y, choice, x, map);

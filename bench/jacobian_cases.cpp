@@ -14,7 +14,9 @@ constexpr std::int64_t kStep = 9;
 void add(std::vector<BenchDevice>& devices, const std::string& name, std::int64_t inputs, std::int64_t outputs,
          std::function<Work(Operands&)> make) {
   const auto bytes = static_cast<double>(kSamples * (inputs * kInputs + outputs * kOutputs) * dtype_bytes(DType::f32));
-  register_case({name + "/64x128x3072", DType::f32, 0, bytes, std::move(make)}, devices);
+  OpCase op{name + "/64x128x3072", DType::f32, 0, bytes, std::move(make)};
+  op.depth = kOutputs;
+  register_case(op, devices);
 }
 
 /// Coefficients of a bidiagonal matrix, double whatever the case.

@@ -29,9 +29,17 @@ double bytes_of(const Rows& rows, std::int64_t cols, int passes) {
 
 std::vector<Output> both(const Stacked& y) { return {{y.primal, {}}, {y.tangent, {}}}; }
 
-void add(std::vector<BenchDevice>& devices, const std::string& name, double bytes,
-         std::function<Work(Operands&)> make) {
-  register_case({name, DType::f32, 0, bytes, std::move(make)}, devices);
+/// What arguments of sines (up to 40, rounded twice) and sigmoids as steep as the staircase's (height 2, slope e^4 / 4,
+/// inputs up to 4) make of a rounding error is about 100 units, where product_gate allows 50 for these rows.
+constexpr double kSteep = 3;
+
+/// A sum over the rows is the longest that a layer has.
+void add(std::vector<BenchDevice>& devices, const std::string& name, double bytes, std::int64_t rows,
+         std::function<Work(Operands&)> make, double amplification = 1) {
+  OpCase op{name, DType::f32, 0, bytes, std::move(make)};
+  op.depth = rows;
+  op.amplification = amplification;
+  register_case(op, devices);
 }
 
 void register_activation(std::vector<BenchDevice>& devices, const char* name, Activation function, const Rows& rows,
@@ -40,25 +48,27 @@ void register_activation(std::vector<BenchDevice>& devices, const char* name, Ac
   const bool learnt = function == Activation::prelu;
   const auto slope_of = [learnt](Operands& operands) { return learnt ? operands.normal({1}, 0, 0.25) : Tensor(); };
   const std::string shape = std::string("/") + name + "_" + row_text(rows, cols);
-  add(devices, "bias_activation_forward" + shape, bytes_of(rows, cols, 2), [=](Operands& operands) -> Work {
-    const Stacked x = operands.normal_rows(rows, cols), y = operands.result_rows(rows, cols);
-    const Tensor bias = operands.normal({cols}), slope = slope_of(operands);
-    return {[=](Ops& ops) { ops.bias_activation_forward(y, x, bias, slope, kind, rows); }, both(y)};
-  });
-  add(devices, "bias_activation_reverse" + shape, bytes_of(rows, cols, 3), [=](Operands& operands) -> Work {
-    const Stacked x = operands.normal_rows(rows, cols), grad_y = operands.normal_rows(rows, cols);
-    const Tensor bias = operands.normal({cols}), slope = slope_of(operands);
-    const Stacked grad_x = operands.result_rows(rows, cols);
-    const Tensor grad_bias = operands.result({cols}), grad_slope = learnt ? operands.result({1}) : Tensor();
-    std::vector<Output> outputs = both(grad_x);
-    outputs.push_back({grad_bias, {}});
-    if (learnt) outputs.push_back({grad_slope, {}});
-    return {[=](Ops& ops) {
-              ops.bias_activation_reverse(grad_x, grad_bias, grad_slope, grad_y, x, bias, slope, kind, rows,
-                                          Update::overwrite);
-            },
-            outputs};
-  });
+  add(devices, "bias_activation_forward" + shape, bytes_of(rows, cols, 2), all_rows(rows),
+      [=](Operands& operands) -> Work {
+        const Stacked x = operands.normal_rows(rows, cols), y = operands.result_rows(rows, cols);
+        const Tensor bias = operands.normal({cols}), slope = slope_of(operands);
+        return {[=](Ops& ops) { ops.bias_activation_forward(y, x, bias, slope, kind, rows); }, both(y)};
+      });
+  add(devices, "bias_activation_reverse" + shape, bytes_of(rows, cols, 3), all_rows(rows),
+      [=](Operands& operands) -> Work {
+        const Stacked x = operands.normal_rows(rows, cols), grad_y = operands.normal_rows(rows, cols);
+        const Tensor bias = operands.normal({cols}), slope = slope_of(operands);
+        const Stacked grad_x = operands.result_rows(rows, cols);
+        const Tensor grad_bias = operands.result({cols}), grad_slope = learnt ? operands.result({1}) : Tensor();
+        std::vector<Output> outputs = both(grad_x);
+        outputs.push_back({grad_bias, {}});
+        if (learnt) outputs.push_back({grad_slope, {}});
+        return {[=](Ops& ops) {
+                  ops.bias_activation_reverse(grad_x, grad_bias, grad_slope, grad_y, x, bias, slope, kind, rows,
+                                              Update::overwrite);
+                },
+                outputs};
+      });
 }
 
 constexpr double kMomentum = 0.1;
@@ -68,30 +78,32 @@ void register_batch_norm(std::vector<BenchDevice>& devices) {
   constexpr std::int64_t n = 200, c = kToyWidth;
   constexpr Rows train{.primal = n};
   const std::string shape = "/" + row_text(train, c);
-  add(devices, "batch_norm_train_forward" + shape, bytes_of(train, c, 2), [](Operands& operands) -> Work {
-    const Tensor x = operands.normal({n, c}), gamma = operands.normal({c}), beta = operands.normal({c});
-    const Tensor running_mean = operands.normal({c}), running_variance = operands.normal({c}, 0.1, 1);
-    const Tensor y = operands.result({n, c}), mean = operands.result({c}), inv_std = operands.result({c});
-    return {[=](Ops& ops) {
-              ops.batch_norm_train_forward(y, mean, inv_std, running_mean, running_variance, x, gamma, beta, kMomentum,
-                                           kEpsilon);
-            },
-            {{y, {}}, {mean, {}}, {inv_std, {}}, {running_mean, {}}, {running_variance, {}}}};
-  });
-  add(devices, "batch_norm_train_reverse" + shape, bytes_of(train, c, 3), [](Operands& operands) -> Work {
-    const Tensor x = operands.normal({n, c}), gamma = operands.normal({c}), beta = operands.normal({c});
-    const Tensor y = operands.result({n, c}), mean = operands.result({c}), inv_std = operands.result({c});
-    operands.ops().batch_norm_train_forward(y, mean, inv_std, {}, {}, x, gamma, beta, kMomentum, kEpsilon);
-    const Tensor grad_y = operands.normal({n, c}), grad_x = operands.result({n, c});
-    const Tensor grad_gamma = operands.result({c}), grad_beta = operands.result({c});
-    return {[=](Ops& ops) {
-              ops.batch_norm_train_reverse(grad_x, grad_gamma, grad_beta, grad_y, x, gamma, mean, inv_std,
-                                           Update::overwrite);
-            },
-            {{grad_x, {}}, {grad_gamma, {}}, {grad_beta, {}}}};
-  });
+  add(devices, "batch_norm_train_forward" + shape, bytes_of(train, c, 2), all_rows(train),
+      [](Operands& operands) -> Work {
+        const Tensor x = operands.normal({n, c}), gamma = operands.normal({c}), beta = operands.normal({c});
+        const Tensor running_mean = operands.normal({c}), running_variance = operands.normal({c}, 0.1, 1);
+        const Tensor y = operands.result({n, c}), mean = operands.result({c}), inv_std = operands.result({c});
+        return {[=](Ops& ops) {
+                  ops.batch_norm_train_forward(y, mean, inv_std, running_mean, running_variance, x, gamma, beta,
+                                               kMomentum, kEpsilon);
+                },
+                {{y, {}}, {mean, {}}, {inv_std, {}}, {running_mean, {}}, {running_variance, {}}}};
+      });
+  add(devices, "batch_norm_train_reverse" + shape, bytes_of(train, c, 3), all_rows(train),
+      [](Operands& operands) -> Work {
+        const Tensor x = operands.normal({n, c}), gamma = operands.normal({c}), beta = operands.normal({c});
+        const Tensor y = operands.result({n, c}), mean = operands.result({c}), inv_std = operands.result({c});
+        operands.ops().batch_norm_train_forward(y, mean, inv_std, {}, {}, x, gamma, beta, kMomentum, kEpsilon);
+        const Tensor grad_y = operands.normal({n, c}), grad_x = operands.result({n, c});
+        const Tensor grad_gamma = operands.result({c}), grad_beta = operands.result({c});
+        return {[=](Ops& ops) {
+                  ops.batch_norm_train_reverse(grad_x, grad_gamma, grad_beta, grad_y, x, gamma, mean, inv_std,
+                                               Update::overwrite);
+                },
+                {{grad_x, {}}, {grad_gamma, {}}, {grad_beta, {}}}};
+      });
   const Rows rows = kToyGenerator;
-  add(devices, "batch_norm_infer_forward/" + row_text(rows, c), bytes_of(rows, c, 2),
+  add(devices, "batch_norm_infer_forward/" + row_text(rows, c), bytes_of(rows, c, 2), all_rows(rows),
       [rows](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(rows, c), y = operands.result_rows(rows, c);
         const Tensor gamma = operands.normal({c}), beta = operands.normal({c});
@@ -99,7 +111,7 @@ void register_batch_norm(std::vector<BenchDevice>& devices) {
         return {[=](Ops& ops) { ops.batch_norm_infer_forward(y, x, gamma, beta, mean, variance, kEpsilon, rows); },
                 both(y)};
       });
-  add(devices, "batch_norm_infer_reverse/" + row_text(rows, c), bytes_of(rows, c, 3),
+  add(devices, "batch_norm_infer_reverse/" + row_text(rows, c), bytes_of(rows, c, 3), all_rows(rows),
       [rows](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(rows, c), grad_y = operands.normal_rows(rows, c);
         const Stacked grad_x = operands.result_rows(rows, c);
@@ -121,13 +133,13 @@ void register_spectral_norm(std::vector<BenchDevice>& devices) {
   // Vectors of unit length on average; a power iteration normalises them.
   const double length = 1 / std::sqrt(static_cast<double>(c));
   const double bytes = static_cast<double>(3 * c * c * dtype_bytes(DType::f32));
-  add(devices, "spectral_norm_forward/100x100", bytes, [length](Operands& operands) -> Work {
+  add(devices, "spectral_norm_forward/100x100", bytes, c, [length](Operands& operands) -> Work {
     const Tensor w = operands.normal({c, c}), u = operands.normal({c}, length), v = operands.normal({c}, length);
     const Tensor normalized = operands.result({c, c}), sigma = operands.result({1});
     return {[=](Ops& ops) { ops.spectral_norm_forward(normalized, sigma, u, v, w, 1, 1e-12); },
             {{normalized, {}}, {sigma, {}}, {u, {}}, {v, {}}}};
   });
-  add(devices, "spectral_norm_reverse/100x100", bytes, [length](Operands& operands) -> Work {
+  add(devices, "spectral_norm_reverse/100x100", bytes, c, [length](Operands& operands) -> Work {
     const Tensor w = operands.normal({c, c}), u = operands.normal({c}, length), v = operands.normal({c}, length);
     const Tensor normalized = operands.result({c, c}), sigma = operands.result({1});
     operands.ops().spectral_norm_forward(normalized, sigma, u, v, w, 1, 1e-12);
@@ -142,13 +154,18 @@ void register_spectral_norm(std::vector<BenchDevice>& devices) {
 void register_density(std::vector<BenchDevice>& devices) {
   const Rows energy = kCalibratedEnergy, generator = kCalibratedGenerator;
   constexpr std::int64_t features = 2 + 2 * kFrequencies;
-  add(devices, "fourier_features_forward/" + row_text(energy, features), bytes_of(energy, features, 1),
+  add(
+      devices, "fourier_features_forward/" + row_text(energy, features), bytes_of(energy, features, 1),
+      all_rows(energy),
       [energy](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(energy, 2), y = operands.result_rows(energy, features);
         const Tensor frequencies = operands.normal({kFrequencies, 2}, 3);
         return {[=](Ops& ops) { ops.fourier_features_forward(y, x, frequencies, energy); }, both(y)};
-      });
-  add(devices, "fourier_features_reverse/" + row_text(energy, features), bytes_of(energy, features, 1),
+      },
+      kSteep);
+  add(
+      devices, "fourier_features_reverse/" + row_text(energy, features), bytes_of(energy, features, 1),
+      all_rows(energy),
       [energy](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(energy, 2), grad_y = operands.normal_rows(energy, features);
         const Stacked grad_x = operands.result_rows(energy, 2);
@@ -156,15 +173,21 @@ void register_density(std::vector<BenchDevice>& devices) {
         return {
             [=](Ops& ops) { ops.fourier_features_reverse(grad_x, grad_y, x, frequencies, energy, Update::overwrite); },
             both(grad_x)};
-      });
+      },
+      kSteep);
   const std::int64_t parameters = kStaircase.parameters();
-  add(devices, "monotone_staircase_forward/" + row_text(generator, parameters), bytes_of(generator, parameters, 1),
+  add(
+      devices, "monotone_staircase_forward/" + row_text(generator, parameters), bytes_of(generator, parameters, 1),
+      all_rows(generator),
       [generator, parameters](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(generator, 2), y = operands.result_rows(generator, 2);
         const Stacked theta = operands.normal_rows(generator, parameters);
         return {[=](Ops& ops) { ops.monotone_staircase_forward(y, x, theta, kStaircase, generator); }, both(y)};
-      });
-  add(devices, "monotone_staircase_reverse/" + row_text(generator, parameters), bytes_of(generator, parameters, 2),
+      },
+      kSteep);
+  add(
+      devices, "monotone_staircase_reverse/" + row_text(generator, parameters), bytes_of(generator, parameters, 2),
+      all_rows(generator),
       [generator, parameters](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(generator, 2), grad_y = operands.normal_rows(generator, 2);
         const Stacked theta = operands.normal_rows(generator, parameters);
@@ -177,21 +200,22 @@ void register_density(std::vector<BenchDevice>& devices) {
                   ops.monotone_staircase_reverse(grad_x, grad_theta, grad_y, x, theta, kStaircase, generator);
                 },
                 outputs};
-      });
-  add(devices, "confinement_forward/" + row_text(energy, 2), bytes_of(energy, 4, 1),
+      },
+      kSteep);
+  add(devices, "confinement_forward/" + row_text(energy, 2), bytes_of(energy, 4, 1), all_rows(energy),
       [energy](Operands& operands) -> Work {
         const Stacked e = operands.normal_rows(energy, 1), x = operands.normal_rows(energy, 2);
         const Stacked y = operands.result_rows(energy, 1);
         return {[=](Ops& ops) { ops.confinement_forward(y, e, x, kConfinement, energy); }, both(y)};
       });
-  add(devices, "confinement_reverse/" + row_text(energy, 2), bytes_of(energy, 5, 1),
+  add(devices, "confinement_reverse/" + row_text(energy, 2), bytes_of(energy, 5, 1), all_rows(energy),
       [energy](Operands& operands) -> Work {
         const Stacked grad_y = operands.normal_rows(energy, 1), x = operands.normal_rows(energy, 2);
         const Stacked grad_x = operands.result_rows(energy, 2);
         return {[=](Ops& ops) { ops.confinement_reverse(grad_x, grad_y, x, kConfinement, energy, Update::overwrite); },
                 both(grad_x)};
       });
-  add(devices, "affine_columns_forward/" + row_text(energy, 2), bytes_of(energy, 2, 2),
+  add(devices, "affine_columns_forward/" + row_text(energy, 2), bytes_of(energy, 2, 2), all_rows(energy),
       [energy](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(energy, 2), y = operands.result_rows(energy, 2);
         const Tensor scale = operands.normal({2}), shift = operands.normal({2});

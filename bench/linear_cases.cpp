@@ -67,12 +67,19 @@ auto transposed(A a) {
   return [a] { return [entry = a()](std::int64_t i, std::int64_t j) { return entry(j, i); }; };
 }
 
+LibraryWork in_bf16(Call call) {
+  LibraryWork work{std::move(call)};
+  work.label = "operands rounded to bf16 before";
+  return work;
+}
+
 Work forward(Operands& operands, const Shape& s) {
   const Tensor x = operands.normal({s.rows, s.in}), w = operands.normal({s.out, s.in});
   const Tensor y = operands.result({s.rows, s.out});
   return {[=](Ops& ops) { ops.linear_forward(y, x, w); },
           {product(y, s.in, entries(operands, x), transposed(entries(operands, w)))},
-          [=, &operands] { return LibraryWork{cublas()->linear_forward(operands, y, x, w)}; }};
+          [=, &operands] { return LibraryWork{cublas()->linear_forward(operands, y, x, w)}; },
+          [=, &operands] { return in_bf16(cublas()->linear_forward_in_bf16(operands, y, x, w)); }};
 }
 
 Work reverse_data(Operands& operands, const Shape& s) {
@@ -80,7 +87,8 @@ Work reverse_data(Operands& operands, const Shape& s) {
   const Tensor grad_x = operands.result({s.rows, s.in});
   return {[=](Ops& ops) { ops.linear_reverse_data(grad_x, grad_y, w, Update::overwrite); },
           {product(grad_x, s.out, entries(operands, grad_y), entries(operands, w))},
-          [=, &operands] { return LibraryWork{cublas()->linear_reverse_data(operands, grad_x, grad_y, w)}; }};
+          [=, &operands] { return LibraryWork{cublas()->linear_reverse_data(operands, grad_x, grad_y, w)}; },
+          [=, &operands] { return in_bf16(cublas()->linear_reverse_data_in_bf16(operands, grad_x, grad_y, w)); }};
 }
 
 Work reverse_weights(Operands& operands, const Shape& s) {
@@ -88,16 +96,18 @@ Work reverse_weights(Operands& operands, const Shape& s) {
   const Tensor grad_w = operands.result({s.out, s.in});
   return {[=](Ops& ops) { ops.linear_reverse_weights(grad_w, grad_y, x, Update::overwrite); },
           {product(grad_w, s.rows, transposed(entries(operands, grad_y)), entries(operands, x))},
-          [=, &operands] { return LibraryWork{cublas()->linear_reverse_weights(operands, grad_w, grad_y, x)}; }};
+          [=, &operands] { return LibraryWork{cublas()->linear_reverse_weights(operands, grad_w, grad_y, x)}; },
+          [=, &operands] { return in_bf16(cublas()->linear_reverse_weights_in_bf16(operands, grad_w, grad_y, x)); }};
 }
 
 struct Direction {
   const char* name;
   Work (*make)(Operands&, const Shape&);
+  std::int64_t Shape::*depth;
 };
-constexpr std::array kDirections = {Direction{"linear_forward", forward},
-                                    Direction{"linear_reverse_data", reverse_data},
-                                    Direction{"linear_reverse_weights", reverse_weights}};
+constexpr std::array kDirections = {Direction{"linear_forward", forward, &Shape::in},
+                                    Direction{"linear_reverse_data", reverse_data, &Shape::out},
+                                    Direction{"linear_reverse_weights", reverse_weights, &Shape::rows}};
 
 OpCase make_case(const Direction& direction, const Shape& shape, DType dtype) {
   const std::int64_t rows = shape.rows, in = shape.in, out = shape.out;
@@ -108,7 +118,11 @@ OpCase make_case(const Direction& direction, const Shape& shape, DType dtype) {
   op.flops = 2.0 * static_cast<double>(rows * in * out);
   op.bytes = static_cast<double>((rows * (in + out) + in * out) * dtype_bytes(dtype));
   op.make = [make = direction.make, shape](Operands& operands) { return make(operands, shape); };
-  if (const DenseLibrary* const library = cublas()) op.library = library->name;
+  op.depth = shape.*direction.depth;
+  if (const DenseLibrary* const library = cublas()) {
+    op.library = library->name;
+    op.library_in_bf16 = library->name_in_bf16;
+  }
   return op;
 }
 

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,6 +54,20 @@ struct RegisteredBenchmarks {
   ~RegisteredBenchmarks() { benchmark::ClearRegisteredBenchmarks(); }
 };
 
+/// The reporter that flags ask for, and word for the cases of every row that has had its last repetition.
+class Reporter final : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context& context) override { return reporter_->ReportContext(context); }
+  void ReportRuns(const std::vector<Run>& report) override {
+    reporter_->ReportRuns(report);
+    for (const Run& run : report) bracket::bench::row_is_done(run.run_name.function_name);
+  }
+  void Finalize() override { reporter_->Finalize(); }
+
+ private:
+  std::unique_ptr<BenchmarkReporter> reporter_{benchmark::CreateDefaultDisplayReporter()};
+};
+
 int run(int argc, char** argv) {
   std::vector<std::string> arguments = with_defaults(argc, argv);
   std::vector<char*> pointers;
@@ -82,7 +97,8 @@ int run(int argc, char** argv) {
   bracket::bench::register_network_cases(devices);
   bracket::bench::register_memory_cases(devices);
   bracket::bench::register_training_cases(devices);
-  const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
+  Reporter reporter;
+  const std::size_t ran = benchmark::RunSpecifiedBenchmarks(&reporter);
   if (ran == 0) {
     bracket::bench::report_failure("no benchmark matches the filter; a GPU's have names with \"cuda\"" +
                                    (no_gpu.empty() ? "" : ", and there is none: " + no_gpu));

@@ -4,14 +4,16 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
+#include "bench/judge.h"
 #include "bracket/error.h"
 
 namespace bracket::bench {
@@ -21,56 +23,52 @@ namespace {
 constexpr std::int64_t kLaunches = 50;
 constexpr int kWarmUpGraphs = 2;
 
-/// Copies of the operands that take turns in a cold row, at most. A case whose operands are smaller than what three
-/// times a cache of 64 MiB, the largest of a GPU so far, gives to each has no such row.
-constexpr std::int64_t kMostCopies = 1024;
-constexpr double kLeastColdBytes = 3.0 * (64 << 20) / kMostCopies;
-
 /// Multiply-adds of a plain loop in a tenth of a second.
 constexpr double kMostLooped = 1e8;
 
 int failures = 0;
 
-/// Largest |actual - expected| as a share of max |expected|; infinite for a NaN, and for an expectation that is zero
-/// throughout, which would let an op that writes zeros pass.
-double worst_error(const std::vector<double>& actual, const std::vector<double>& expected) {
-  double scale = 0;
-  double worst = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    if (!std::isfinite(actual[i]) || !std::isfinite(expected[i])) return std::numeric_limits<double>::infinity();
-    scale = std::max(scale, std::abs(expected[i]));
-    worst = std::max(worst, std::abs(actual[i] - expected[i]));
-  }
-  return scale == 0 ? std::numeric_limits<double>::infinity() : worst / scale;
+double gate(const OpCase& op, std::optional<DType> result) {
+  return op.amplification * product_gate(result.value_or(op.result.value_or(op.dtype)), op.math, op.depth);
 }
 
-/// Allowed share: a sum of K products rounds by at most K u of the sum of their magnitudes. The products have random
-/// signs, so that the errors add like a random walk to about K u / 3 against a largest sum of 4 sqrt(K): a share of
-/// sqrt(K) u / 12, which is 1.3e-6 in f32 for the longest sums (65,536 pixels in the weight gradient of a convolution)
-/// and 1.4e-7 for those of the 2-D presets. The remaining factor is for chains of pointwise functions with derivatives
-/// up to e^4 (the staircase's steepness) on short sums.
-/// Two operands rounded to b bits change a product by 0.6 2^-b of it (root mean square), and these errors add like the
-/// products themselves: a share of 0.6 2^-b, 3e-4 for 11 bits and 2.3e-3 for 8. tf32x3 is as exact as fp32.
-double gate(const OpCase& op) {
-  if (op.math == MathMode::tf32) return 2e-3;
-  if (op.math == MathMode::bf16) return 2e-2;
-  return op.dtype == DType::f32 ? 1e-5 : 2e-14;
-}
+enum class Side { op, library, library_in_bf16 };
 
 /// Which row of a case.
 struct Row {
-  bool library = false;
+  Side side = Side::op;
   bool cold = false;
 };
 
+const char* side_name(const OpCase& op, Side side) { return side == Side::library ? op.library : op.library_in_bf16; }
+
+LibraryWork make_library(const Work& work, Side side) {
+  return side == Side::library ? work.library() : work.library_in_bf16();
+}
+
+struct Judged {
+  double error = 0;
+  LibraryWork library = {};
+};
+
+/// What the rows of a case on a device share, in all math modes.
 struct Prepared {
   std::unique_ptr<Operands> operands;
   Work work;
   std::vector<std::vector<double>> expected;
-  double error = 0;
-  std::optional<LibraryWork> library;
-  double library_error = 0;
+  std::map<std::pair<MathMode, Side>, Judged> judged;
 };
+
+struct Kept {
+  std::unique_ptr<Prepared> prepared;
+  std::set<std::string> rows_left;
+};
+
+/// By row.
+std::map<std::string, std::weak_ptr<Kept>>& kept_of_rows() {
+  static std::map<std::string, std::weak_ptr<Kept>> kept;
+  return kept;
+}
 
 /// The rows of `values` that an expectation is of.
 std::vector<double> judged_part(std::vector<double> values, const Output& output) {
@@ -88,8 +86,9 @@ std::vector<std::vector<double>> expectations(const OpCase& op, const Work& work
   std::unique_ptr<Operands> operands;
   Work oracle;
   for (std::size_t i = 0; i < work.outputs.size(); ++i) {
-    if (work.outputs[i].expected) {
-      expected.push_back(work.outputs[i].expected());
+    const Output& output = work.outputs[i];
+    if (output.expected || output.error) {
+      expected.push_back(output.expected ? output.expected() : std::vector<double>{});
       continue;
     }
     if (!context) {
@@ -100,50 +99,65 @@ std::vector<std::vector<double>> expectations(const OpCase& op, const Work& work
       oracle = op.make(*operands);
       oracle.run(context->ops());
     }
-    expected.push_back(judged_part(operands->values(oracle.outputs[i].tensor), work.outputs[i]));
+    expected.push_back(judged_part(operands->values(oracle.outputs[i].tensor), output));
   }
   return expected;
 }
 
-Prepared prepare(const OpCase& op, BenchDevice& device) {
-  Prepared prepared;
-  void* const stream = device.stopwatch ? device.stopwatch->stream() : nullptr;
-  prepared.operands = std::make_unique<Operands>(*device.context, op.dtype, op.math, stream);
-  prepared.work = op.make(*prepared.operands);
-  const MathScope scope(device.context->ops(), op.math);
-  prepared.work.run(device.context->ops());
-  prepared.expected = expectations(op, prepared.work);
+/// The worst of the results; `library`: where it has some of its own.
+double error_of(const Prepared& prepared, const LibraryWork* library) {
+  double error = 0;
   for (std::size_t i = 0; i < prepared.expected.size(); ++i) {
     const Output& output = prepared.work.outputs[i];
-    const std::vector<double> actual = judged_part(prepared.operands->values(output.tensor), output);
-    prepared.error = std::max(prepared.error, worst_error(actual, prepared.expected[i]));
+    const std::vector<double> all =
+        library != nullptr && library->values ? library->values(i) : prepared.operands->values(output.tensor);
+    error =
+        std::max(error, output.error ? output.error(all) : worst_error(judged_part(all, output), prepared.expected[i]));
   }
+  return error;
+}
+
+/// Nothing of results from before may get into those to be judged.
+void poison(const Prepared& prepared) {
+  for (const Output& output : prepared.work.outputs)
+    prepared.operands->ops().fill(output.tensor, std::numeric_limits<double>::quiet_NaN());
+}
+
+/// The op's result. What it updates in place is as it was made only in the first math mode: such ops know one alone.
+Judged judge_op(Prepared& prepared, Ops& ops) {
+  if (!prepared.judged.empty()) poison(prepared);
+  prepared.work.run(ops);
+  return {error_of(prepared, nullptr)};
+}
+
+std::unique_ptr<Prepared> prepare(const OpCase& op, BenchDevice& device) {
+  auto prepared = std::make_unique<Prepared>();
+  void* const stream = device.stopwatch ? device.stopwatch->stream() : nullptr;
+  prepared->operands = std::make_unique<Operands>(*device.context, op.dtype, op.math, stream);
+  prepared->work = op.make(*prepared->operands);
+  prepared->expected = expectations(op, prepared->work);
   return prepared;
 }
 
-/// The library's result on the operands of the ops, in the place of theirs.
-void prepare_library(Prepared& prepared) {
-  Operands& operands = *prepared.operands;
-  const auto poison = [&] {
-    for (const Output& output : prepared.work.outputs)
-      operands.ops().fill(output.tensor, std::numeric_limits<double>::quiet_NaN());
-  };
-  poison();  // nothing of the ops' results may get into copies of the library's own, or last beyond its search
-  const LibraryWork library = prepared.work.library();
-  poison();
-  library.run();
-  operands.ops().synchronize();
-  if (library.error) {
-    prepared.library_error = library.error();
-  } else {
-    for (std::size_t i = 0; i < prepared.expected.size(); ++i) {
-      const Output& output = prepared.work.outputs[i];
-      const std::vector<double> all = library.values ? library.values(i) : operands.values(output.tensor);
-      prepared.library_error =
-          std::max(prepared.library_error, worst_error(judged_part(all, output), prepared.expected[i]));
-    }
+double allowed_error(const OpCase& op, Side side, const Judged& judged) {
+  if (side == Side::op) return gate(op, {});
+  return judged.library.error ? judged.library.allowed : gate(op, judged.library.result);
+}
+
+/// The library's result on the operands of the ops, in the place of theirs: by the first of its ways that keeps the
+/// gate, or by the last of them.
+Judged judge_library(Prepared& prepared, const OpCase& op, Side side) {
+  for (;;) {
+    prepared.operands->begin_library(side_name(op, side), op.math);
+    poison(prepared);  // also before: copies of the library's own must not hold results
+    Judged judged{0, make_library(prepared.work, side)};
+    poison(prepared);  // nor may what its search left last
+    judged.library.run();
+    prepared.operands->ops().synchronize();
+    judged.error = judged.library.error ? judged.library.error() : error_of(prepared, &judged.library);
+    if (judged.error <= allowed_error(op, side, judged)) return judged;
+    if (!judged.library.next_way || !judged.library.next_way()) return judged;
   }
-  prepared.library = library;
 }
 
 /// Calls on operands in memory of their own, so many that all of them together are three times the cache.
@@ -153,19 +167,25 @@ struct Copies {
   std::vector<std::function<void()>> calls;
 };
 
-Copies make_copies(const OpCase& op, const Prepared& prepared, BenchDevice& device, bool library) {
-  const auto cache = static_cast<double>(device.stopwatch->cache_bytes());
-  const double bytes = op.math == MathMode::bf16 ? op.bytes / 2 : op.bytes;  // what a library may have of them
-  const auto count = std::clamp(static_cast<std::int64_t>(std::ceil(3 * cache / bytes)), std::int64_t{2}, kMostCopies);
+/// Bytes of the operands, at least.
+double least_bytes(const OpCase& op) {
+  return op.math == MathMode::bf16 ? op.bytes / 2 : op.bytes;  // what a library may have of them
+}
+
+Copies make_copies(const OpCase& op, const Prepared& prepared, BenchDevice& device, Side side) {
+  const std::optional<std::int64_t> count = cold_copies(least_bytes(op), device.stopwatch->cache_bytes());
+  if (!count) throw InvalidArgument("benchmark: the operands of " + op.name + " are too small for a cold row");
   Ops& ops = device.context->ops();
   Copies copies;
-  for (std::int64_t i = 0; i < count; ++i) {
+  for (std::int64_t i = 0; i < *count; ++i) {
     copies.operands.push_back(prepared.operands->replica());
     copies.works.push_back(op.make(*copies.operands.back()));
-    if (library)
-      copies.calls.push_back(copies.works.back().library().run);
-    else
+    if (side != Side::op) {
+      copies.operands.back()->begin_library(side_name(op, side), op.math);
+      copies.calls.push_back(make_library(copies.works.back(), side).run);
+    } else {
       copies.calls.emplace_back([&ops, run = copies.works.back().run] { run(ops); });
+    }
     copies.calls.back()();
   }
   ops.synchronize();
@@ -197,38 +217,45 @@ void time_on_cuda(benchmark::State& state, Ops& ops, CudaStopwatch& stopwatch,
 /// A library that has nothing for a case, or not within its gate, is no failure of this program: its row has no time.
 void refuse(benchmark::State& state, const OpCase& op, const BenchDevice& device, Row row, const std::string& why) {
   const std::string text = op.name + " on " + device.name + ": " + why;
-  if (row.library)
-    std::fprintf(stderr, "bracket_bench: note: %s has no time for %s\n", op.library, text.c_str());
+  if (row.side != Side::op)
+    std::fprintf(stderr, "bracket_bench: note: %s has no time for %s\n", side_name(op, row.side), text.c_str());
   else
     report_failure(text);
   state.SkipWithError(why.c_str());
 }
 
-void run_row(benchmark::State& state, const OpCase& op, BenchDevice& device, Row row, std::shared_ptr<Prepared>& kept) {
-  if (!kept) kept = std::make_shared<Prepared>(prepare(op, device));
+void run_row(benchmark::State& state, const OpCase& op, BenchDevice& device, Row row, Kept& kept) {
   Ops& ops = device.context->ops();
   const MathScope scope(ops, op.math);
-  if (row.library && !kept->library) prepare_library(*kept);
-  const double error = row.library ? kept->library_error : kept->error;
-  const double allowed = row.library && kept->library->error ? kept->library->allowed : gate(op);
-  if (!(error <= allowed)) {
+  if (!kept.prepared) kept.prepared = prepare(op, device);
+  Prepared& prepared = *kept.prepared;
+  auto known = prepared.judged.find({op.math, row.side});
+  if (known == prepared.judged.end()) {
+    Judged judged = row.side == Side::op ? judge_op(prepared, ops) : judge_library(prepared, op, row.side);
+    known = prepared.judged.emplace(std::pair(op.math, row.side), std::move(judged)).first;
+  }
+  const Judged& judged = known->second;
+  const double allowed = allowed_error(op, row.side, judged);
+  if (!(judged.error <= allowed)) {
     std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(), "wrong result: error %.3g of the largest value, allowed %.3g", error,
+    std::snprintf(text.data(), text.size(), "wrong result: error %.3g of the largest value, allowed %.3g", judged.error,
                   allowed);
     return refuse(state, op, device, row, text.data());
   }
-  const std::function<void()> call = row.library ? kept->library->run : [&] { kept->work.run(ops); };
+  const bool library = row.side != Side::op;
+  const std::function<void()> call = library ? judged.library.run : [&] { prepared.work.run(ops); };
   if (device.stopwatch) {
-    const Copies copies = row.cold ? make_copies(op, *kept, device, row.library) : Copies{{}, {}, {call}};
-    time_on_cuda(state, ops, *device.stopwatch, copies.calls, row.library);
+    const Copies copies = row.cold ? make_copies(op, prepared, device, row.side) : Copies{{}, {}, {call}};
+    time_on_cuda(state, ops, *device.stopwatch, copies.calls, library);
   } else {
     for ([[maybe_unused]] auto _ : state) call();
   }
   using benchmark::Counter;
   if (op.flops > 0) state.counters["GFLOP/s"] = Counter(1e-9 * op.flops, Counter::kIsIterationInvariantRate);
   if (op.bytes > 0) state.counters["GB/s"] = Counter(1e-9 * op.bytes, Counter::kIsIterationInvariantRate);
-  state.counters["error"] = error;
-  if (row.library) state.SetLabel(kept->library->label);
+  state.counters["error"] = judged.error;
+  if (op.f64_arithmetic) state.counters["f64_arithmetic"] = 1;
+  if (library) state.SetLabel(judged.library.label);
 }
 
 }  // namespace
@@ -248,14 +275,31 @@ std::vector<std::int64_t> judged_rows(std::int64_t rows, double multiply_adds_pe
   return judged;
 }
 
+void row_is_done(const std::string& name) {
+  const auto found = kept_of_rows().find(name);
+  const std::shared_ptr<Kept> kept = found == kept_of_rows().end() ? nullptr : found->second.lock();
+  if (!kept) return;
+  kept->rows_left.erase(name);
+  if (kept->rows_left.empty()) kept->prepared.reset();
+}
+
 void register_case(const OpCase& op, std::vector<BenchDevice>& devices) {
+  static std::map<std::string, std::weak_ptr<Kept>> cases;
   for (BenchDevice& device : devices) {
     if (op.gpu_only && !device.gpu) continue;
     const std::string precision = op.math == MathMode::fp32 ? dtype_name(op.dtype) : math_mode_name(op.math);
-    const auto kept = std::make_shared<std::shared_ptr<Prepared>>();
+    std::weak_ptr<Kept>& of_case = cases[op.name + "/" + dtype_name(op.dtype) + "/" + device.name];
+    std::shared_ptr<Kept> kept = of_case.lock();
+    if (!kept) {
+      kept = std::make_shared<Kept>();
+      of_case = kept;
+    }
     const auto add = [&](Row row) {
       const std::string name = op.name + "/" + precision + "/" + device.name +
-                               (row.library ? "/" + std::string(op.library) : "") + (row.cold ? "/cold" : "");
+                               (row.side != Side::op ? "/" + std::string(side_name(op, row.side)) : "") +
+                               (row.cold ? "/cold" : "");
+      kept->rows_left.insert(name);
+      kept_of_rows()[name] = kept;
       auto* const bench = benchmark::RegisterBenchmark(name.c_str(), [op, &device, row, kept](benchmark::State& state) {
         try {
           run_row(state, op, device, row, *kept);
@@ -269,13 +313,17 @@ void register_case(const OpCase& op, std::vector<BenchDevice>& devices) {
       else
         bench->MeasureProcessCPUTime()->UseRealTime();
     };
-    add({});
+    // A list of cases without a GPU has those of any.
+    const bool cold = device.gpu && op.bytes > 0 &&
+                      (!device.stopwatch || cold_copies(least_bytes(op), device.stopwatch->cache_bytes()));
+    const auto add_both = [&](Side side) {
+      add({side, false});
+      if (cold) add({side, true});
+    };
+    add_both(Side::op);
     if (!device.gpu) continue;
-    const bool cold = op.bytes >= kLeastColdBytes;
-    if (cold) add({false, true});
-    if (op.library == nullptr) continue;
-    add({true, false});
-    if (cold) add({true, true});
+    if (op.library != nullptr) add_both(Side::library);
+    if (op.library_in_bf16 != nullptr && op.math == MathMode::bf16) add_both(Side::library_in_bf16);
   }
 }
 

@@ -4,15 +4,21 @@
 // device in f64 on the same inputs, or a plain loop where that device is itself what is measured. A case that misses
 // its gate is not timed, and the program ends with an error.
 //
-// On a GPU a case has up to four rows, two of which may be missing:
+// On a GPU a case has up to six rows, some of which may be missing:
 //   op/shape/f32/cuda              warm: operands stay where the call before left them, as in a step that fits a cache
-//   op/shape/f32/cuda/cold         copies of the operands, three times the second-level cache together, take turns
-//   op/shape/f32/cuda/cublas       the library's counterpart on the same operands, under the same stopwatch and gate
-//   op/shape/f32/cuda/cublas/cold
+//   op/shape/f32/cuda/cold         copies of the operands, three times the device's second-level cache together, take
+//                                  turns; only where a thousand copies or so suffice
+//   op/shape/f32/cuda/cublas       the library's counterpart on the values of these operands; its label says what it
+//   op/shape/f32/cuda/cublas/cold  does differently
+//   op/shape/bf16/cuda/cublas_bf16 the same on operands that are in bf16 already, also cold
+//
+// One set of operands and expectations serves all math modes of a case, and goes after the last row of it has run. A
+// filter that leaves rows of a case out keeps it until the end.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +35,8 @@ struct Output {
   /// What it should be; absent: ask the f64 CPU device.
   std::function<std::vector<double>()> expected = {};
   std::vector<std::int64_t> rows = {};  ///< of the tensor that are judged, and that `expected` gives; empty: all
+  /// In place of an expectation: how far off these values are, to be compared with the gate.
+  std::function<double(const std::vector<double>& actual)> error = {};
 };
 
 /// What a library does in the ops' place.
@@ -39,13 +47,17 @@ struct LibraryWork {
   /// For results that are not those of the ops: how far off they are, and may be.
   std::function<double()> error = {};
   double allowed = 0;
-  std::string label = {};  ///< which of its ways the library took
+  std::string label = {};            ///< which of its ways the library took, and what it does differently
+  std::optional<DType> result = {};  ///< as OpCase::result, where it is not that of the op
+  /// From now on `Work::library` takes another way, since the result of this one misses the gate; false: there is none.
+  std::function<bool()> next_way = {};
 };
 
 struct Work {
   std::function<void(Ops&)> run;
   std::vector<Output> outputs;
   std::function<LibraryWork()> library = {};  ///< made when it is first wanted, only on a GPU
+  std::function<LibraryWork()> library_in_bf16 = {};
 };
 
 struct OpCase {
@@ -56,7 +68,13 @@ struct OpCase {
   std::function<Work(Operands&)> make = {};
   MathMode math = MathMode::fp32;
   bool gpu_only = false;
-  const char* library = nullptr;  ///< whose counterpart Work::library is; null: none
+  const char* library = nullptr;          ///< whose counterpart Work::library is; null: none
+  const char* library_in_bf16 = nullptr;  ///< and Work::library_in_bf16; in bf16 alone
+  std::int64_t depth = 1;                 ///< numbers in the longest sum, see product_gate
+  /// By which the op's formula may enlarge rounding errors: a derivative, a condition number.
+  double amplification = 1;
+  std::optional<DType> result = {};  ///< what results are summed and stored in; absent: dtype
+  bool f64_arithmetic = false;       ///< whatever dtype is: which of a machine's limits counts
 };
 
 /// Registers the rows of a case for every device; `devices` must outlive the benchmarks.
@@ -78,6 +96,9 @@ void register_step_cases(std::vector<BenchDevice>& devices);
 void register_network_cases(std::vector<BenchDevice>& devices);
 void register_memory_cases(std::vector<BenchDevice>& devices);
 void register_training_cases(std::vector<BenchDevice>& devices);
+
+/// A row of this name has had its last repetition: what only it needed goes.
+void row_is_done(const std::string& name);
 
 /// Records a wrong result or an exception; `failure_count` decides the exit status.
 void report_failure(const std::string& text);

@@ -35,15 +35,14 @@ void* Operands::take(std::int64_t bytes) {
   return buffers_.back().data();
 }
 
-Tensor Operands::next_copy() {
-  const Tensor& source = original_->made_.at(copied_++);
+Tensor Operands::flat_copy(const Tensor& source) {
   const Tensor copy(take(source.bytes()), source.dtype(), {source.size()});
   ops().copy(copy, source.reshaped({source.size()}));
   return copy;
 }
 
 Tensor Operands::normal(std::initializer_list<std::int64_t> shape, double deviation, double mean) {
-  if (original_ != nullptr) return next_copy().reshaped(shape);
+  if (original_ != nullptr) return flat_copy(original_->made_.at(copied_++)).reshaped(shape);
   const std::int64_t size = size_of(shape);
   const Tensor tensor(take(size * dtype_bytes(dtype_)), dtype_, shape);
   std::normal_distribution<double> distribution(mean, deviation);
@@ -79,15 +78,22 @@ StepState* Operands::state(const StepState& start) {
   return address;
 }
 
+void Operands::begin_library(const std::string& way, MathMode math) {
+  math_ = math;
+  way_ = way + " " + math_mode_name(math);
+  converted_[way_].clear();
+  converted_copied_ = 0;
+}
+
 void* Operands::converted(std::int64_t bytes, const std::function<void(std::vector<std::byte>&)>& write) {
-  if (original_ != nullptr) return next_copy().data();
+  if (original_ != nullptr) return flat_copy(original_->converted_.at(way_).at(converted_copied_++)).data();
   constexpr std::int64_t kElement = sizeof(float);  // copied like numbers, whatever they are
   const std::int64_t elements = (bytes + kElement - 1) / kElement;
   const Tensor tensor(take(elements * kElement), DType::f32, {elements});
   std::vector<std::byte> host(static_cast<std::size_t>(tensor.bytes()));
   write(host);
   ops().copy_bytes_to_device(tensor.data(), host.data(), tensor.bytes());
-  made_.push_back(tensor);
+  converted_[way_].push_back(tensor);
   return tensor.data();
 }
 

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "bracket/device.h"
@@ -40,22 +42,27 @@ class Operands {
   Stacked normal_rows(const Rows& rows, std::int64_t cols, double deviation = 1);
   Stacked result_rows(const Rows& rows, std::int64_t cols);
   StepState* state(const StepState& start);
+  /// What a library makes from here on is for `way` in this math mode: forgotten where it was made before, and copied
+  /// by replicas that begin the same way.
+  void begin_library(const std::string& way, MathMode math);
   /// Bytes that the host makes, for a library's copy of an operand in a type or layout of its own.
   void* converted(std::int64_t bytes, const std::function<void(std::vector<std::byte>&)>& write);
   std::vector<double> values(const Tensor& x) const;  ///< downloaded, row-major; contiguous tensors
 
  private:
   void* take(std::int64_t bytes);
-  /// Of a replica: the next tensor that was made of numbers, copied, flat.
-  Tensor next_copy();
+  Tensor flat_copy(const Tensor& source);
 
   Context& context_;
   DType dtype_;
   MathMode math_;
   void* stream_;
   const Operands* original_ = nullptr;
-  std::vector<Tensor> made_;  // of numbers, in the order of the calls
-  std::size_t copied_ = 0;    // of the original's
+  std::vector<Tensor> made_;                              // of numbers, in the order of the calls
+  std::size_t copied_ = 0;                                // of the original's
+  std::string way_;                                       // and its math mode
+  std::map<std::string, std::vector<Tensor>> converted_;  // by way
+  std::size_t converted_copied_ = 0;                      // of the original's for this way
   std::mt19937_64 engine_{20240229};
   std::vector<Buffer> buffers_;
 };

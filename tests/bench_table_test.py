@@ -116,7 +116,8 @@ class Table(unittest.TestCase):
         rows += entries(f"{name}/cublas_bf16/manual_time", [5], label="operands rounded to bf16 before")
         rows += entries(f"{name}/cublas_bf16/cold/manual_time", [30], label="operands rounded to bf16 before")
         text = self.run_tool(self.put(rows))[1]
-        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "bf16 |" in line]
+        lines = [[cell.strip() for cell in line.strip("|").split("|")]
+                 for line in text.splitlines() if "| bf16 |" in line]
         self.assertEqual([line[2:5] + line[7:8] + line[10:] for line in lines], [
             ["10.0", "20.0", "2.00", "-", "cublas"],
             ["10.0", "5.00", "0.500", "30.0", "cublas_bf16, operands rounded to bf16 before"],

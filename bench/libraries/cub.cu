@@ -1,4 +1,4 @@
-// Sums and maps over elements by CUB, copies by cudaMemcpyAsync.
+// Sums and maps over elements by CUB, fills by Thrust, copies by cudaMemcpyAsync.
 #include <thrust/execution_policy.h>
 #include <thrust/fill.h>
 
@@ -9,6 +9,7 @@
 #include <cuda/std/tuple>
 
 #include "bench/libraries/cuda_objects.h"
+#include "bench/libraries/element_formulas.h"
 #include "bench/libraries/libraries.h"
 
 namespace bracket::bench {
@@ -20,16 +21,6 @@ struct AsDouble {
 
 struct SquareAsDouble {
   __device__ double operator()(float x) const { return static_cast<double>(x) * static_cast<double>(x); }
-};
-
-struct Axpy {
-  float alpha;
-  __device__ float operator()(float y, float x) const { return y + alpha * x; }
-};
-
-struct MovingAverage {
-  float decay;
-  __device__ float operator()(float average, float x) const { return decay * average + (1 - decay) * x; }
 };
 
 float* floats(const Tensor& x) { return static_cast<float*>(x.data()); }
@@ -70,7 +61,7 @@ Call axpy(Operands& operands, Tensor y, double alpha, Tensor x) {
 }
 
 Call ema(Operands& operands, Tensor average, Tensor parameters, double decay) {
-  return transform(operands, average, parameters, MovingAverage{static_cast<float>(decay)});
+  return transform(operands, average, parameters, MovingAverage{static_cast<float>(1 - decay)});
 }
 
 Call fill(Operands& operands, Tensor y, double value) {

@@ -1,9 +1,11 @@
-// Convolutions by cuDNN: of its algorithms, in NHWC and in NCHW, the one that it measures to be quickest.
+// Convolutions by cuDNN: of its algorithms, in NHWC and in NCHW, the one that it measures to be quickest, or the next
+// where that misses the gate.
+#include <algorithm>
 #include <array>
-#include <bit>
 #include <cstring>
 #include <map>
 
+#include "bench/libraries/bf16.h"
 #include "bench/libraries/cudnn_handle.h"
 
 namespace bracket::bench {
@@ -11,15 +13,14 @@ namespace {
 
 enum class Direction { forward, reverse_data, reverse_weights };
 
-/// An image tensor or a filter as the op stores it, and how the library is to see it. [count, height, width, channels].
-struct Images {
+/// Images or filters as the op stores them, [count, height, width, channels].
+struct Volume {
   Tensor tensor;
   std::int64_t count, height, width, channels;
 };
 
 /// One way to compute, and its time as measured by cuDNN.
 struct Plan {
-  bool found = false;
   cudnnTensorFormat_t layout = CUDNN_TENSOR_NHWC;
   cudnnDataType_t type = CUDNN_DATA_FLOAT;
   cudnnMathType_t math = CUDNN_FMA_MATH;
@@ -27,20 +28,13 @@ struct Plan {
   float milliseconds = 0;
 };
 
-std::uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);  // to nearest, ties to even
-}
-
-float from_bf16(std::uint16_t value) { return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16); }
-
 /// Place, in the library's layout, of element `i` of a tensor that lies in NHWC.
-std::size_t place(const Images& images, cudnnTensorFormat_t layout, std::int64_t i) {
+std::size_t place(const Volume& volume, cudnnTensorFormat_t layout, std::int64_t i) {
   if (layout == CUDNN_TENSOR_NHWC) return static_cast<std::size_t>(i);
-  const std::int64_t pixels = images.height * images.width;
-  const std::int64_t channel = i % images.channels, pixel = i / images.channels % pixels;
-  const std::int64_t image = i / (images.channels * pixels);
-  return static_cast<std::size_t>((image * images.channels + channel) * pixels + pixel);
+  const std::int64_t pixels = volume.height * volume.width;
+  const std::int64_t channel = i % volume.channels, pixel = i / volume.channels % pixels;
+  const std::int64_t image = i / (volume.channels * pixels);
+  return static_cast<std::size_t>((image * volume.channels + channel) * pixels + pixel);
 }
 
 bool as_it_is(const Plan& plan) { return plan.layout == CUDNN_TENSOR_NHWC && plan.type == CUDNN_DATA_FLOAT; }
@@ -48,13 +42,13 @@ bool as_it_is(const Plan& plan) { return plan.layout == CUDNN_TENSOR_NHWC && pla
 std::int64_t element_bytes(const Plan& plan) { return plan.type == CUDNN_DATA_FLOAT ? 4 : 2; }
 
 /// The operand in the plan's type and layout: itself where it has them.
-void* converted(Operands& operands, const Images& images, const Plan& plan) {
-  if (as_it_is(plan)) return images.tensor.data();
-  return operands.converted(images.tensor.size() * element_bytes(plan), [&](std::vector<std::byte>& bytes) {
-    const std::vector<double> values = operands.values(images.tensor);
-    for (std::int64_t i = 0; i < images.tensor.size(); ++i) {
+void* converted(Operands& operands, const Volume& volume, const Plan& plan) {
+  if (as_it_is(plan)) return volume.tensor.data();
+  return operands.converted(volume.tensor.size() * element_bytes(plan), [&](std::vector<std::byte>& bytes) {
+    const std::vector<double> values = operands.values(volume.tensor);
+    for (std::int64_t i = 0; i < volume.tensor.size(); ++i) {
       const auto value = static_cast<float>(values[static_cast<std::size_t>(i)]);
-      const std::size_t at = place(images, plan.layout, i);
+      const std::size_t at = place(volume, plan.layout, i);
       if (plan.type == CUDNN_DATA_FLOAT) {
         std::memcpy(&bytes[4 * at], &value, 4);
       } else {
@@ -66,12 +60,12 @@ void* converted(Operands& operands, const Images& images, const Plan& plan) {
 }
 
 /// A result in the plan's type and layout, as the op would store it.
-std::vector<double> read_back(Operands& operands, const Images& images, const Plan& plan, const void* data) {
-  std::vector<std::byte> bytes(static_cast<std::size_t>(images.tensor.size() * element_bytes(plan)));
+std::vector<double> read_back(Operands& operands, const Volume& volume, const Plan& plan, const void* data) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(volume.tensor.size() * element_bytes(plan)));
   operands.ops().copy_bytes_to_host(bytes.data(), data, static_cast<std::int64_t>(bytes.size()));
   std::vector<double> values;
-  for (std::int64_t i = 0; i < images.tensor.size(); ++i) {
-    const std::size_t at = place(images, plan.layout, i);
+  for (std::int64_t i = 0; i < volume.tensor.size(); ++i) {
+    const std::size_t at = place(volume, plan.layout, i);
     float value = 0;
     if (plan.type == CUDNN_DATA_FLOAT) {
       std::memcpy(&value, &bytes[4 * at], 4);
@@ -87,7 +81,7 @@ std::vector<double> read_back(Operands& operands, const Images& images, const Pl
 
 class Descriptors {
  public:
-  Descriptors(const Images& x, const Images& y, const Images& w, const Convolution& m, const Plan& plan)
+  Descriptors(const Volume& x, const Volume& y, const Volume& w, const Convolution& m, const Plan& plan)
       : x_(x.count, x.height, x.width, x.channels, plan.layout, plan.type),
         y_(y.count, y.height, y.width, y.channels, plan.layout, plan.type) {
     require(cudnnCreateFilterDescriptor(&w_), "cudnnCreateFilterDescriptor");
@@ -125,7 +119,7 @@ class Descriptors {
 /// One convolution: the three tensors, of which the direction says which is the result.
 struct Problem {
   Direction direction;
-  Images x, y, w;
+  Volume x, y, w;
   Convolution map;
 };
 
@@ -158,30 +152,26 @@ void run(const CudnnHandle& handle, const Problem& problem, const Plan& plan, co
 
 constexpr int kMostAlgorithms = 16;
 
-/// The quickest of what cuDNN tried that multiplies as it was told to.
+/// Of what cuDNN tried, all that works and multiplies as it was told to.
 template <class PerformanceT>
-Plan quickest(const Plan& wanted, const std::array<PerformanceT, kMostAlgorithms>& tried, int count) {
-  Plan plan = wanted;
+std::vector<Plan> usable(const Plan& wanted, const std::array<PerformanceT, kMostAlgorithms>& tried, int count) {
+  std::vector<Plan> plans;
   for (int i = 0; i < count; ++i) {
     const PerformanceT& way = tried[static_cast<std::size_t>(i)];
     if (way.status != CUDNN_STATUS_SUCCESS) continue;
     if (wanted.math == CUDNN_FMA_MATH && way.mathType != CUDNN_FMA_MATH) continue;
-    if (plan.found && way.time >= plan.milliseconds) continue;
-    plan.found = true;
-    plan.algorithm = static_cast<int>(way.algo);
-    plan.math = way.mathType;
-    plan.milliseconds = way.time;
+    plans.push_back({wanted.layout, wanted.type, way.mathType, static_cast<int>(way.algo), way.time});
   }
-  return plan;
+  return plans;
 }
 
-/// Not found where cuDNN has nothing for this layout and type.
-Plan find(const CudnnHandle& handle, const Problem& problem, const Plan& wanted, const Descriptors& d,
-          const Addresses& a) {
+/// None where cuDNN has nothing for this layout and type.
+std::vector<Plan> find(const CudnnHandle& handle, const Problem& problem, const Plan& wanted, const Descriptors& d,
+                       const Addresses& a) {
   int count = 0;
   const auto search = [&](const auto& call, auto& tried) {
     if (call(tried) != CUDNN_STATUS_SUCCESS) count = 0;
-    return quickest(wanted, tried, count);
+    return usable(wanted, tried, count);
   };
   void* const workspace = handle.workspace();
   switch (problem.direction) {
@@ -216,7 +206,7 @@ Plan find(const CudnnHandle& handle, const Problem& problem, const Plan& wanted,
           tried);
     }
   }
-  return wanted;
+  return {};
 }
 
 /// Ways that are looked at, by math mode: with fused multiply-adds alone, on tensor cores, in bf16.
@@ -224,7 +214,7 @@ std::vector<Plan> wanted_plans(MathMode math) {
   std::vector<Plan> plans;
   for (const cudnnTensorFormat_t layout : {CUDNN_TENSOR_NHWC, CUDNN_TENSOR_NCHW}) {
     const bool fused = math == MathMode::fp32 || math == MathMode::tf32x3;
-    plans.push_back({false, layout, math == MathMode::bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT,
+    plans.push_back({layout, math == MathMode::bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT,
                      fused ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH});
   }
   return plans;
@@ -235,37 +225,54 @@ Addresses addresses(Operands& operands, const Problem& problem, const Plan& plan
           converted(operands, problem.w, plan)};
 }
 
-Plan quickest_plan(const CudnnHandle& handle, Operands& operands, const Problem& problem) {
+/// cuDNN's ways for one convolution, the quickest first, and the one to take: those before it missed the gate.
+struct Ways {
+  std::vector<Plan> plans;
+  std::size_t taken = 0;
+};
+
+std::string name_of(const Plan& plan) {
+  return std::string(plan.layout == CUDNN_TENSOR_NHWC ? "NHWC" : "NCHW") +
+         (plan.type == CUDNN_DATA_BFLOAT16 ? " bf16" : "") + " algorithm " + std::to_string(plan.algorithm) +
+         (plan.math == CUDNN_FMA_MATH ? " fma" : "");
+}
+
+Ways& ways_of(const CudnnHandle& handle, Operands& operands, const Problem& problem) {
   const Convolution& m = problem.map;
   std::string key;
   for (const std::int64_t number :
        {static_cast<std::int64_t>(problem.direction), static_cast<std::int64_t>(operands.math()), problem.x.count,
         m.in_height, m.in_width, m.in_channels, m.out_channels, m.kernel, m.stride, m.padding})
     key += std::to_string(number) + " ";
-  static std::map<std::string, Plan> found;  // a cold row has hundreds of copies of one convolution
+  static std::map<std::string, Ways> found;  // a cold row has hundreds of copies of one convolution
   if (const auto known = found.find(key); known != found.end()) return known->second;
-  Plan best;
+  std::vector<Plan> plans;
   for (const Plan& wanted : wanted_plans(operands.math())) {
     // In memory that goes away: what is tried in vain must not be among the conversions that replicas copy.
     const std::unique_ptr<Operands> scratch = operands.scratch();
     const Descriptors descriptors(problem.x, problem.y, problem.w, m, wanted);
-    const Plan plan = find(handle, problem, wanted, descriptors, addresses(*scratch, problem, wanted));
-    if (plan.found && (!best.found || plan.milliseconds < best.milliseconds)) best = plan;
+    const std::vector<Plan> of_layout =
+        find(handle, problem, wanted, descriptors, addresses(*scratch, problem, wanted));
+    plans.insert(plans.end(), of_layout.begin(), of_layout.end());
   }
-  if (!best.found) throw_library_error("cuDNN", "searching an algorithm", "it has none for this convolution");
-  found.emplace(key, best);
-  return best;
+  if (plans.empty()) throw_library_error("cuDNN", "searching an algorithm", "it has none for this convolution");
+  std::stable_sort(plans.begin(), plans.end(),
+                   [](const Plan& a, const Plan& b) { return a.milliseconds < b.milliseconds; });
+  return found.emplace(key, Ways{plans, 0}).first->second;
 }
 
 LibraryWork convolve(Operands& operands, const Problem& problem) {
   const auto handle = shared_handle<CudnnHandle>(operands.stream());
-  const Plan plan = quickest_plan(*handle, operands, problem);
+  Ways& ways = ways_of(*handle, operands, problem);
+  const Plan plan = ways.plans[ways.taken];
   const auto descriptors = std::make_shared<Descriptors>(problem.x, problem.y, problem.w, problem.map, plan);
   const Addresses a = addresses(operands, problem, plan);
   LibraryWork work;
   work.run = [=] { run(*handle, problem, plan, *descriptors, a); };
-  work.label = std::string(plan.layout == CUDNN_TENSOR_NHWC ? "NHWC" : "NCHW") +
-               (plan.type == CUDNN_DATA_BFLOAT16 ? " bf16" : "") + " algorithm " + std::to_string(plan.algorithm);
+  work.label = name_of(plan) + (as_it_is(plan) ? "" : ", converted before");
+  for (std::size_t i = 0; i < ways.taken; ++i)
+    work.label += (i == 0 ? ", quicker but inexact: " : ", ") + name_of(ways.plans[i]);
+  work.next_way = [&ways] { return ways.taken + 1 < ways.plans.size() && ++ways.taken > 0; };
   if (!as_it_is(plan)) {
     work.values = [=, &operands](std::size_t) {
       if (problem.direction == Direction::forward) return read_back(operands, problem.y, plan, a.y);

@@ -16,7 +16,8 @@ namespace bracket::bench {
 
 using Call = std::function<void()>;
 
-/// cuBLAS. f32 in the case's math mode; tf32x3 has no counterpart there of its own and is compared with fp32, which is
+/// cuBLAS. f32 in the case's math mode, which bf16 has twice: operands in f32, which the library rounds, and operands
+/// in bf16, rounded before (`in_bf16`). tf32x3 has no counterpart there of its own and is compared with fp32, which is
 /// as exact.
 struct DenseLibrary {
   const char* name;
@@ -24,6 +25,10 @@ struct DenseLibrary {
   Call (*linear_forward)(Operands&, Tensor y, Tensor x, Tensor w);
   Call (*linear_reverse_data)(Operands&, Tensor grad_x, Tensor grad_y, Tensor w);
   Call (*linear_reverse_weights)(Operands&, Tensor grad_w, Tensor grad_y, Tensor x);
+  const char* name_in_bf16;
+  Call (*linear_forward_in_bf16)(Operands&, Tensor y, Tensor x, Tensor w);
+  Call (*linear_reverse_data_in_bf16)(Operands&, Tensor grad_x, Tensor grad_y, Tensor w);
+  Call (*linear_reverse_weights_in_bf16)(Operands&, Tensor grad_w, Tensor grad_y, Tensor x);
   Call (*gram)(Operands&, Tensor g, Tensor t);              ///< of one dtype
   Call (*triangular_solve)(Operands&, Tensor x, Tensor l);  ///< x <- L^-1 x per sample; of one dtype
 };
@@ -34,12 +39,13 @@ struct FactorLibrary {
   const char* name;
   std::string version;
   Call (*cholesky)(Operands&, Tensor g);                        ///< in place; what is above the diagonal stays
-  Call (*symmetric_eigen)(Operands&, Tensor values, Tensor a);  ///< f64; `a` becomes vectors in an order of their own
+  Call (*symmetric_eigen)(Operands&, Tensor values, Tensor a);  ///< f64; row k of `a` becomes the vector of value k
 };
 const FactorLibrary* cusolver();
 
-/// cuDNN. Convolutions try its algorithms in NHWC, on the operands of the op, and in NCHW, on operands converted
-/// before, and take the quickest; bf16 has operands and results converted before as well.
+/// cuDNN, by its legacy interface alone. Convolutions try its algorithms in NHWC, on the operands of the op, and in
+/// NCHW, on operands converted before, and take the quickest whose result keeps the gate; bf16 has operands converted
+/// before and writes its result in bf16 as well.
 struct ImageLibrary {
   const char* name;
   std::string version;
@@ -59,7 +65,7 @@ struct ImageLibrary {
 };
 const ImageLibrary* cudnn();
 
-/// CUB. Sums accumulate in double, as ours do.
+/// CUB; `fill` is Thrust's fill_n and `copy` cudaMemcpyAsync, as labels say. Sums accumulate in double, as ours do.
 struct ElementLibrary {
   const char* name;
   std::string version;
@@ -68,11 +74,12 @@ struct ElementLibrary {
   Call (*fill)(Operands&, Tensor y, double value);
   Call (*copy)(Operands&, Tensor y, Tensor x);
   Call (*axpy)(Operands&, Tensor y, double alpha, Tensor x);
-  Call (*ema)(Operands&, Tensor average, Tensor parameters, double decay);
+  Call (*ema)(Operands&, Tensor average, Tensor parameters, double decay);  ///< gain 1 - decay at any step
 };
 const ElementLibrary* cub_library();
 
-/// cuRAND, Philox4x32-10 in the order its host interface likes best: the same kind of numbers, not the same ones.
+/// cuRAND, Philox4x32-10 in its default ordering, in f32: the same kind of numbers, not the same ones. Ours are
+/// computed in double and rounded.
 struct RandomLibrary {
   const char* name;
   std::string version;
