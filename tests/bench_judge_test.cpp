@@ -10,6 +10,7 @@
 #include "bench/judge.h"
 #include "bench/libraries/bf16.h"
 #include "bench/libraries/element_formulas.h"
+#include "bench/operands.h"
 #include "bracket/device.h"
 #include "kernels/ops.h"
 
@@ -158,6 +159,39 @@ TEST(BenchJudge, ColdCopiesReachThreeCachesOrAreNone) {
   EXPECT_FALSE(cold_copies(3e5, kCache).has_value());
   EXPECT_FALSE(cold_copies(0, kCache).has_value());
   EXPECT_TRUE(cold_copies(3e5, kCache / 4).has_value());
+}
+
+// A library's second way makes its copies anew; a replica takes those of the way that it begins, however many others
+// there are, and the operands behind them.
+TEST(BenchJudge, ReplicasCopyWhatTheirWayConverted) {
+  Context context;
+  Operands original(context, DType::f32);
+  const Tensor x = original.normal({3});
+  const auto convert = [](Operands& operands, std::byte value, std::int64_t bytes) {
+    void* const data = operands.converted(bytes, [=](std::vector<std::byte>& all) { std::ranges::fill(all, value); });
+    return *static_cast<std::byte*>(data);
+  };
+  original.begin_library("a", MathMode::fp32);
+  convert(original, std::byte{1}, 8);
+  original.begin_library("a", MathMode::fp32);  // the first way missed the gate
+  convert(original, std::byte{2}, 4);
+  convert(original, std::byte{3}, 4);
+  original.begin_library("b", MathMode::fp32);
+  convert(original, std::byte{4}, 4);
+  original.begin_library("a", MathMode::bf16);
+  convert(original, std::byte{5}, 4);
+  const std::unique_ptr<Operands> replica = original.replica();
+  EXPECT_EQ(replica->values(replica->normal({3})), original.values(x));
+  replica->begin_library("a", MathMode::fp32);
+  EXPECT_EQ(convert(*replica, std::byte{9}, 4), std::byte{2});
+  EXPECT_EQ(convert(*replica, std::byte{9}, 4), std::byte{3});
+  const std::unique_ptr<Operands> other = original.replica();
+  other->normal({3});
+  other->begin_library("b", MathMode::fp32);
+  EXPECT_EQ(convert(*other, std::byte{9}, 4), std::byte{4});
+  other->begin_library("a", MathMode::bf16);
+  EXPECT_EQ(other->math(), MathMode::bf16);
+  EXPECT_EQ(convert(*other, std::byte{9}, 4), std::byte{5});
 }
 
 // The library's formulas with the settings of the cases, beside the ops.
