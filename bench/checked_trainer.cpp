@@ -36,17 +36,22 @@ double allowed_first_step_error(MathMode math) {
   return kAllowedFirstStepError;
 }
 
-CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data) {
+StepRecord first_step_in_double(TrainerConfig config, const Dataset& data) {
+  config.dtype = DType::f64;
+  config.energy.execution = config.generator.execution = {false, false, false};
+  config.energy.math = config.generator.math = {};
+  Context context;
+  Trainer trainer(context, config, data);
+  return first_step(trainer);
+}
+
+CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data,
+                               const StepRecord* expected) {
   CheckedTrainer checked;
   config.dtype = DType::f32;
   checked.trainer = std::make_unique<Trainer>(context, config, data);
   const StepRecord actual = first_step(*checked.trainer);
-
-  config.dtype = DType::f64;
-  config.energy.execution = config.generator.execution = {false, false, false};
-  Context oracle_context;
-  Trainer oracle(oracle_context, config, data);
-  checked.error = worst_error(actual, first_step(oracle));
+  checked.error = worst_error(actual, expected != nullptr ? *expected : first_step_in_double(config, data));
   return checked;
 }
 

@@ -22,7 +22,12 @@ struct CheckedTrainer {
   double error = 0;  ///< largest |f32 - f64| of the reported figures, as a share of 1 + |figure|
 };
 
-/// One step has been made. `config.dtype` is not looked at. The context must outlive the trainer.
-CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data);
+/// The first step of `config` in double on the CPU, layer by layer. Its dtype, execution and math are not looked at.
+StepRecord first_step_in_double(TrainerConfig config, const Dataset& data);
+
+/// One step has been made. `config.dtype` is not looked at. The context must outlive the trainer. `expected`: what
+/// first_step_in_double gave for it before.
+CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data,
+                               const StepRecord* expected = nullptr);
 
 }  // namespace bracket::bench

@@ -2,8 +2,9 @@
 // a training step needs them: every estimator the trainer has, beside the exact one. 64 samples on a GPU, 4 on a CPU.
 //
 // A product with J or J^T is one pass of a sample through the generator: 102 million multiplications and additions
-// each. Counters: passes per sample, flops of them (the vector algebra of the estimator, the Gram matrix above all, is
-// extra).
+// each, layer by layer. Counters: passes per sample; their operations as they are carried out, composing included (the
+// vector algebra of the estimator, the Gram matrix above all, is extra); the form of the pass (0 layers, 1 norm_folded,
+// 2 linear_composed).
 #include <benchmark/benchmark.h>
 
 #include <array>
@@ -40,17 +41,6 @@ constexpr std::array kCases = {EntropyCase{"exact", {.estimator = EntropyEstimat
 
 NetworkSpec generator_spec() { return dcgan_32(3, {}).generator; }
 
-/// Multiplications and additions of a pass: every weight of a (transposed) convolution once per pixel of its smaller
-/// (its only) image, every weight of a linear layer once.
-double pass_flops(const Network& generator) {
-  constexpr std::array<double, 5> kPixels = {1, 16, 64, 256, 1024};  // in the order of the layers
-  double flops = 0;
-  std::size_t layer = 0;
-  for (const ParameterInfo& info : generator.parameters())
-    if (info.shape.size() >= 2) flops += 2 * static_cast<double>(info.size()) * kPixels.at(layer++);
-  return flops;
-}
-
 class Generator {
  public:
   Generator(Context& context, DType dtype, std::int64_t batch)
@@ -68,6 +58,17 @@ class Generator {
   }
 
   const Network& network() const { return network_; }
+  PassForm form() const { return pass_.primal.form; }
+  /// Of `passes` passes of every sample. The reverse pass composes once more for every portion of it.
+  double flops(double passes) const {
+    const double rows =
+        passes * static_cast<double>(batch_) * static_cast<double>(network_.flops_per_row(pass_.primal));
+    if (form() != PassForm::linear_composed) return rows;
+    const std::int64_t bytes =
+        batch_ * network_.input_size() * network_.values_per_row() * dtype_bytes(network_.dtype());
+    const std::int64_t portions = pass_.tangent_bytes > 0 ? (bytes + pass_.tangent_bytes - 1) / pass_.tangent_bytes : 1;
+    return rows + static_cast<double>(1 + 2 * portions) * static_cast<double>(network_.composition_flops());
+  }
 
   /// Calls `repeat` with what does the work once; in a dry run too.
   void run(const EntropyConfig& config,
@@ -79,7 +80,7 @@ class Generator {
       const Tensor grad_z = arena.allocate(dtype, {batch_, d});
       write_values(ops, z, latents_);
       const std::int64_t mark = arena.mark();
-      EntropyPass pass;
+      EntropyPass& pass = pass_;
       repeat(ops, arena, [&]() -> Tensor {
         arena.rewind(mark);
         ops.random_normal(direction, {1, RandomStream::energy_start, 0}, nullptr);
@@ -107,19 +108,21 @@ class Generator {
   Tensor gradient_;
   std::int64_t batch_;
   std::vector<double> latents_;
+  EntropyPass pass_;
 };
 
-double gate_error(Context& context, const EntropyConfig& config) {
+/// Of the first samples of the batch that is timed, whose passes have its form; they are the same in a smaller batch.
+double gate_error(Context& context, const EntropyConfig& config, std::int64_t batch) {
   Context reference_context;
-  const std::vector<double> got = Generator(context, DType::f32, kGateSamples).values(config);
+  const std::vector<double> got = Generator(context, DType::f32, batch).values(config);
   const std::vector<double> expected = Generator(reference_context, DType::f64, kGateSamples).values(config);
   double worst = 0;
-  for (std::size_t i = 0; i < got.size(); ++i) worst = std::fmax(worst, std::abs(got[i] - expected[i]));
+  for (std::size_t i = 0; i < expected.size(); ++i) worst = std::fmax(worst, std::abs(got[i] - expected[i]));
   return std::isfinite(got[0] + got[1]) ? worst : HUGE_VAL;
 }
 
 void run_case(benchmark::State& state, const EntropyCase& entropy, BenchDevice& device, std::int64_t batch) {
-  const double error = gate_error(*device.context, entropy.config);
+  const double error = gate_error(*device.context, entropy.config, batch);
   if (!(error <= kGate)) {
     std::array<char, 128> text{};
     std::snprintf(text.data(), text.size(), "wrong log-volume: error %.3g nats, allowed %.3g", error, kGate);
@@ -132,17 +135,13 @@ void run_case(benchmark::State& state, const EntropyCase& entropy, BenchDevice& 
     once();  // plans, or warms up
     if (arena.planning()) return;
     ops.synchronize();
-    for ([[maybe_unused]] auto _ : state) {
-      if (device.stopwatch)
-        state.SetIterationTime(device.stopwatch->seconds([&] { once(); }));
-      else
-        once();
-    }
+    time_passes(state, device, ops, once);
   });
   const auto passes = static_cast<double>(entropy_passes(entropy.config, generator.network().input_size()));
   state.counters["error"] = error;
   state.counters["passes"] = passes;
-  state.counters["flops"] = passes * static_cast<double>(batch) * pass_flops(generator.network());
+  state.counters["form"] = static_cast<double>(generator.form());
+  state.counters["flops"] = generator.flops(passes);
 }
 
 }  // namespace

@@ -2,10 +2,13 @@
 // "norm" and "compose" one each, "all" what training uses. One repetition is
 //   training    forward of a training pass, reverse with all gradients
 //   inference   forward of an inference pass, reverse with all gradients
-//   tangents    one tangent per sample through an inference pass of many and back: push_through, pull_through
+//   tangents    one tangent per sample through an inference pass and back: push_through, pull_through. The pass serves
+//               kTangentProducts of them and is made before
 //   estimate    inference forward, 5 times push_through and pull_through, reverse with all gradients: the passes of a
-//               log-volume by LOBPCG of 4 steps, which the pass is told about
-// Counter: operations of the products as they are carried out.
+//               log-volume by LOBPCG of 4 steps
+// Every pass is told what it serves. Counters: operations of the products as they are carried out, composing only where
+// the forward pass is timed; the form of the pass (0 layers, 1 norm_folded, 2 linear_composed), which must be the one
+// that the row is named after.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -29,12 +32,16 @@ namespace {
 
 enum class Repetition : std::uint8_t { training, inference, tangents, estimate };
 constexpr const char* kRepetitions[] = {"training", "inference", "tangents", "estimate"};
-constexpr std::int64_t kProducts = 5;  // of an estimate, with J and with J^T
-constexpr std::int64_t kManyRows = 100000;
+constexpr std::int64_t kProducts = 5;          // of an estimate, with J and with J^T
+constexpr std::int64_t kTangentProducts = 16;  // with J and with J^T, the first of which is not timed
 constexpr std::int64_t kGateSamples = 2;
 /// Outputs of some 20 contractions of K <= 16,384 terms of random sign: 20 sqrt(K) u at most, as a share of the
 /// largest.
 constexpr double kGate = 20 * 128 * 6e-8;
+/// Tangents and adjoints go through derivatives that jump at kinks. Values off by a share g of their size lie on the
+/// other side of one in a share of 0.8 g of the places (normal density at zero), each of which changes a sum of terms
+/// of equal size and random sign by one of them: a share of sqrt(g) of its norm.
+constexpr double kAdjointGate = 0.0124;  // sqrt(kGate)
 
 struct Model {
   const char* name;
@@ -45,6 +52,7 @@ struct Model {
 struct Variant {
   const char* name;
   NetworkExecution execution;
+  PassForm inference = PassForm::layers;  ///< form of its inference passes
 };
 constexpr Variant kPlain{"plain", {false, false, false}};
 
@@ -52,11 +60,20 @@ struct NetworkCase {
   const Model* model;
   Repetition repetition;
   Variant variant;
+  bool gpu_only = false;
+  PassForm form() const { return repetition == Repetition::training ? PassForm::layers : variant.inference; }
+};
+
+/// What a repetition computes.
+struct Results {
+  std::vector<double> primal;                 ///< the output; empty for tangents
+  std::vector<std::vector<double>> adjoints;  ///< and tangents
 };
 
 class Subject {
  public:
-  Subject(Context& context, const NetworkCase& item, DType dtype, std::int64_t batch)
+  /// Of `batch` samples, by passes that are told they serve as many rows as those of `told` samples do.
+  Subject(Context& context, const NetworkCase& item, DType dtype, std::int64_t batch, std::int64_t told)
       : context_(context),
         item_(item),
         network_(item.model->spec, dtype, item.variant.execution),
@@ -66,50 +83,61 @@ class Subject {
                     Tensor(buffers_.data(), dtype, {network_.buffer_elements()})},
         gradient_(static_cast<std::byte*>(values_.data()) + network_.value_elements() * dtype_bytes(dtype), dtype,
                   {network_.value_elements()}),
-        batch_(batch) {
+        batch_(batch),
+        told_(told) {
     network_.initialize(context.ops(), parameters_, 1, RandomStream::generator_init);
   }
 
-  /// Calls `repeat` with what does the work once and returns the output; in a dry run too.
-  void run(const std::function<void(Ops&, Arena&, const std::function<Tensor()>&)>& repeat) {
+  /// Calls `repeat` with what does the work once; in a dry run too.
+  void run(const std::function<void(Ops&, Arena&, const std::function<void()>&)>& repeat) {
     with_planned_arena(context_, [&](Ops& ops, Arena& arena) {
       const DType dtype = network_.dtype();
       const Tensor x = normal(ops, arena, network_.input_size(), 0),
                    tangents = normal(ops, arena, network_.input_size(), 1);
       const Tensor cotangents = normal(ops, arena, network_.output_size(), 2);
-      const Tensor grad_x = arena.allocate(dtype, {batch_, network_.input_size()});
-      const Tensor y = arena.allocate(dtype, {batch_, network_.output_size()});
-      PrimalPass pass;
-      if (item_.repetition == Repetition::tangents)
-        network_.forward(ops, arena, pass, parameters_, x, PassMode::inference, kManyRows);
+      pulled_ = arena.allocate(dtype, {batch_, network_.input_size()});
+      grad_x_ = arena.allocate(dtype, {batch_, network_.input_size()});
+      pushed_ = arena.allocate(dtype, {batch_, network_.output_size()});
+      const bool tangents_alone = item_.repetition == Repetition::tangents;
+      const PassMode mode = item_.repetition == Repetition::training ? PassMode::training : PassMode::inference;
+      if (tangents_alone) network_.forward(ops, arena, pass_, parameters_, x, mode, further_use());
       const std::int64_t mark = arena.mark();
-      repeat(ops, arena, [&]() -> Tensor {
+      repeat(ops, arena, [&] {
         arena.rewind(mark);
-        const bool training = item_.repetition == Repetition::training;
-        const bool estimate = item_.repetition == Repetition::estimate;
-        if (item_.repetition != Repetition::tangents)
-          network_.forward(ops, arena, pass, parameters_, x, training ? PassMode::training : PassMode::inference,
-                           estimate ? (2 * kProducts + 2) * batch_ : batch_);
-        const std::int64_t products = training ? 0 : estimate ? kProducts : item_.repetition == Repetition::tangents;
-        for (std::int64_t k = 0; k < products; ++k) {
-          network_.push_through(ops, arena, y, pass, tangents, {0, batch_, 1});
-          network_.pull_through(ops, arena, grad_x, pass, cotangents, {0, batch_, 1});
+        if (!tangents_alone) network_.forward(ops, arena, pass_, parameters_, x, mode, further_use());
+        for (std::int64_t k = 0; k < products(); ++k) {
+          network_.push_through(ops, arena, pushed_, pass_, tangents, {0, batch_, 1});
+          network_.pull_through(ops, arena, pulled_, pass_, cotangents, {0, batch_, 1});
         }
-        if (item_.repetition == Repetition::tangents) return y;
-        network_.reverse(ops, arena, pass, nullptr, cotangents, {},
-                         {.grad_input = grad_x, .grad_parameters = gradient_});
-        flops_ = flops_of(pass, products);
-        return pass.output();
+        if (tangents_alone) return;
+        network_.reverse(ops, arena, pass_, nullptr, cotangents, {},
+                         {.grad_input = grad_x_, .grad_parameters = gradient_});
       });
-      if (item_.repetition == Repetition::tangents) flops_ = 2 * pass_flops(pass);
     });
   }
 
-  double flops() const { return flops_; }
-  std::vector<double> output() {
-    std::vector<double> values;
-    run([&](Ops& ops, Arena&, const std::function<Tensor()>& once) { values = read_values(ops, once()); });
-    return values;
+  PassForm form() const { return pass_.form; }
+  /// Forward and twice as much in reverse, products both ways; composing once, and its gradient.
+  double flops() const {
+    const double pass = static_cast<double>(batch_) * static_cast<double>(network_.flops_per_row(pass_));
+    const double of_products = pass * static_cast<double>(2 * products());
+    if (item_.repetition == Repetition::tangents) return of_products;
+    const bool composed = pass_.form == PassForm::linear_composed;
+    return of_products + 3 * pass + (composed ? 3 * static_cast<double>(network_.composition_flops()) : 0);
+  }
+
+  Results results() {
+    Results results;
+    run([&](Ops& ops, Arena&, const std::function<void()>& once) {
+      once();
+      results = {};
+      if (products() > 0) results.adjoints = {read_values(ops, pushed_), read_values(ops, pulled_)};
+      if (item_.repetition == Repetition::tangents) return;
+      results.primal = read_values(ops, pass_.output());
+      results.adjoints.push_back(read_values(ops, grad_x_));
+      results.adjoints.push_back(learnt(read_values(ops, gradient_)));
+    });
+    return results;
   }
 
  private:
@@ -118,13 +146,24 @@ class Subject {
     write_values(ops, x, normal_values({1, RandomStream::evaluation, step}, batch_ * cols));
     return x;
   }
-  double pass_flops(const PrimalPass& pass) const {
-    return static_cast<double>(batch_) * static_cast<double>(network_.flops_per_row(pass));
+  /// Products with J and with J^T in one repetition.
+  std::int64_t products() const {
+    if (item_.repetition == Repetition::estimate) return kProducts;
+    return item_.repetition == Repetition::tangents ? 1 : 0;
   }
-  /// Forward and twice as much in reverse, products both ways; composing once, and its gradient.
-  double flops_of(const PrimalPass& pass, std::int64_t products) const {
-    return pass_flops(pass) * static_cast<double>(3 + 2 * products) +
-           (pass.form == PassForm::linear_composed ? 3 * static_cast<double>(network_.composition_flops()) : 0);
+  FurtherUse further_use() const {
+    const std::int64_t fewer = told_ - batch_;
+    if (item_.repetition == Repetition::tangents)
+      return {.rows = 2 * kTangentProducts * told_ + fewer, .parameter_passes = 0};
+    return {.rows = (2 * products() + 2) * told_ + fewer, .parameter_passes = 1};
+  }
+  /// Without what lies between tensors.
+  std::vector<double> learnt(const std::vector<double>& block) const {
+    std::vector<double> values;
+    for (const ParameterInfo& info : network_.parameters())
+      if (!info.buffer)
+        values.insert(values.end(), block.begin() + info.offset, block.begin() + info.offset + info.size());
+    return values;
   }
 
   Context& context_;
@@ -132,16 +171,13 @@ class Subject {
   Network network_;
   Buffer values_, buffers_;
   ParameterSet parameters_;
-  Tensor gradient_;
-  std::int64_t batch_;
-  double flops_ = 0;
+  Tensor gradient_, pushed_, pulled_, grad_x_;
+  PrimalPass pass_;
+  std::int64_t batch_, told_;
 };
 
-double gate_error(Context& context, const NetworkCase& item) {
-  Context reference_context;
-  const NetworkCase reference{item.model, item.repetition, kPlain};
-  const std::vector<double> got = Subject(context, item, DType::f32, kGateSamples).output();
-  const std::vector<double> want = Subject(reference_context, reference, DType::f64, kGateSamples).output();
+/// Largest difference as a share of the largest value.
+double worst_share(const std::vector<double>& got, const std::vector<double>& want) {
   double worst = 0, largest = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     worst = std::isfinite(got[i]) ? std::max(worst, std::abs(got[i] - want[i])) : HUGE_VAL;
@@ -150,30 +186,69 @@ double gate_error(Context& context, const NetworkCase& item) {
   return worst / largest;
 }
 
-void run_case(benchmark::State& state, const NetworkCase& item, BenchDevice& device, std::optional<double>& known) {
-  if (!known) known = gate_error(*device.context, item);
-  const double error = *known;
-  if (!(error <= kGate)) {
-    std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(), "wrong output: error %.3g of the largest, allowed %.3g", error, kGate);
-    report_failure(std::string(item.model->name) + " on " + device.name + ": " + text.data());
-    state.SkipWithError(text.data());
-    return;
+/// Norm of the difference as a share of the norm.
+double share_of_norm(const std::vector<double>& got, const std::vector<double>& want) {
+  double difference = 0, squares = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    difference += (got[i] - want[i]) * (got[i] - want[i]);
+    squares += want[i] * want[i];
   }
+  return std::isfinite(difference) ? std::sqrt(difference / squares) : HUGE_VAL;
+}
+
+struct Gate {
+  double primal = 0, adjoints = 0;
+  PassForm form = PassForm::layers;
+  bool open() const { return primal <= kGate && adjoints <= kAdjointGate; }
+};
+
+/// A few samples by passes of the form that is timed, against the layers in double.
+Gate gate_of(Context& context, const NetworkCase& item, std::int64_t batch) {
+  Context reference_context;
+  const NetworkCase plain{item.model, item.repetition, kPlain};
+  Subject subject(context, item, DType::f32, kGateSamples, batch);
+  const Results got = subject.results();
+  const Results want = Subject(reference_context, plain, DType::f64, kGateSamples, batch).results();
+  Gate gate;
+  gate.form = subject.form();
+  if (!want.primal.empty()) gate.primal = worst_share(got.primal, want.primal);
+  for (std::size_t k = 0; k < want.adjoints.size(); ++k)
+    gate.adjoints = std::max(gate.adjoints, share_of_norm(got.adjoints[k], want.adjoints[k]));
+  return gate;
+}
+
+void refuse(benchmark::State& state, const NetworkCase& item, const BenchDevice& device, const std::string& why) {
+  report_failure(std::string(item.model->name) + "/" + item.variant.name + " on " + device.name + ": " + why);
+  state.SkipWithError(why.c_str());
+}
+
+void run_case(benchmark::State& state, const NetworkCase& item, BenchDevice& device, std::optional<Gate>& known) {
   const std::int64_t batch = device.stopwatch ? item.model->gpu_batch : item.model->cpu_batch;
-  Subject subject(*device.context, item, DType::f32, batch);
-  subject.run([&](Ops& ops, Arena& arena, const std::function<Tensor()>& once) {
+  if (!known) known = gate_of(*device.context, item, batch);
+  if (!known->open()) {
+    std::array<char, 160> text{};
+    std::snprintf(text.data(), text.size(),
+                  "wrong result: output off by %.3g of the largest, allowed %.3g; adjoints by %.3g, allowed %.3g",
+                  known->primal, kGate, known->adjoints, kAdjointGate);
+    return refuse(state, item, device, text.data());
+  }
+  Subject subject(*device.context, item, DType::f32, batch, batch);
+  bool same_form = true;
+  subject.run([&](Ops& ops, Arena& arena, const std::function<void()>& once) {
     once();  // plans, or warms up
-    if (arena.planning()) return;
+    same_form = subject.form() == item.form() && subject.form() == known->form;
+    if (arena.planning() || !same_form) return;
     ops.synchronize();
-    for ([[maybe_unused]] auto _ : state) {
-      if (device.stopwatch)
-        state.SetIterationTime(device.stopwatch->seconds([&] { once(); }));
-      else
-        once();
-    }
+    time_passes(state, device, ops, once);
   });
-  state.counters["error"] = error;
+  if (!same_form)
+    return refuse(state, item, device,
+                  "the pass has form " + std::to_string(static_cast<int>(subject.form())) + ", at the gate " +
+                      std::to_string(static_cast<int>(known->form)) + ", the row is of " +
+                      std::to_string(static_cast<int>(item.form())));
+  state.counters["error"] = known->primal;
+  state.counters["adjoint_error"] = known->adjoints;
+  state.counters["form"] = static_cast<double>(subject.form());
   state.counters["batch"] = static_cast<double>(batch);
   state.counters["flops"] = subject.flops();
 }
@@ -187,21 +262,26 @@ const std::vector<Model>& models() {
 }
 
 std::vector<NetworkCase> cases() {
-  constexpr Variant kResampling{"resampling", {true, false, false}}, kNorm{"norm", {false, true, false}},
-      kCompose{"compose", {false, false, true}}, kAll{"all", {}};
+  constexpr Variant kResampling{"resampling", {true, false, false}},
+      kNorm{"norm", {false, true, false}, PassForm::norm_folded},
+      kCompose{"compose", {false, false, true}, PassForm::linear_composed}, kAll{"all", {}, PassForm::norm_folded},
+      kAllComposed{"all", {}, PassForm::linear_composed};
   const std::vector<Model>& m = models();
   std::vector<NetworkCase> list;
-  const auto add = [&](const Model& model, Repetition repetition, std::initializer_list<Variant> variants) {
-    for (const Variant& variant : variants) list.push_back({&model, repetition, variant});
+  const auto add = [&](const Model& model, Repetition repetition, std::initializer_list<Variant> variants,
+                       bool gpu_only = false) {
+    for (const Variant& variant : variants) list.push_back({&model, repetition, variant, gpu_only});
   };
   add(m[0], Repetition::training, {kPlain, kResampling});
-  add(m[0], Repetition::inference, {kPlain, kResampling, kNorm, kAll});
+  add(m[0], Repetition::inference, {kPlain, kResampling, kNorm});
+  add(m[0], Repetition::inference, {kAll}, true);  // a CPU's batch is too small for BatchNorm to be folded
   add(m[0], Repetition::tangents, {kPlain, kResampling, kNorm, kAll});
   add(m[1], Repetition::training, {kPlain, kResampling});
   add(m[1], Repetition::tangents, {kPlain, kResampling});
-  add(m[2], Repetition::inference, {kPlain, kNorm});
+  add(m[2], Repetition::inference, {kPlain});
+  add(m[2], Repetition::inference, {kNorm}, true);  // likewise
   add(m[2], Repetition::tangents, {kPlain, kNorm});
-  add(m[3], Repetition::estimate, {kPlain, kNorm, kCompose, kAll});
+  add(m[3], Repetition::estimate, {kPlain, kNorm, kCompose, kAllComposed});
   return list;
 }
 
@@ -211,20 +291,21 @@ void register_network_cases(std::vector<BenchDevice>& devices) {
   static const std::vector<NetworkCase> kCases = cases();
   for (const NetworkCase& item : kCases) {
     for (BenchDevice& device : devices) {
+      if (item.gpu_only && !device.gpu) continue;
       const std::int64_t batch = device.gpu ? item.model->gpu_batch : item.model->cpu_batch;
       const std::string name = std::string("network/") + item.model->name + "/" +
                                kRepetitions[static_cast<std::size_t>(item.repetition)] + "/" + item.variant.name +
                                "/batch" + std::to_string(batch) + "/f32/" + device.name;
-      auto known = std::make_shared<std::optional<double>>();
+      auto known = std::make_shared<std::optional<Gate>>();
       auto* const bench = benchmark::RegisterBenchmark(name.c_str(), [&item, &device, known](benchmark::State& state) {
         try {
           run_case(state, item, device, *known);
         } catch (const std::exception& error) {
-          report_failure(std::string(item.model->name) + " on " + device.name + ": " + error.what());
-          state.SkipWithError(error.what());
+          refuse(state, item, device, error.what());
         }
       });
       bench->Unit(benchmark::kMillisecond);
+      if (item.repetition == Repetition::tangents) bench->Iterations(kTangentProducts - 1);
       if (device.gpu)
         bench->UseManualTime();
       else

@@ -267,6 +267,17 @@ void report_failure(const std::string& text) {
 
 int failure_count() { return failures; }
 
+void time_passes(benchmark::State& state, BenchDevice& device, Ops& ops, const std::function<void()>& call) {
+  if (!device.stopwatch) {
+    for ([[maybe_unused]] auto _ : state) call();
+    return;
+  }
+  ops.synchronize();
+  const std::unique_ptr<Recording> recording = ops.record(call);
+  if (!recording) throw CudaError("benchmark: the stream of the stopwatch cannot be captured");
+  for ([[maybe_unused]] auto _ : state) state.SetIterationTime(device.stopwatch->seconds([&] { recording->replay(); }));
+}
+
 std::vector<std::int64_t> judged_rows(std::int64_t rows, double multiply_adds_per_row) {
   const auto affordable = static_cast<std::int64_t>(kMostLooped / multiply_adds_per_row);
   const std::int64_t count = std::min(rows, std::max(std::int64_t{2}, affordable));

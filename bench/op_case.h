@@ -27,6 +27,10 @@
 #include "bracket/math_mode.h"
 #include "kernels/ops.h"
 
+namespace benchmark {
+class State;
+}
+
 namespace bracket::bench {
 
 /// A result and what it should be.
@@ -79,6 +83,10 @@ struct OpCase {
 
 /// Registers the rows of a case for every device; `devices` must outlive the benchmarks.
 void register_case(const OpCase& op, std::vector<BenchDevice>& devices);
+
+/// Times whole passes, which need no graph of many: on a GPU one call is one graph. It must have run once before. Runs
+/// it as often as `state` has iterations, no more.
+void time_passes(benchmark::State& state, BenchDevice& device, Ops& ops, const std::function<void()>& call);
 
 /// Of `rows` rows of a result those to be judged by a plain loop: evenly spaced, the first and the last among them, no
 /// more than that loop does in about a tenth of a second, at least two.

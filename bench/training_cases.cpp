@@ -6,7 +6,10 @@
 #include <array>
 #include <cstdio>
 #include <exception>
+#include <map>
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "bench/checked_trainer.h"
 #include "bench/op_case.h"
@@ -62,19 +65,18 @@ Dataset dataset_of(const TrainingCase& training) {
   return Dataset::from_rows(values, rows, cols);
 }
 
-/// On the CPU, and where the step is compared with double precision, a small batch says as much.
+/// The step that is compared with double precision is one of the batch that is timed: a smaller batch may take passes
+/// of another form. In double it is computed once for each preset and batch.
 CheckedTrainer prepare(const TrainingCase& training, MathMode math, Context& context) {
+  static std::map<std::pair<std::string, std::int64_t>, StepRecord> steps;
   const Dataset data = dataset_of(training);
   TrainerConfig config = make_preset(training.preset, data, kSeed);
   config.energy.execution = config.generator.execution = training.execution;
   config.energy.math = config.generator.math = {math, math};
-  TrainerConfig small = config;
-  if (training.cpu_batch > 0) small.batch_size = training.cpu_batch;
-  CheckedTrainer checked = checked_trainer(context, small, data);
-  if (context.device().kind != DeviceKind::cpu && small.batch_size != config.batch_size) {
-    checked.trainer.reset();
-    checked.trainer = std::make_unique<Trainer>(context, config, data);
-  }
+  if (training.cpu_batch > 0 && context.device().kind == DeviceKind::cpu) config.batch_size = training.cpu_batch;
+  const auto key = std::pair(std::string(training.preset), config.batch_size);
+  if (steps.count(key) == 0) steps.emplace(key, first_step_in_double(config, data));
+  CheckedTrainer checked = checked_trainer(context, config, data, &steps.at(key));
   checked.trainer->run(training.side > 0 ? kImageWarmUpSteps : kWarmUpSteps);
   checked.trainer->reports();
   return checked;

@@ -32,8 +32,8 @@ class NetworkOnDevice {
   Context& context() const { return *context_; }
   Arena& arena() { return arena_; }
   Tensor gradient() const { return gradient_; }
-  /// What StackedFunctional tells its passes of rows to come.
-  std::int64_t further_rows = 0;
+  /// What StackedFunctional tells its passes of their use.
+  FurtherUse further = {};
 
   std::vector<double> values() const { return to_host(context_->ops(), values_); }
   void set_values(const std::vector<double>& values) { to_device(context_->ops(), values_, values); }
@@ -118,7 +118,7 @@ struct StackedFunctional {
     const DeviceTensor device_x = upload(n.context(), x, n.network().dtype());
     const DeviceTensor device_t = upload(n.context(), tangents, n.network().dtype());
     if (split) {
-      n.network().forward(ops, n.arena(), pass, n.parameters(), device_x, mode, n.further_rows);
+      n.network().forward(ops, n.arena(), pass, n.parameters(), device_x, mode, n.further);
       if (tangents.rows > 0) n.network().push(ops, n.arena(), tangent_pass, pass, device_t, layout);
     } else {
       forward(n, pass, tangent_pass);
@@ -163,12 +163,12 @@ struct StackedFunctional {
     const Tensor rows = n.arena().allocate(dtype, {x.rows + tangents.rows, x.cols});
     upload_into(n.context(), rows.slice_rows(0, x.rows), x);
     if (tangents.rows == 0) {
-      n.network().forward(ops, n.arena(), pass, n.parameters(), rows, mode, n.further_rows);
+      n.network().forward(ops, n.arena(), pass, n.parameters(), rows, mode, n.further);
       return;
     }
     upload_into(n.context(), rows.slice_rows(x.rows, tangents.rows), tangents);
     n.network().forward(ops, n.arena(), pass, tangent_pass, n.parameters(), rows.slice_rows(0, x.rows),
-                        rows.slice_rows(x.rows, tangents.rows), layout, mode, n.further_rows);
+                        rows.slice_rows(x.rows, tangents.rows), layout, mode, n.further);
   }
 };
 

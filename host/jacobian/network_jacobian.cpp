@@ -52,13 +52,13 @@ std::int64_t rows_in(std::int64_t tangent_bytes, const Network& network) {
 }  // namespace
 
 NetworkJacobian::NetworkJacobian(Ops& ops, Arena& arena, const Network& network, const ParameterSet& parameters,
-                                 Tensor z, std::int64_t tangent_bytes)
+                                 Tensor z, std::int64_t tangent_bytes, const FurtherUse& further)
     : JacobianOperator(z.rows(), network.input_size(), network.output_size(), network.dtype()), network_(&network) {
   if (z.rank() != 2 || z.cols() != inputs() || z.dtype() != dtype())
     throw InvalidArgument("NetworkJacobian: z is " + (z.absent() ? "absent" : z.describe()) + "; the network reads " +
                           dtype_name(dtype()) + "[n, " + std::to_string(inputs()) + "]");
   rows_at_once_ = rows_in(tangent_bytes, network);
-  network.forward(ops, arena, primal_, parameters, z, PassMode::inference);
+  network.forward(ops, arena, primal_, parameters, z, PassMode::inference, further);
 }
 
 NetworkJacobian::NetworkJacobian(const Network& network, PrimalPass primal, std::int64_t tangent_bytes)

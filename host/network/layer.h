@@ -126,8 +126,9 @@ class Layer {
   /// Whether `reverse` writes into grad_y.
   virtual bool consumes_grad_y() const noexcept { return false; }
 
-  /// Starting values of parameters and buffers. Asked of layers as specified, never of what stands for several.
-  virtual void initialize(const RandomKey& /*key*/, const ValueWriter& /*write*/) const {}
+  /// Starting values of parameters and buffers. Asked of layers as specified; what stands for several throws an
+  /// internal error.
+  virtual void initialize(const RandomKey& key, const ValueWriter& write) const = 0;
   /// Computes `slots` from `x` and, where used, `side`: the primal part when frame.primal is set, the tangent part when
   /// present. Extras are written with the primal part and read with the tangent part.
   virtual void forward(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,

@@ -120,8 +120,9 @@ class LayerMaker {
     return made;
   }
   MadeLayer made_of(const LayerGroup& group) const {
-    merging_.merges +=
-        (group.resampling.kind != Resampling::Kind::none) + group.composed.has_value() + group.norm.has_value();
+    merging_.groups.resampling += group.resampling.kind != Resampling::Kind::none;
+    merging_.groups.norm += group.norm.has_value();
+    merging_.groups.compose += group.composed.has_value();
     Around around;
     around.resampling = group.exchanged ? Resampling{} : group.resampling;
     if (group.norm) {

@@ -10,12 +10,14 @@
 
 namespace bracket {
 
-/// What a chain merges, and how often it did.
+/// What a chain merges, and how many groups did so.
 struct Merging {
   bool resampling = false;
   bool norm = false;
   bool compose = false;
-  std::int64_t merges = 0;
+  struct {
+    std::int64_t resampling = 0, norm = 0, compose = 0;
+  } groups = {};
 };
 
 /// A linear or (transposed) convolution layer and what is computed with it. Indices are those of the specifications.

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <utility>
 
+#include "bracket/error.h"
 #include "host/network/product_layer.h"
 #include "host/network/weights/composed_map.h"
 #include "host/network/weights/layer_maps.h"
@@ -53,6 +54,10 @@ class ComposedLayer final : public ProductLayer {
 
   bool injective() const noexcept override { return false; }  // as the convolution's
   std::int64_t row_flops() const noexcept override { return 2 * map_->shape().rows * map_->shape().cols; }
+
+  void initialize(const RandomKey& /*key*/, const ValueWriter& /*write*/) const override {
+    throw Error(ExitCode::internal, "a composed layer has no starting values; those of its two layers are asked for");
+  }
 
  private:
   void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const override {

@@ -128,18 +128,22 @@ Network::Network(NetworkSpec spec, DType dtype, const NetworkExecution& executio
                           " layers; split it");
   value_elements_ = layout.value_elements();
   buffer_elements_ = layout.buffer_elements();
-  // Each merges what the one before does; where that is all, it is left out.
+  // Groups of one kind are told from those of the others: composing may take a convolution from a pool behind it, and
+  // leave as many groups as there were.
   Merging merging;
-  std::int64_t merges = 0;
-  const auto merge = [&](bool Merging::*what, bool wanted) -> std::unique_ptr<LayerChain> {
-    merging.*what = wanted;
-    merging.merges = 0;
-    std::unique_ptr<LayerChain> chain = merged_chain(spec_.layers, input, merging, infos_);
-    return merging.merges > std::exchange(merges, merging.merges) ? std::move(chain) : nullptr;
+  const auto merged = [&](bool wanted) {
+    merging.groups = {};
+    return wanted ? merged_chain(spec_.layers, input, merging, infos_) : nullptr;
   };
-  merged_ = merge(&Merging::resampling, execution.merge_resampling);
-  folded_ = merge(&Merging::norm, execution.fold_batch_norm);
-  composed_ = merge(&Merging::compose, execution.compose_linear);
+  merging.resampling = execution.merge_resampling;
+  merged_ = merged(merging.resampling);
+  if (merging.groups.resampling == 0) merged_.reset();
+  merging.norm = execution.fold_batch_norm;
+  folded_ = merged(merging.norm);
+  if (merging.groups.norm == 0) folded_.reset();
+  merging.compose = execution.compose_linear;
+  composed_ = merged(merging.compose);
+  if (merging.groups.compose == 0 || composed_->row_flops() >= flops_per_row()) composed_.reset();
 }
 
 Network::~Network() = default;
@@ -174,13 +178,18 @@ const LayerChain& Network::chain(PassForm form) const noexcept {
   return merged_ ? *merged_ : *plain_;
 }
 
-// Composing takes its products once for the map and twice for parameter gradients through it. BatchNorm reads and
-// writes its values for every row; folding it reads and writes the weights, and for the gradients reads two of their
-// size twice each.
-PassForm Network::form_for(PassMode mode, std::int64_t rows) const noexcept {
-  if (mode != PassMode::inference || rows <= 0) return PassForm::layers;
+// Composing takes its products once for the map and twice for every pass of parameter gradients through it. BatchNorm
+// reads and writes its values for every row; folding it reads and writes the weights, and for each of those passes
+// reads two of their size twice each: the same ratio.
+PassForm Network::form_for(PassMode mode, std::int64_t rows, const FurtherUse& further) const {
+  if (further.rows < 0 || further.parameter_passes < 0)
+    throw InvalidArgument("forward: further use is " + std::to_string(further.rows) + " rows and " +
+                          std::to_string(further.parameter_passes) + " parameter passes; must not be negative");
+  const double served = static_cast<double>(rows) + static_cast<double>(further.rows);
+  if (mode != PassMode::inference || served == 0) return PassForm::layers;
+  const double times = 1 + 2 * static_cast<double>(further.parameter_passes);
   const auto pays = [&](std::int64_t per_row, std::int64_t once) {
-    return static_cast<double>(rows) * static_cast<double>(per_row) > 3 * static_cast<double>(once);
+    return served * static_cast<double>(per_row) > times * static_cast<double>(once);
   };
   if (composed_ && pays(flops_per_row() - composed_->row_flops(), composed_->once_flops()))
     return PassForm::linear_composed;
@@ -231,25 +240,25 @@ void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent
 }
 
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
-                      std::int64_t further_rows) const {
+                      const FurtherUse& further) const {
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
   pass.input = x;
-  pass.form = form_for(mode, pass.rows + further_rows);
+  pass.form = form_for(mode, pass.rows, further);
   run(ops, arena, &pass, nullptr, pass);
 }
 
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tangent_pass,
                       const ParameterSet& parameters, Tensor x, Tensor tangents, const TangentLayout& layout,
-                      PassMode mode, std::int64_t further_rows) const {
+                      PassMode mode, const FurtherUse& further) const {
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
   pass.input = x;
-  pass.form = form_for(mode, pass.rows + layout.rows() + further_rows);
+  pass.form = form_for(mode, pass.rows + layout.rows(), further);
   tangent_pass.layout = layout;
   tangent_pass.input = tangents;
   run(ops, arena, &pass, &tangent_pass, pass);
@@ -268,7 +277,7 @@ void Network::evaluate(Ops& ops, Arena& arena, Tensor y, const ParameterSet& par
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows{x.rows(), 0, 0, 0};
-  const LayerChain& layers = chain(form_for(mode, rows.primal));
+  const LayerChain& layers = chain(form_for(mode, rows.primal, {}));  // as `forward`, bit by bit
   const Frame frame{ops, arena, dtype_, mode, rows, parameters, true};
   std::vector<Stacked> slots;
   for (const Tensor& slot : shared_slots(arena, layers, rows, false, y)) slots.push_back({slot, {}});

@@ -39,15 +39,15 @@ void jacobian_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& 
     ops.copy(input.slice_rows(0, n), z);
     ops.tile_identity(input.slice_rows(n, n * d), n);
     generator.forward(ops, arena, pass.primal, pass.tangents, parameters, input.slice_rows(0, n),
-                      input.slice_rows(n, n * d), {0, n, d}, PassMode::inference, reverse_rows);
+                      input.slice_rows(n, n * d), {0, n, d}, PassMode::inference, {.rows = reverse_rows});
     pass.jacobian = pass.tangents.output();
     return;
   }
   pass.tangent_bytes = most;
-  // Every portion of the reverse pass but the first takes the gradient of a composed map, 2 (d + 1) rows, once more.
+  // Every portion of the reverse pass takes the gradients of merged maps once.
   const std::int64_t portions = whole_reverse ? (n * sample_bytes + most - 1) / most : 1;
   generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference,
-                    n * d + reverse_rows - 2 * (portions - 1) * (d + 1));
+                    {.rows = n * d + reverse_rows, .parameter_passes = portions});
   pass.jacobian = arena.allocate(z.dtype(), {n * d, generator.output_size()});
   jacobian_columns(ops, arena, pass.jacobian, NetworkJacobian(generator, pass.primal, most));
 }
@@ -79,7 +79,7 @@ void lobpcg_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   pass.tangent_bytes = 0;
   pass.jacobian = {};
   const std::int64_t products = 2 * iterations + 2 + kStepProducts;
-  generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference, products * n);
+  generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference, {.rows = products * n});
   LobpcgEstimate steps;
   const NetworkJacobian jacobian(generator, pass.primal, kWholeBatch);
   lobpcg_iterate(ops, arena, jacobian, v, {iterations}, steps);

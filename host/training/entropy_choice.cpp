@@ -57,7 +57,9 @@ class Start {
   Exact exact() const {
     Exact result;
     with_planned_arena(*context_, [&](Ops& ops, Arena& arena) {
-      const NetworkJacobian jacobian(ops, arena, network_, parameters_, latents(ops, arena));
+      const NetworkJacobian jacobian(ops, arena, network_, parameters_, latents(ops, arena),
+                                     NetworkJacobian::kTangentBytes,
+                                     {.rows = rows_ * network_.input_size(), .parameter_passes = 0});
       const ExactEstimate estimate = exact_log_volume(ops, arena, jacobian, {.spectrum = true, .derivative = false});
       result = {read_values(ops, estimate.value), read_values(ops, estimate.spectrum)};
     });

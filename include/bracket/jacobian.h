@@ -60,9 +60,11 @@ class NetworkJacobian final : public JacobianOperator {
 
   /// Runs the one primal pass; it lives in `arena`. The parameters must not change while the operator is used.
   /// `tangent_bytes` bounds the activations of tangents: samples, or the tangents of one sample, go through the network
-  /// in portions of at least one row.
+  /// in portions of at least one row. `further`: what the operator will be asked for, n K rows for every product with J
+  /// or J^T of K columns, as Network::forward reads it. By default no product is counted on, and the pass merges only
+  /// what pays for its own n rows; results are the same to rounding.
   NetworkJacobian(Ops& ops, Arena& arena, const Network& network, const ParameterSet& parameters, Tensor z,
-                  std::int64_t tangent_bytes = kTangentBytes);
+                  std::int64_t tangent_bytes = kTangentBytes, const FurtherUse& further = {});
   /// Of a primal pass of that network which has been run, in inference mode where the network has BatchNorm.
   NetworkJacobian(const Network& network, PrimalPass primal, std::int64_t tangent_bytes = kTangentBytes);
 

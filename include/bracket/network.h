@@ -226,8 +226,19 @@ enum class PassMode : std::uint8_t {
   inference,  ///< everything fixed
 };
 
-/// What NetworkExecution makes of one pass for the rows it serves; each form holds the one before.
+/// What NetworkExecution makes of one pass for what it serves. `layers` merges resampling, `norm_folded` BatchNorm too.
+/// `linear_composed` does both but where the convolution that a linear layer takes in would have merged with what is
+/// behind it: a pool, and BatchNorm behind that, stay layers of their own.
+///
+/// The form, and with it the rounding of every result, depends on how many rows the pass serves: of rows that are
+/// sent through a network in chunks, a shorter last one may come out of other arithmetic than the rest.
 enum class PassForm : std::uint8_t { layers, norm_folded, linear_composed };
+
+/// What a pass serves beside the forward call that makes it. Saying too little or too much costs time, nothing else.
+struct FurtherUse {
+  std::int64_t rows = 0;              ///< tangents and adjoints to go through it; those of a parameter_pass count twice
+  std::int64_t parameter_passes = 1;  ///< reverse passes with parameter gradients
+};
 
 /// Which primal rows of a pass carry how many tangents: tangent k of primal row first + i is tangent row i K + k.
 struct TangentLayout {
@@ -319,15 +330,15 @@ class Network {
   /// Fills both blocks with starting values: a function of (seed, stream) alone, the same on every device.
   void initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const;
 
-  /// Sends x [rows, input_size] through the network. `further_rows`: of tangents and adjoints that will go through the
-  /// pass later, a reverse pass with parameter gradients counting twice; the form of the pass depends on it.
+  /// Sends x [rows, input_size] through the network. The form of the pass depends on rows and `further`; throws
+  /// InvalidArgument where that is negative.
   void forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
-               std::int64_t further_rows = 0) const;
+               const FurtherUse& further = {}) const;
   /// The fused call: primal rows and their tangents together. `x` and `tangents` may be one block (tangents behind x),
   /// which halves the number of matrix products. Only inference mode where the network has BatchNorm.
   void forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tangent_pass, const ParameterSet& parameters,
                Tensor x, Tensor tangents, const TangentLayout& layout, PassMode mode,
-               std::int64_t further_rows = 0) const;
+               const FurtherUse& further = {}) const;
   /// Sends tangents [layout.rows(), input_size] through an existing primal pass.
   void push(Ops& ops, Arena& arena, TangentPass& tangent_pass, const PrimalPass& pass, Tensor tangents,
             const TangentLayout& layout) const;
@@ -354,7 +365,7 @@ class Network {
 
  private:
   const LayerChain& chain(PassForm form) const noexcept;
-  PassForm form_for(PassMode mode, std::int64_t rows) const noexcept;
+  PassForm form_for(PassMode mode, std::int64_t rows, const FurtherUse& further) const;
   void run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const;
   void pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
             Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const;
@@ -367,7 +378,7 @@ class Network {
   std::int64_t buffer_elements_ = 0;
   std::vector<ParameterInfo> infos_;
   std::unique_ptr<LayerChain> plain_;  // as specified: what the parameters and the structure are asked of
-  // As carried out; null where that is what the one before does.
+  // As carried out, with what resampling, BatchNorm and linear layers add in turn; null where one adds nothing.
   std::unique_ptr<LayerChain> merged_, folded_, composed_;
 };
 

@@ -30,7 +30,8 @@ JacobianSpectrum jacobian_spectrum(Context& context, const Network& generator, c
   for_row_chunks(context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor latent = arena.allocate(generator.dtype(), {count, d});
     to_device(ops, latent, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
-    const NetworkJacobian jacobian(ops, arena, generator, parameters, latent);
+    const NetworkJacobian jacobian(ops, arena, generator, parameters, latent, NetworkJacobian::kTangentBytes,
+                                   {.rows = count * d, .parameter_passes = 0});
     const ExactEstimate exact = exact_log_volume(ops, arena, jacobian, {.spectrum = true, .derivative = false});
     if (ops.planning()) return;
     const std::vector<double> volumes = read_values(ops, exact.value), values = read_values(ops, exact.spectrum);
