@@ -192,7 +192,14 @@ class UploadQueue {
 class Recording {
  public:
   virtual ~Recording() = default;
-  virtual void replay() = 0;  ///< queues it again, as one piece, on the device's stream
+  /// Queues it `times` times again on the device's stream, each time behind the last.
+  virtual void replay(std::int64_t times = 1) = 0;
+};
+
+/// What a recording becomes.
+enum class Replay {
+  graph,       ///< a CUDA graph: its kernels as they are, one launch each time
+  one_kernel,  ///< one kernel of one block that plays theirs, one launch for all times; a graph where that cannot be
 };
 
 class Ops {
@@ -215,12 +222,14 @@ class Ops {
   /// Slots of `bytes` each. Throws OutOfMemory. The queue must be destroyed before these Ops.
   virtual std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) = 0;
   virtual void synchronize() = 0;
-  /// Records what `queue` queues, which does not run, as a CUDA graph. Null, and `queue` was not called, where the
-  /// device has no such thing: a CPU, the legacy default stream, a stream that the caller is capturing himself.
-  /// `queue` may neither take memory from the device nor wait, and what it queues may change between replays by what
-  /// device memory holds only. The first use of a kernel loads it, which a capture may refuse: run the work once
-  /// before. The recording must be destroyed before these Ops.
-  virtual std::unique_ptr<Recording> record(const std::function<void()>& /*queue*/) { return nullptr; }
+  /// Records what `queue` queues, which does not run. Null where the device has no such thing: a CPU, the legacy default
+  /// stream (for a graph), a stream that the caller is capturing himself; `queue` was not called then. `queue` may
+  /// neither take memory from the device nor wait, and what it queues may change between replays by what device memory
+  /// holds only; it is called twice where one kernel was asked for and a graph is what can be. The first use of a kernel
+  /// loads it, which a capture may refuse: run the work once before. The recording must be destroyed before these Ops.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& /*queue*/, Replay /*replay*/ = Replay::graph) {
+    return nullptr;
+  }
   /// Makes the device current for the calling thread and returns what `leave_device` restores; only CUDA has such a
   /// state. Every checked method below runs between the two, so a caller's current device never changes.
   virtual int enter_device() { return 0; }

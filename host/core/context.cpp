@@ -68,7 +68,8 @@ Context::Context(const ContextOptions& options, std::unique_ptr<Ops> ops)
     : device_(checked(options).device),
       ops_(std::move(ops)),
       pool_(std::make_unique<MemoryPool>(*ops_, options.memory_limit, options.guard && !ops_->planning())),
-      graphs_(options.graphs && !options.guard) {
+      graphs_(options.graphs && !options.guard),
+      one_kernel_(options.one_kernel && graphs_) {
   ops_->set_math_mode(options.math);
 }
 
@@ -81,6 +82,7 @@ Context& Context::operator=(Context&& other) noexcept {
   ops_ = std::move(other.ops_);
   device_ = other.device_;
   graphs_ = other.graphs_;
+  one_kernel_ = other.one_kernel_;
   return *this;
 }
 
@@ -88,6 +90,7 @@ const Device& Context::device() const noexcept { return device_; }
 Ops& Context::ops() noexcept { return *ops_; }
 MemoryPool& Context::pool() noexcept { return *pool_; }
 bool Context::graphs() const noexcept { return graphs_; }
+bool Context::one_kernel() const noexcept { return one_kernel_; }
 MathMode Context::math_mode() const noexcept { return ops_->math_mode(); }
 void Context::set_math_mode(MathMode mode) noexcept { ops_->set_math_mode(mode); }
 void Context::synchronize() { ops_->synchronize(); }

@@ -25,6 +25,9 @@ namespace bracket {
 namespace {
 
 constexpr std::int64_t kRingSize = 1024;
+// Steps per launch where one kernel replays them: enough that its launch counts for nothing, and few enough that whoever
+// else uses the device, or wants to stop, waits milliseconds.
+constexpr std::int64_t kStepsPerLaunch = 64;
 
 void check(const TrainerConfig& config, const Network& energy, const Network& generator, const Dataset& data) {
   const auto require = [](bool holds, const std::string& what) {
@@ -150,26 +153,32 @@ struct Trainer::Impl {
         .run(ops, memory);
   }
 
-  // The first step in a math mode runs as it is: whatever a capture refuses happens there.
-  void queue_step() {
+  /// Up to `most` steps; returns how many. The first in a math mode runs as it is: whatever a capture refuses happens
+  /// there.
+  std::int64_t queue_steps(std::int64_t most) {
     Ops& ops = context->ops();
-    if (stepped != ops.math_mode() || !context->graphs()) {
-      step(ops, arena);
-      stepped = ops.math_mode();
-      return;
+    table->prepare_step();
+    if (stepped == ops.math_mode() && context->graphs()) {
+      // Where there can be none, now or ever, asking costs next to nothing.
+      if (!recording || recorded != ops.math_mode()) {
+        recording = ops.record([&] { step(ops, arena); }, context->one_kernel() ? Replay::one_kernel : Replay::graph);
+      }
+      recorded = ops.math_mode();
+      if (recording) {
+        const std::int64_t count = table->source().streamed ? 1 : std::min(most, kStepsPerLaunch);
+        recording->replay(count);
+        return count;
+      }
     }
-    // Where there can be none, now or ever, asking costs next to nothing.
-    if (!recording || recorded != ops.math_mode()) recording = ops.record([&] { step(ops, arena); });
-    recorded = ops.math_mode();
-    if (recording)
-      recording->replay();
-    else
-      step(ops, arena);
+    step(ops, arena);
+    stepped = ops.math_mode();
+    return 1;
   }
 
   void make_room() {
-    if (queued - reported == kRingSize) drain();
+    if (room() == 0) drain();
   }
+  std::int64_t room() const { return kRingSize - (queued - reported); }
 
   void drain() {
     StepState now;
@@ -239,10 +248,10 @@ struct Trainer::Impl {
   Arena arena;
   MemoryPlan memory_plan;
   std::unique_ptr<Recording> recording;  // of a step; null before the second, or where there can be none
-  std::optional<MathMode> stepped;     // of the last step that ran as it is
-  MathMode recorded = MathMode::fp32;  // the products in it
-  std::int64_t queued = 0;    // steps asked for, all told
-  std::int64_t reported = 0;  // steps whose records have been read
+  std::optional<MathMode> stepped;       // of the last step that ran as it is
+  MathMode recorded = MathMode::fp32;    // the products in it
+  std::int64_t queued = 0;               // steps asked for, all told
+  std::int64_t reported = 0;             // steps whose records have been read
   std::vector<StepRecord> pending;
 };
 
@@ -257,11 +266,11 @@ Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 
 void Trainer::run(std::int64_t steps) {
   if (steps < 0) throw InvalidArgument("run: steps is " + std::to_string(steps) + ", must not be negative");
-  for (std::int64_t i = 0; i < steps; ++i) {
+  while (steps > 0) {
     impl_->make_room();
-    impl_->table->prepare_step();
-    impl_->queue_step();
-    ++impl_->queued;
+    const std::int64_t queued = impl_->queue_steps(std::min(steps, impl_->room()));
+    impl_->queued += queued;
+    steps -= queued;
   }
 }
 

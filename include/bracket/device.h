@@ -50,6 +50,11 @@ struct ContextOptions {
   /// a step. Without effect on a CPU and with `guard`. False: every kernel is launched by itself, as some tools want
   /// it.
   bool graphs = true;
+  /// With `graphs`: a step whose kernels allow it is replayed by one kernel of one block, many steps per launch, with
+  /// the same bits again; any other step is a graph. That saves the time between kernels, and leaves all but one
+  /// multiprocessor idle: it is for pairs of small dense networks (width up to 256) and small batches in f32. Off by
+  /// default: nothing of it has been measured on a GPU yet.
+  bool one_kernel = false;
   /// Threads of the CPU device; 0: one per processor this process may use. Results do not depend on it.
   int threads = 0;
   /// How f32 networks multiply on a GPU, until Context::set_math_mode.
@@ -70,7 +75,8 @@ class Context {
   const Device& device() const noexcept;
   Ops& ops() noexcept;
   MemoryPool& pool() noexcept;
-  bool graphs() const noexcept;  ///< ContextOptions::graphs, false with `guard`
+  bool graphs() const noexcept;      ///< ContextOptions::graphs, false with `guard`
+  bool one_kernel() const noexcept;  ///< ContextOptions::one_kernel, false without graphs()
   /// Of the passes from now on; passes that are done stay as they are.
   MathMode math_mode() const noexcept;
   void set_math_mode(MathMode mode) noexcept;
@@ -82,6 +88,7 @@ class Context {
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<MemoryPool> pool_;
   bool graphs_;
+  bool one_kernel_;
 };
 
 }  // namespace bracket

@@ -4,35 +4,13 @@
 
 #include "bracket/error.h"
 #include "kernels/cuda/common/tensor_plan.h"
+#include "kernels/cuda/cuda_calls.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/make_cuda_ops.h"
 
 namespace bracket::BRACKET_TARGET {
 namespace {
 
-std::string describe(cudaError_t code) {
-  return std::string(cudaGetErrorString(code)) + " (CUDA error " + std::to_string(static_cast<int>(code)) + ")";
-}
-
-void require(cudaError_t code, const std::string& what) {
-  if (code == cudaSuccess) return;
-  // A failed call leaves its code behind for the next cudaGetLastError of the embedding program; it is reported here.
-  static_cast<void>(cudaGetLastError());
-  throw CudaError(what + " failed: " + describe(code));
-}
-
-/// Makes a device current for a scope and restores the caller's.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(CudaOps& ops) : ops_(ops), previous_(ops.enter_device()) {}
-  ~CurrentDevice() { ops_.leave_device(previous_); }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-
- private:
-  CudaOps& ops_;
-  int previous_;
-};
 
 /// Page-locked slots, so that a copy is queued without a wait, and an event behind the last copy from each.
 class PinnedUploadQueue final : public UploadQueue {
@@ -67,6 +45,10 @@ class PinnedUploadQueue final : public UploadQueue {
 
   void upload(void* device, std::int64_t bytes) override {
     if (bytes == 0) return;
+    if (LaunchRecorder* const recorder = LaunchRecorder::of(stream_)) {
+      recorder->refuse();
+      return;
+    }
     const CurrentDevice current(ops_);
     const Slot& slot = slots_[newest_];
     const std::string what = "queueing an upload of " + std::to_string(bytes) + " bytes";
@@ -94,48 +76,8 @@ class PinnedUploadQueue final : public UploadQueue {
   int newest_ = 0;
 };
 
-/// A CUDA graph of what a stream captured.
-class GraphRecording final : public Recording {
- public:
-  GraphRecording(CudaOps& ops, cudaStream_t stream, cudaGraph_t graph) : ops_(ops), stream_(stream) {
-    const cudaError_t code = cudaGraphInstantiateWithFlags(&executable_, graph, 0);
-    static_cast<void>(cudaGraphDestroy(graph));
-    require(code, "instantiating a CUDA graph");
-  }
-  ~GraphRecording() override {
-    const CurrentDevice current(ops_);
-    static_cast<void>(cudaGraphExecDestroy(executable_));
-  }
-  void replay() override {
-    const CurrentDevice current(ops_);
-    require(cudaGraphLaunch(executable_, stream_), "launching a CUDA graph");
-  }
-
- private:
-  CudaOps& ops_;
-  cudaStream_t stream_;
-  cudaGraphExec_t executable_ = nullptr;
-};
-
 constexpr std::int64_t scratch_bytes(std::int64_t elements) {
   return elements * static_cast<std::int64_t>(sizeof(double));
-}
-
-bool is_capturing(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  if (cudaStreamIsCapturing(stream, &status) == cudaSuccess) return status != cudaStreamCaptureStatusNone;
-  static_cast<void>(cudaGetLastError());
-  return false;
-}
-
-/// Whether the stream now captures what is queued on it.
-bool begin_capture(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  if (cudaStreamIsCapturing(stream, &status) == cudaSuccess && status == cudaStreamCaptureStatusNone &&
-      cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess)
-    return true;
-  static_cast<void>(cudaGetLastError());
-  return false;
 }
 
 }  // namespace
@@ -208,6 +150,7 @@ void CudaOps::copy_bytes_to_device(void* device, const void* host, std::int64_t 
   if (bytes == 0) return;
   const CurrentDevice current(*this);
   const std::string what = "copying " + std::to_string(bytes) + " bytes to the device";
+  require_no_recorder(what);
   require(cudaMemcpyAsync(device, host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_), what);
   // Pinned host memory is read after the call returns; the caller may reuse it only when the copy is done.
   require(cudaStreamSynchronize(stream_), what);
@@ -217,12 +160,17 @@ void CudaOps::copy_bytes_to_host(void* host, const void* device, std::int64_t by
   if (bytes == 0) return;
   const CurrentDevice current(*this);
   const std::string what = "copying " + std::to_string(bytes) + " bytes to the host";
+  require_no_recorder(what);
   require(cudaMemcpyAsync(host, device, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, stream_), what);
   require(cudaStreamSynchronize(stream_), what);
 }
 
 void CudaOps::fill_bytes(void* device, int value, std::int64_t bytes) {
   if (bytes == 0) return;
+  if (LaunchRecorder* const recorder = LaunchRecorder::of(stream_)) {
+    recorder->refuse();
+    return;
+  }
   const CurrentDevice current(*this);
   require(cudaMemsetAsync(device, value, static_cast<std::size_t>(bytes), stream_),
           "filling " + std::to_string(bytes) + " bytes");
@@ -232,24 +180,12 @@ std::unique_ptr<UploadQueue> CudaOps::make_upload_queue(std::int64_t bytes) {
   return std::make_unique<PinnedUploadQueue>(*this, stream_, bytes);
 }
 
-std::unique_ptr<Recording> CudaOps::record(const std::function<void()>& queue) {
-  const CurrentDevice current(*this);
-  static_cast<void>(scratch());
-  if (!begin_capture(stream_)) return nullptr;
-  cudaGraph_t graph = nullptr;
-  try {
-    queue();
-  } catch (...) {
-    static_cast<void>(cudaStreamEndCapture(stream_, &graph));
-    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
-    static_cast<void>(cudaGetLastError());
-    throw;
-  }
-  require(cudaStreamEndCapture(stream_, &graph), "recording a CUDA graph");
-  return std::make_unique<GraphRecording>(*this, stream_, graph);
+void CudaOps::require_no_recorder(const std::string& what) const {
+  if (LaunchRecorder::of(stream_) != nullptr) throw CudaError(what + " is nothing that can be recorded: it waits");
 }
 
 void CudaOps::synchronize() {
+  require_no_recorder("waiting for the stream");
   const CurrentDevice current(*this);
   require(cudaStreamSynchronize(stream_), "waiting for the stream");
 }

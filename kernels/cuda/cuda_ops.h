@@ -28,7 +28,7 @@ class CudaOps final : public Ops {
   void fill_bytes(void* device, int value, std::int64_t bytes) override;
   std::unique_ptr<UploadQueue> make_upload_queue(std::int64_t bytes) override;
   void synchronize() override;
-  std::unique_ptr<Recording> record(const std::function<void()>& queue) override;
+  std::unique_ptr<Recording> record(const std::function<void()>& queue, Replay replay = Replay::graph) override;
   int enter_device() override;
   void leave_device(int previous) noexcept override;
 
@@ -48,6 +48,10 @@ class CudaOps final : public Ops {
   /// Whether C[m, n] = sum over p is for the tensor cores, and with what: room for so many partial sums in f32.
   bool uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const;
   TensorDevice tensor_device(std::int64_t partial_sums);
+  /// Null: a graph is what can be.
+  std::unique_ptr<Recording> record_program(const std::function<void()>& queue);
+  /// Throws CudaError where the stream's launches are being recorded.
+  void require_no_recorder(const std::string& what) const;
   /// Throws CudaError naming the op and its main operand when `code` is not cudaSuccess.
   static void check(cudaError_t code, const char* op, const Tensor& operand);
 
