@@ -148,7 +148,7 @@ BRACKET_DEVICE void play(const Instruction& launch, const unsigned char* argumen
   static_assert(alignof(Body) <= kArgumentsAlignment);
   // Read where it lies, although the compiler reads members anew behind each store: copies of them would spill.
   const Body& body = *reinterpret_cast<const Body*>(arguments + launch.arguments);
-  Block block{0, 0, launch.grid_y, launch.grid_x, launch.threads, memory};
+  Block block{0, 0, launch.grid_x, launch.grid_y, launch.threads, memory};
   if constexpr (kBodyMeets<Body>) {
     block.threads = kMeetingThreads;
   } else {
