@@ -4,25 +4,26 @@
 //   reverse data      grad_x (+)= patches of grad_y times w, each class of pixels modulo the stride with its own taps
 //   reverse weights   grad_w (+)= grad_y^T times patches of x
 //
-// Patches are gathered a panel at a time (patches.h) and multiplied on register tiles (tile_product.h). Where the result
-// has few channels Eigen multiplies and the product is turned round: all taps of every source pixel at once, then the
-// sum over taps (tap_fold.h).
+// Patches are gathered a panel at a time (patches.h) and multiplied on register tiles (tile_product.h). Where the
+// result has few channels Eigen multiplies and the product is turned round: all taps of every source pixel at once, then
+// the sum over taps (tap_fold.h).
 //
-// Measured on one core of an AMD EPYC (AVX2, float, batch 64, processor time), GFLOP/s; on the same core Eigen has
-// 81 at 800 x 100 x 100 and 69 at 16384 x 576 x 64:
+// GFLOP/s on one core of a Xeon with AVX-512, float, batch 64 (bench/results/convolution_cpu.json, 2026-12-01); an EPYC
+// with AVX2, before, had 69 to 87 in all layers but E1 and G4:
 //   layer (input, kernel, stride)               forward   reverse data   reverse weights
-//   E1 32 x 32 x   3 ->  64, 3, 1                  42           42             34
-//   E2 32 x 32 x  64 ->  64, 4, 2                  73           69             69
-//   E3 16 x 16 x  64 -> 128, 3, 1                  82           78             77
-//   E4 16 x 16 x 128 -> 128, 4, 2                  78           77             74
-//   E5  8 x  8 x 128 -> 256, 3, 1                  87           81             80
-//   E6  8 x  8 x 256 -> 256, 4, 2                  79           80             80
-//   E7  4 x  4 x 256 -> 512, 3, 1                  79           78             82
-//   G1  8 x  8 x 256 -> 512, 4, 2 (transposed)     72           78             79
-//   G2 16 x 16 x 128 -> 256, 4, 2 (transposed)     78           76             80
-//   G3 32 x 32 x  64 -> 128, 4, 2 (transposed)     79           70             74
-//   G4 32 x 32 x  64 ->   3, 3, 1                  41           41             33
-// Without the fold E1 reverse data has 9 and G4 forward 14; with patches of x instead of grad_y G4 reverse weights 14.
+//   E1 32 x 32 x   3 ->  64, 3, 1                  46           43             48
+//   E2 32 x 32 x  64 ->  64, 4, 2                 111           99             94
+//   E3 16 x 16 x  64 -> 128, 3, 1                 119          120            109
+//   E4 16 x 16 x 128 -> 128, 4, 2                 125          115            100
+//   E5  8 x  8 x 128 -> 256, 3, 1                 134          131            111
+//   E6  8 x  8 x 256 -> 256, 4, 2                 117          119            123
+//   E7  4 x  4 x 256 -> 512, 3, 1                 124          113            115
+//   G1  8 x  8 x 256 -> 512, 4, 2 (transposed)    113          115            112
+//   G2 16 x 16 x 128 -> 256, 4, 2 (transposed)    121          111            101
+//   G3 32 x 32 x  64 -> 128, 4, 2 (transposed)    128           96            102
+//   G4 32 x 32 x  64 ->   3, 3, 1                  41           58             44
+// On that EPYC, without the fold, E1 reverse data had 9 and G4 forward 14 (42 and 41 with it); with patches of x instead
+// of grad_y G4 reverse weights had 14, else 33.
 #include <algorithm>
 #include <cstdint>
 

@@ -2,14 +2,15 @@
 //
 // Products on register tiles (tile_product.h); partial sums of grad_w are added in order.
 //
-// GFLOP/s on one / two threads of a 2-core EPYC 7003, float, medians of 7 (bench/results/linear_cpu.json):
+// GFLOP/s on one / two threads of a 2-core Xeon with AVX-512, float, medians of 7 (bench/results/linear_cpu.json;
+// 2026-12-01). A 2-core EPYC 7003, which has AVX2, had 78 / 134, 79 / 143, 69 / 125 in the first row (2026-11-25).
 //   rows x in -> out    forward        reverse data   reverse weights
-//    800 x 100 -> 100     78 / 134        79 / 143        69 / 125
-//    384 x  66 ->  64     85 / 123        70 / 118        68 / 127
-//    384 x  48 ->  48     82 / 127        86 / 132        83 / 146
-//    384 x  48 ->  38     61 /  92        83 / 119        75 / 130
-//    800 x   2 -> 100     35 /  55        25 /  35        22 /  39
-//    384 x  64 ->   1     23 /  23        24 /  25        23 /  23
+//    800 x 100 -> 100    121 / 189       131 / 218       124 / 200
+//    384 x  66 ->  64    122 / 158       107 / 170       113 / 139
+//    384 x  48 ->  48    119 / 136       146 / 198       146 / 176
+//    384 x  48 ->  38     95 / 119       136 / 183       142 / 173
+//    800 x   2 -> 100     30 /  38        26 /  33        22 /  29
+//    384 x  64 ->   1     21 /  23        20 /  18        23 /  24
 #include <algorithm>
 #include <bit>
 #include <cstdint>
