@@ -167,8 +167,8 @@ TEST(ImageNetworkStructure, FlopsOfARowAreThoseOfItsProducts) {
   EXPECT_EQ(flops(on_images({3, 5, 6}, {conv(2, 3, 2, 1)})), 2 * (3 * 3 * 2) * (3 * 9));
   EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 4, 2, 1)})), 2 * (3 * 4 * 2) * (3 * 16));
   EXPECT_EQ(flops(on_images({2, 3, 4}, {transposed(3, 3, 2, 1, 1)})), 2 * (3 * 4 * 2) * (3 * 9));
-  const NetworkSpec down = on_images(
-      {2, 4, 4}, {residual({conv(3, 3, 1, 1), AveragePoolSpec{2}}, {AveragePoolSpec{2}, conv(3, 1, 1, 0)})});
+  const NetworkSpec down =
+      on_images({2, 4, 4}, {residual({conv(3, 3, 1, 1), AveragePoolSpec{2}}, {AveragePoolSpec{2}, conv(3, 1, 1, 0)})});
   EXPECT_EQ(flops(down, {.merge_resampling = false}), 2 * (4 * 4 * 3) * (2 * 9) + 2 * (2 * 2 * 3) * 2);
   EXPECT_EQ(flops(down), 2 * (2 * 2 * 3) * (2 * 16) + 2 * (2 * 2 * 3) * 2);
 }

@@ -307,8 +307,8 @@ class Network {
     return value_elements_;
   }  ///< size of ParameterSet::values, padding included
   std::int64_t buffer_elements() const noexcept { return buffer_elements_; }  ///< size of ParameterSet::buffers
-  std::int64_t values_per_row() const;  ///< activations that a pass saves per row, at most
-  std::int64_t parameter_count() const;                                       ///< learnable scalars
+  std::int64_t values_per_row() const;   ///< activations that a pass saves per row, at most
+  std::int64_t parameter_count() const;  ///< learnable scalars
   /// Multiplications and additions of the products with weights that one row takes, primal or tangent, forward or
   /// reverse without parameter gradients; taps on the zero padding of a convolution included, pointwise work excluded.
   /// As carried out where nothing is composed.

@@ -5,8 +5,8 @@
 //   reverse weights   grad_w (+)= grad_y^T times patches of x
 //
 // Patches are gathered a panel at a time (patches.h) and multiplied on register tiles (tile_product.h). Where the
-// result has few channels Eigen multiplies and the product is turned round: all taps of every source pixel at once, then
-// the sum over taps (tap_fold.h).
+// result has few channels Eigen multiplies and the product is turned round: all taps of every source pixel at once,
+// then the sum over taps (tap_fold.h).
 //
 // GFLOP/s on one core of a Xeon with AVX-512, float, batch 64 (bench/results/convolution_cpu.json, 2026-12-01); an EPYC
 // with AVX2, before, had 69 to 87 in all layers but E1 and G4:
@@ -22,8 +22,8 @@
 //   G2 16 x 16 x 128 -> 256, 4, 2 (transposed)    121          111            101
 //   G3 32 x 32 x  64 -> 128, 4, 2 (transposed)    128           96            102
 //   G4 32 x 32 x  64 ->   3, 3, 1                  41           58             44
-// On that EPYC, without the fold, E1 reverse data had 9 and G4 forward 14 (42 and 41 with it); with patches of x instead
-// of grad_y G4 reverse weights had 14, else 33.
+// On that EPYC, without the fold, E1 reverse data had 9 and G4 forward 14 (42 and 41 with it); with patches of x
+// instead of grad_y G4 reverse weights had 14, else 33.
 #include <algorithm>
 #include <cstdint>
 

@@ -11,7 +11,6 @@
 namespace bracket::BRACKET_TARGET {
 namespace {
 
-
 /// Page-locked slots, so that a copy is queued without a wait, and an event behind the last copy from each.
 class PinnedUploadQueue final : public UploadQueue {
  public:

@@ -8,6 +8,7 @@
 //   static constexpr bool kMeets = true            its threads meet at barriers (also those of block_sum and the like).
 //                                                  A kernel that plays its blocks then lets kMeetingThreads take part
 //                                                  whatever the launch says; block.threads is their number
+//                                                  and puts a barrier between two blocks
 //   void operator()(const Block& block) const      what a thread does: `block` takes the place of blockIdx, gridDim and
 //                                                  blockDim; threadIdx.x is the thread's own
 // launch<Body>(grid, threads, shared_bytes, stream, members...) makes it a kernel of its own, body_kernel<Body>. A Body
@@ -28,7 +29,7 @@ struct Block {
   unsigned x, y;  ///< its index in a grid of grid_x by grid_y
   unsigned grid_x, grid_y;
   unsigned threads;
-  void* memory;  ///< its shared memory; undefined at first, aligned to 128 bytes
+  void* memory;  ///< its shared memory; undefined at first, aligned to 128 bytes; the next block played gets it too
 
   /// Number of this thread and of all threads of a grid in one dimension: a grid-stride loop.
   BRACKET_DEVICE std::int64_t first_item() const { return static_cast<std::int64_t>(x) * threads + threadIdx.x; }
