@@ -29,17 +29,14 @@
 // sm_80 and sm_90: at most 56 registers, no spills.
 #pragma once
 
-#include "kernels/cuda/common/body.cuh"
+#include "kernels/cuda/common/column_block.cuh"
 #include "kernels/cuda/common/column_sums.cuh"
-#include "kernels/cuda/common/reduce.cuh"
 #include "kernels/cuda/common/vector_access.cuh"
 
 namespace bracket::BRACKET_TARGET::batch_norm_kernels {
 
-constexpr int kThreads = 256;
-/// A warp maps 32 adjacent columns of one row; eight warps share the rows.
-constexpr int kColumns = kWarpThreads;
-constexpr int kRowThreads = kThreads / kColumns;
+using namespace column_block;
+
 /// Rows a thread maps with one set of column constants.
 constexpr int kRowsPerThread = 4;
 /// From here on a thread of the one-launch kernels would add over a hundred rows one by one: an image batch's 65,536
@@ -76,29 +73,6 @@ struct BatchNormInferReverse {
 };
 
 // ---- device functions -----------------------------------------------------------------------------------------------
-
-BRACKET_DEVICE int column_thread() { return static_cast<int>(threadIdx.x) % kColumns; }
-BRACKET_DEVICE int row_thread() { return static_cast<int>(threadIdx.x) / kColumns; }
-BRACKET_DEVICE std::int64_t block_column(const Block& block) {
-  return static_cast<std::int64_t>(block.x) * kColumns + column_thread();
-}
-
-/// Sums of term(i) over the rows of this thread's column, received by all threads of the column. All threads call it.
-template <class Sum>
-using ColumnPartials = Sum[kRowThreads][kColumns];
-template <class Sum, class Term>
-BRACKET_DEVICE Sum column_sum(ColumnPartials<Sum>& partial, std::int64_t rows, bool active, Term term) {
-  Sum sum{};
-  if (active) {
-    for (std::int64_t i = row_thread(); i < rows; i += kRowThreads) sum = sum + term(i);
-  }
-  partial[row_thread()][column_thread()] = sum;
-  __syncthreads();
-  sum = Sum{};
-  for (int k = 0; k < kRowThreads; ++k) sum = sum + partial[k][column_thread()];
-  __syncthreads();
-  return sum;
-}
 
 template <class T>
 BRACKET_DEVICE void store(T* y, double value, Update update) {

@@ -10,44 +10,17 @@
 // | spectral_norm_reverse  | every block forms <grad_wn, wn> itself: no workspace needed | not yet measured on a GPU |
 #pragma once
 
-#include "kernels/cuda/common/body.cuh"
+#include "kernels/cuda/common/column_block.cuh"
 #include "kernels/cuda/common/matrix.cuh"
-#include "kernels/cuda/common/reduce.cuh"
 
 namespace bracket::BRACKET_TARGET::spectral_norm_kernels {
 
-constexpr int kThreads = 256;
-/// A warp reads 32 adjacent columns of one row; eight warps share the rows.
-constexpr int kColumns = kWarpThreads;
-constexpr int kRowThreads = kThreads / kColumns;
+using namespace column_block;
+
 /// Each block of spectral_norm_reverse reads both matrices for their dot product: one block per this many elements
 /// keeps that a small multiple of the traffic for small layers, and kMaxReverseBlocks bounds it for large ones.
 constexpr std::int64_t kReverseElements = 16384;
 constexpr unsigned kMaxReverseBlocks = 32;
-
-// ---- device functions -----------------------------------------------------------------------------------------------
-
-BRACKET_DEVICE int column_thread() { return static_cast<int>(threadIdx.x) % kColumns; }
-BRACKET_DEVICE int row_thread() { return static_cast<int>(threadIdx.x) / kColumns; }
-BRACKET_DEVICE std::int64_t block_column(const Block& block) {
-  return static_cast<std::int64_t>(block.x) * kColumns + column_thread();
-}
-
-/// Sum of term(i) over the rows of this thread's column, received by all threads of the column. All threads call it.
-using ColumnPartials = double[kRowThreads][kColumns];
-template <class Term>
-BRACKET_DEVICE double column_sum(ColumnPartials& partial, std::int64_t rows, bool active, Term term) {
-  double sum = 0;
-  if (active) {
-    for (std::int64_t i = row_thread(); i < rows; i += kRowThreads) sum += term(i);
-  }
-  partial[row_thread()][column_thread()] = sum;
-  __syncthreads();
-  sum = 0;
-  for (int k = 0; k < kRowThreads; ++k) sum += partial[k][column_thread()];
-  __syncthreads();
-  return sum;
-}
 
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
@@ -79,7 +52,7 @@ struct RowProductsBody {
 template <class T>
 struct ColumnProductsBody {
   static constexpr int kBlockThreads = kThreads;
-  static constexpr std::size_t kSharedBytes = sizeof(ColumnPartials);
+  static constexpr std::size_t kSharedBytes = sizeof(ColumnPartials<double>);
   static constexpr bool kMeets = true;
 
   T* v;
@@ -88,9 +61,9 @@ struct ColumnProductsBody {
 
   BRACKET_DEVICE void operator()(const Block& block) const {
     const std::int64_t j = block_column(block);
-    const double sum = column_sum(block.shared<ColumnPartials>(), w.rows, j < w.cols, [&](std::int64_t i) {
-      return static_cast<double>(w.row(i)[j]) * static_cast<double>(u[i]);
-    });
+    const double sum = column_sum<double>(
+        block.shared<ColumnPartials<double>>(), w.rows, j < w.cols,
+        [&](std::int64_t i) { return static_cast<double>(w.row(i)[j]) * static_cast<double>(u[i]); });
     if (j < w.cols && row_thread() == 0) v[j] = static_cast<T>(sum);
   }
 };
