@@ -40,6 +40,8 @@ if ! $sanitizers; then
   exit
 fi
 
+# What they check is the library: the tests come compiled, from the ordinary build.
+for preset in asan tsan; do cmake --preset $preset "-DBRACKET_TEST_OBJECTS=$root/build/dev" >/dev/null; done
 stage "kernels and files, without CUDA, under address and undefined-behaviour sanitizers"
 build asan --target simt_selftest simt_errors_selftest memory_test activation_test classification_test \
   convolution_test dense_test density_test elementwise_test images_test jacobian_ops_test kernel_box_test \
