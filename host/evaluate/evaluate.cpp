@@ -120,6 +120,7 @@ Evaluation evaluate(Trainer& trainer, const Dataset& data, const EvaluationOptio
   e.data_dimension = data.cols();
   e.latent_dimension = pair.generator.input_size();
   e.injective_by_construction = pair.generator.injective_by_construction();
+  e.injectivity = certify_injective(pair.context, pair.generator, pair.generator_parameters);
 
   const std::vector<double> test = data.sample(e.test_points, options.seed);
   const std::vector<double> energies = trainer.energies(test, e.test_points, options.weights);

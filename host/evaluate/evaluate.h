@@ -15,6 +15,7 @@
 #include "bracket/dataset.h"
 #include "bracket/trainer.h"
 #include "host/evaluate/folding.h"
+#include "host/evaluate/injectivity.h"
 #include "host/evaluate/quadrature.h"
 #include "host/picture/plots.h"
 
@@ -39,6 +40,7 @@ struct Evaluation {
   std::int64_t latent_dimension = 0;  ///< d
   bool test_points_are_training_rows = false;
   bool injective_by_construction = false;
+  InjectivityCertificate injectivity;  ///< of these parameters
 
   // The likelihood.
   double energy_data = 0;                 ///< mean E over the test points

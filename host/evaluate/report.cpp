@@ -17,6 +17,14 @@ std::string line(const std::string& name, const std::optional<double>& value, co
   return formatted("  %-24s %12s", name.c_str(), number.c_str()) + (remark.empty() ? "" : "   " + remark) + "\n";
 }
 
+// What stands behind a lower bound.
+std::string injectivity_remark(const Evaluation& e) {
+  if (e.injectivity.certified)
+    return e.injective_by_construction ? "G is injective by construction"
+                                       : "G is certified injective: " + e.injectivity.summary();
+  return "G is not certified injective, so this need not be a bound; " + e.injectivity.summary();
+}
+
 std::string bounds_lines(const Evaluation& e) {
   const bool manifold = e.data_dimension > e.latent_dimension;
   std::string text;
@@ -24,11 +32,9 @@ std::string bounds_lines(const Evaluation& e) {
     text += line("lower bound on manifold", e.lower_bound_on_manifold,
                  "of the likelihood on the " + std::to_string(e.latent_dimension) +
                      "-dimensional image of G; not comparable with the likelihood in " +
-                     std::to_string(e.data_dimension) + " dimensions");
+                     std::to_string(e.data_dimension) + " dimensions; " + injectivity_remark(e));
   } else {
-    text += line("lower bound", e.lower_bound,
-                 e.injective_by_construction ? "G is injective by construction"
-                                             : "a bound only if G is injective, which its layers do not ensure");
+    text += line("lower bound", e.lower_bound, injectivity_remark(e));
   }
   if (e.nll_exact)
     text += line("exact", e.nll_exact,
@@ -67,6 +73,14 @@ std::string mode_lines(const Evaluation& e) {
 }  // namespace
 
 std::string to_json(const Evaluation& e) {
+  Json layers = Json::array();
+  for (const LayerCertificate& layer : e.injectivity.layers)
+    layers.push_back({{"layer", layer.layer},
+                      {"type", layer.type},
+                      {"injective", layer.injective},
+                      {"margin", or_null(layer.margin)},
+                      {"lipschitz", or_null(layer.lipschitz)},
+                      {"reason", layer.reason}});
   Json json = {
       {"step", e.step},
       {"data", e.data},
@@ -77,6 +91,8 @@ std::string to_json(const Evaluation& e) {
       {"latent_dimension", e.latent_dimension},
       {"test_points_are_training_rows", e.test_points_are_training_rows},
       {"injective_by_construction", e.injective_by_construction},
+      {"certified_injective", e.injectivity.certified},
+      {"injectivity", std::move(layers)},
       {"energy_data", e.energy_data},
       {"energy_data_standard_error", e.energy_data_standard_error},
       {"nll_exact", or_null(e.nll_exact)},

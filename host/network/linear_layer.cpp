@@ -16,7 +16,7 @@ class LinearLayer final : public ProductLayer {
               std::int64_t inputs)
       : ProductLayer(std::move(map), std::move(epilogue)), spec_(spec), stored_(stored), inputs_(inputs) {}
 
-  bool injective() const noexcept override { return spec_.features == inputs_ && epilogue_.injective(); }
+  bool injective() const noexcept override { return spec_.features >= inputs_ && epilogue_.injective(); }
   std::int64_t row_flops() const noexcept override { return 2 * spec_.features * inputs_; }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {

@@ -323,8 +323,8 @@ class Network {
   bool has_training_state() const noexcept;
   /// Whether every layer is linear but for kinks (relu, leaky_relu, max pooling): second derivatives vanish.
   bool piecewise_linear() const noexcept;
-  /// True when every layer is injective whatever its parameters, square matrices and BatchNorm scales taken to be
-  /// invertible (the set where they are not has measure zero): a lower bound is then a bound.
+  /// True when every layer is injective whatever its parameters, matrices that do not lower the dimension and BatchNorm
+  /// scales taken to have full rank (the set where they have not has measure zero): a lower bound is then a bound.
   bool injective_by_construction() const;
 
   /// Fills both blocks with starting values: a function of (seed, stream) alone, the same on every device.
