@@ -1,5 +1,5 @@
 // One training iteration (an energy and a generator update, with everything around them) of each preset, on a GPU in
-// every math mode. Counters: milliseconds of its parts, which are launched and waited for one by one and so take longer
+// every math mode; of a small pair also as one kernel of one block. Counters: milliseconds of its parts, which are launched and waited for one by one and so take longer
 // together than the iteration, whose launches are one graph.
 #include <benchmark/benchmark.h>
 
@@ -29,6 +29,9 @@ struct TrainingCase {
   /// Not for the paper's recipes: their J has singular values below its rounding, and a figure of toy-a's first step
   /// was off by 0.995 of 1 + its size (on the SIMT executor).
   bool bf16 = true;
+  /// On a GPU, in fp32: of so many samples, as a graph and as one kernel.
+  std::int64_t small_batch = 0;
+  bool one_kernel = false;
 };
 constexpr std::array kCases = {
     TrainingCase{.preset = "toy-a", .data = "25gaussians", .bf16 = false},
@@ -41,6 +44,9 @@ constexpr std::array kCases = {
     TrainingCase{"faces-64", nullptr, 64, 2, "/without_resampling", {.merge_resampling = false}},
     TrainingCase{"faces-64", nullptr, 64, 2, "/without_norm", {.fold_batch_norm = false}},
 };
+/// A graph has all multiprocessors at work and waits between kernels, one block neither: which is quicker depends on the
+/// batch.
+constexpr std::array kSmallBatches = {8, 32, 200};
 constexpr std::uint64_t kSeed = 0;
 
 constexpr int kStepsPerEventPair = 10;
@@ -74,6 +80,7 @@ CheckedTrainer prepare(const TrainingCase& training, MathMode math, Context& con
   config.energy.execution = config.generator.execution = training.execution;
   config.energy.math = config.generator.math = {math, math};
   if (training.cpu_batch > 0 && context.device().kind == DeviceKind::cpu) config.batch_size = training.cpu_batch;
+  if (training.small_batch > 0) config.batch_size = training.small_batch;
   const auto key = std::pair(std::string(training.preset), config.batch_size);
   if (steps.count(key) == 0) steps.emplace(key, first_step_in_double(config, data));
   CheckedTrainer checked = checked_trainer(context, config, data, &steps.at(key));
@@ -82,9 +89,29 @@ CheckedTrainer prepare(const TrainingCase& training, MathMode math, Context& con
   return checked;
 }
 
+/// A trainer with the context it needs where that is not the device's.
+struct KeptTrainer {
+  std::unique_ptr<Context> context;
+  CheckedTrainer checked;
+};
+
+std::shared_ptr<KeptTrainer> make_kept(const TrainingCase& training, MathMode math, BenchDevice& device) {
+  auto kept = std::make_shared<KeptTrainer>();
+  if (training.one_kernel) {
+    ContextOptions options;
+    options.device = device.context->device();
+    options.stream = device.stopwatch->stream();
+    options.one_kernel = true;
+    kept->context = std::make_unique<Context>(options);
+  }
+  kept->checked = prepare(training, math, kept->context ? *kept->context : *device.context);
+  return kept;
+}
+
 void run_case(benchmark::State& state, const TrainingCase& training, MathMode math, BenchDevice& device,
-              std::shared_ptr<CheckedTrainer>& kept) {
-  if (!kept) kept = std::make_shared<CheckedTrainer>(prepare(training, math, *device.context));
+              std::shared_ptr<KeptTrainer>& owner) {
+  if (!owner) owner = make_kept(training, math, device);
+  CheckedTrainer* const kept = &owner->checked;
   const double allowed = allowed_first_step_error(math);
   if (!(kept->error <= allowed)) {
     std::array<char, 128> text{};
@@ -109,6 +136,24 @@ void run_case(benchmark::State& state, const TrainingCase& training, MathMode ma
   state.counters["arena_KiB"] = static_cast<double>(trainer.memory_plan().step) / 1024;
 }
 
+void register_case(const TrainingCase& training, MathMode math, BenchDevice& device, const std::string& name) {
+  auto kept = std::make_shared<std::shared_ptr<KeptTrainer>>();
+  auto* const bench =
+      benchmark::RegisterBenchmark(name.c_str(), [training, math, &device, kept](benchmark::State& state) {
+        try {
+          run_case(state, training, math, device, *kept);
+        } catch (const std::exception& error) {
+          report_failure(std::string(training.preset) + " on " + device.name + ": " + error.what());
+          state.SkipWithError(error.what());
+        }
+      });
+  bench->Unit(benchmark::kMicrosecond);
+  if (device.gpu)
+    bench->UseManualTime();
+  else
+    bench->MeasureProcessCPUTime()->UseRealTime();
+}
+
 }  // namespace
 
 void register_training_cases(std::vector<BenchDevice>& devices) {
@@ -118,23 +163,22 @@ void register_training_cases(std::vector<BenchDevice>& devices) {
         if (math != MathMode::fp32 && !device.gpu) continue;
         if (math == MathMode::bf16 && !training.bf16) continue;
         const std::string precision = math == MathMode::fp32 ? "f32" : math_mode_name(math);
-        const std::string name = std::string("training_iteration/") + training.preset + training.without + "/" +
-                                 precision + "/" + device.name;
-        auto kept = std::make_shared<std::shared_ptr<CheckedTrainer>>();
-        auto* const bench =
-            benchmark::RegisterBenchmark(name.c_str(), [training, math, &device, kept](benchmark::State& state) {
-              try {
-                run_case(state, training, math, device, *kept);
-              } catch (const std::exception& error) {
-                report_failure(std::string(training.preset) + " on " + device.name + ": " + error.what());
-                state.SkipWithError(error.what());
-              }
-            });
-        bench->Unit(benchmark::kMicrosecond);
-        if (device.gpu)
-          bench->UseManualTime();
-        else
-          bench->MeasureProcessCPUTime()->UseRealTime();
+        register_case(training, math, device,
+                      std::string("training_iteration/") + training.preset + training.without + "/" + precision + "/" +
+                          device.name);
+      }
+    }
+  }
+  for (BenchDevice& device : devices) {
+    if (!device.gpu) continue;
+    for (const std::int64_t batch : kSmallBatches) {
+      for (const bool one_kernel : {false, true}) {
+        TrainingCase training{.preset = "toy-a", .data = "25gaussians"};
+        training.small_batch = batch;
+        training.one_kernel = one_kernel;
+        register_case(training, MathMode::fp32, device,
+                      "training_iteration/toy-a/batch_" + std::to_string(batch) +
+                          (one_kernel ? "/one_kernel/f32/" : "/graph/f32/") + device.name);
       }
     }
   }
