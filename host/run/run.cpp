@@ -30,6 +30,7 @@ constexpr std::array<const char*, 4> kRunFolders = {"bounds", "density", "sample
 constexpr std::string_view kEventPrefix = "events.out.tfevents.";
 // Long enough that the host's work between slices does not show, short enough to stop at once for a person.
 constexpr double kSliceSeconds = 0.05;
+constexpr double kRollbackRate = 0.5;  // what a rollback multiplies both learning rates by
 constexpr std::int64_t kSampleRows = 1000;
 constexpr std::int64_t kSampleImages = 64;
 
@@ -140,10 +141,12 @@ struct Run::Impl {
       trainer.run(steps);
       return trainer.reports();
     } catch (const Diverged& problem) {
-      if (saved_step >= 0) throw;
+      const std::string remedy =
+          saved_step < 0 ? "the run has no checkpoint yet. Train anew with a lower learning rate or another seed"
+                         : "the newest checkpoint is of step " + std::to_string(saved_step) +
+                               ". Go on from it with 'bracket train --resume RUN --on-divergence rollback'";
       throw Diverged("non-finite " + problem.tensor() + " in step " + std::to_string(problem.step()) +
-                         "; this update was not applied, and the run has no checkpoint yet. Train anew with a lower "
-                         "learning rate or another seed",
+                         "; this update was not applied, and " + remedy,
                      problem.tensor(), problem.step());
     }
   }
@@ -211,7 +214,8 @@ struct Run::Impl {
   RunDescription description;
   std::optional<JsonLinesFile> metrics;
   std::optional<EventFile> events;
-  std::int64_t saved_step = -1;  // of the newest checkpoint on disk
+  std::int64_t saved_step = -1;                     // of the newest checkpoint on disk
+  std::optional<std::vector<NamedValue>> rollback;  // to be told by the next train()
   double time_offset = 0;
   Clock::time_point session_start;
 };
@@ -331,6 +335,11 @@ void Run::train(Trainer& trainer, const Dataset& data, std::int64_t last_step, c
   run.metrics.emplace(run.folder / kMetricsName);
   run.events.emplace(run.folder, trainer.step() == 0 ? 0 : trainer.step() + 1);
   run.session_start = Clock::now();
+  if (run.rollback) {
+    run.metrics->append(metrics_line(trainer.step(), *run.rollback));
+    run.events->add_scalars(trainer.step(), *run.rollback);
+    run.rollback.reset();
+  }
 
   double busy_seconds = 0;  // training alone, since the last logged step
   std::int64_t busy_steps = 0;
@@ -365,6 +374,23 @@ void Run::train(Trainer& trainer, const Dataset& data, std::int64_t last_step, c
   run.metrics->sync();
   run.events->sync();
   run.time_offset += seconds_since(run.session_start);
+}
+
+TrainerConfig Run::roll_back(const Diverged& problem) {
+  Impl& run = *impl_;
+  run.metrics.reset();  // resume() cuts the file
+  run.events.reset();
+  TrainerConfig& config = run.description.settings.trainer;
+  ++config.seed;
+  config.energy.optimizer.lr *= kRollbackRate;
+  config.generator.optimizer.lr *= kRollbackRate;
+  record_rollback(run.record, problem, run.description.settings);
+  write_run_record(run.folder, run.record);
+  run.rollback = {{"rollback_from_step", static_cast<double>(problem.step())},
+                  {"seed", static_cast<double>(config.seed)},
+                  {"energy_lr", config.energy.optimizer.lr},
+                  {"generator_lr", config.generator.optimizer.lr}};
+  return config;
 }
 
 }  // namespace bracket

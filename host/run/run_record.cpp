@@ -148,6 +148,16 @@ void record_session(Json& record, const RunSession& session, std::int64_t first_
   record["config"]["steps"] = total_steps;
 }
 
+void record_rollback(Json& record, const Diverged& problem, const RunSettings& settings) {
+  if (!record.contains("rollbacks")) record["rollbacks"] = Json::array();
+  record["rollbacks"].push_back({{"step", problem.step()},
+                                 {"tensor", problem.tensor()},
+                                 {"seed", settings.trainer.seed},
+                                 {"energy_lr", settings.trainer.energy.optimizer.lr},
+                                 {"generator_lr", settings.trainer.generator.optimizer.lr}});
+  record["config"] = parse_json(to_json(settings));
+}
+
 void describe_data(RunDescription& d, const Dataset& data) {
   d.data = data.name();
   d.data_rows = data.is_density() ? 0 : data.rows();

@@ -23,6 +23,9 @@ void write_run_record(const std::filesystem::path& folder, const Json& record);
 /// Notes that `session` goes on after `first_step` with a schedule of `total_steps`.
 void record_session(Json& record, const RunSession& session, std::int64_t first_step, std::int64_t total_steps);
 
+/// Notes that a step diverged and that training goes on from an earlier checkpoint with `settings`.
+void record_rollback(Json& record, const Diverged& problem, const RunSettings& settings);
+
 /// The part of a description that the data determines.
 void describe_data(RunDescription& description, const Dataset& data);
 

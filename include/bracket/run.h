@@ -1,7 +1,7 @@
 // Run folders: what a training leaves on disk, and how it goes on after an interruption.
 //
 // RUN/config.json                 settings, preset, data, version, revision, seed, device, command, later sessions
-//     metrics.jsonl               one line per logged step
+//     metrics.jsonl               one line per logged step, and one per rollback ("rollback_from_step")
 //     events.out.tfevents.*       the same for TensorBoard, one file per session
 //     bounds/step_XXXXXXXX.png    the lower bound over the steps
 //     density/step_XXXXXXXX.png   two-dimensional data only
@@ -22,6 +22,7 @@
 
 #include "bracket/checkpoint.h"
 #include "bracket/dataset.h"
+#include "bracket/error.h"
 #include "bracket/trainer.h"
 
 namespace bracket {
@@ -131,6 +132,12 @@ class Run {
   /// trace but in time_s and step_ms. Throws Diverged (no checkpoint holds the non-finite value) and DataError (the
   /// last checkpoint stays intact).
   void train(Trainer& trainer, const Dataset& data, std::int64_t last_step, const RunObserver& observer = {});
+
+  /// After `train` threw `problem`: the settings to go on with, those of this run with the next seed and half the
+  /// learning rates, recorded in config.json ("config", and the event under "rollbacks"). Make a trainer of them and
+  /// `resume` it; `train` then begins with a line of metrics.jsonl that says where it came from and what changed. What
+  /// follows is another run than an uninterrupted one. Throws DataError when the disk refuses.
+  TrainerConfig roll_back(const Diverged& problem);
 
  private:
   struct Impl;

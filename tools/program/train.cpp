@@ -44,6 +44,8 @@ struct TrainOptions {
   bool print_config = false;
   std::string math;
   bool no_graphs = false;
+  bool one_kernel = false;
+  std::string on_divergence = "stop";
   std::string entropy;
   std::optional<double> entropy_error;
   bool force = false;
@@ -56,6 +58,7 @@ std::string text_of_file(const std::string& path) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+constexpr int kMostRollbacks = 10;
 constexpr const char* kMathSettings[] = {"energy.math", "energy.jacobian_math", "generator.math",
                                          "generator.jacobian_math"};
 
@@ -124,6 +127,7 @@ Context make_context(const Device& device, const TrainOptions& options) {
   context_options.device = device;
   context_options.threads = options.threads;
   context_options.graphs = !options.no_graphs;
+  context_options.one_kernel = options.one_kernel;
   return Context(context_options);
 }
 
@@ -137,7 +141,8 @@ RunSession session_on(const Device& device, const std::vector<std::string>& comm
   return {version(), revision(), device.name(), device_description(device), command};
 }
 
-int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const TrainOptions& options) {
+// One attempt: to the end, a stop, or Diverged.
+int train_on(Run& run, Trainer& trainer, const Dataset& data, const TrainOptions& options) {
   const std::int64_t total_steps = trainer.config().total_steps;
   const std::int64_t first_step = trainer.step();
   const std::int64_t last_step = options.stop_after.value_or(total_steps);
@@ -168,6 +173,28 @@ int train_to_the_end(Run& run, Trainer& trainer, const Dataset& data, const Trai
   }
   announce("run complete: " + std::to_string(step) + " steps in " + folder + "; next: bracket eval " + word + "\n");
   return 0;
+}
+
+// With --on-divergence rollback as many attempts as it takes, up to kMostRollbacks more.
+int train_to_the_end(Run& run, std::unique_ptr<Trainer> trainer, const Dataset& data, const TrainOptions& options,
+                     const RunSession& session) {
+  Context& context = trainer->context();
+  for (int rollbacks = 0;; ++rollbacks) {
+    TrainerConfig config;
+    try {
+      return train_on(run, *trainer, data, options);
+    } catch (const Diverged& problem) {
+      if (options.on_divergence != "rollback" || rollbacks == kMostRollbacks) throw;
+      warn(problem.what());
+      config = run.roll_back(problem);
+    }
+    trainer.reset();  // its memory serves the next one
+    trainer = std::make_unique<Trainer>(context, config, data);
+    warn_about(run.resume(*trainer, data, session));
+    announce("rolled back to step " + std::to_string(trainer->step()) + "; seed " + std::to_string(config.seed) +
+             ", learning rates " + format_number(config.energy.optimizer.lr) + " (energy) and " +
+             format_number(config.generator.optimizer.lr) + " (generator)\n");
+  }
 }
 
 void choose_estimator(Context& context, TrainerConfig& config, const TrainOptions& options) {
@@ -204,12 +231,13 @@ int train_new(const TrainOptions& options) {
   const Device device = chosen_device(options.device.empty() ? "auto" : options.device);
   Context context = make_context(device, options);
   if (options.entropy == "auto") choose_estimator(context, settings.trainer, options);
-  Trainer trainer(context, settings.trainer, data);
-  Run run = Run::create(options.out, options.preset, settings, data, session_on(device, options.command), existing);
+  auto trainer = std::make_unique<Trainer>(context, settings.trainer, data);
+  const RunSession session = session_on(device, options.command);
+  Run run = Run::create(options.out, options.preset, settings, data, session, existing);
   announce("training " + options.preset + " on " + options.data + " (" + device.name() + ", seed " +
            std::to_string(settings.trainer.seed) + ") into " + options.out + "\n");
-  announce_plan(trainer, device);
-  return train_to_the_end(run, trainer, data, options);
+  announce_plan(*trainer, device);
+  return train_to_the_end(run, std::move(trainer), data, options, session);
 }
 
 int resume(const TrainOptions& options) {
@@ -219,12 +247,13 @@ int resume(const TrainOptions& options) {
   if (options.steps) config.total_steps = *options.steps;
   const Device device = chosen_device(options.device.empty() ? run.description().created.device : options.device);
   Context context = make_context(device, options);
-  Trainer trainer(context, config, data);
-  warn_about(run.resume(trainer, data, session_on(device, options.command)));
-  announce("resuming " + options.resume + " after step " + std::to_string(trainer.step()) + " of " +
+  auto trainer = std::make_unique<Trainer>(context, config, data);
+  const RunSession session = session_on(device, options.command);
+  warn_about(run.resume(*trainer, data, session));
+  announce("resuming " + options.resume + " after step " + std::to_string(trainer->step()) + " of " +
            std::to_string(config.total_steps) + " (" + device.name() + ")\n");
-  announce_plan(trainer, device);
-  return train_to_the_end(run, trainer, data, options);
+  announce_plan(*trainer, device);
+  return train_to_the_end(run, std::move(trainer), data, options, session);
 }
 
 int train(const TrainOptions& options) {
@@ -304,15 +333,30 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
   command->add_option("--threads", options->threads, "CPU threads; 0: one per processor. Changes no result")
       ->check(whole_number(0, kMostThreads))
       ->capture_default_str();
-  command->add_flag("--no-graphs", options->no_graphs,
-                    "On a GPU: launch every kernel by itself, as profilers want it, instead of replaying the step as "
-                    "one CUDA graph. Changes no result");
+  command
+      ->add_option(
+          "--on-divergence", options->on_divergence,
+          "Where a value becomes non-finite: stop, or rollback to the newest checkpoint with the next seed and "
+          "half the learning rates, " +
+              std::to_string(kMostRollbacks) + " times at most")
+      ->check(CLI::IsMember({"stop", "rollback"}))
+      ->capture_default_str();
+  CLI::Option* const no_graphs =
+      command->add_flag("--no-graphs", options->no_graphs,
+                        "On a GPU: launch every kernel by itself, as profilers want it, instead of replaying the step "
+                        "as one CUDA graph. Changes no result");
+  command
+      ->add_flag("--one-kernel", options->one_kernel,
+                 "On a GPU: replay many steps of two small dense networks as one kernel of one block, which saves the "
+                 "time between kernels; any other step is a graph. Changes no result")
+      ->excludes(no_graphs);
   command->callback([=, &action] {
     for (const CLI::Option* option : of_new_runs) {
       if (resume->count() == 0 || option->count() == 0) continue;
-      throw InvalidArgument(option->get_name() +
-                            " is for new runs: --resume goes on with the settings of the run, and takes only --steps, "
-                            "--stop-after, --data-dir, --device, --threads and --no-graphs");
+      throw InvalidArgument(
+          option->get_name() +
+          " is for new runs: --resume goes on with the settings of the run, and takes only --steps, "
+          "--stop-after, --data-dir, --device, --threads, --on-divergence, --no-graphs and --one-kernel");
     }
     action = [options] { return train(*options); };
   });
