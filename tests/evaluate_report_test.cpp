@@ -116,6 +116,35 @@ TEST(Evaluate, OnAManifoldNothingIsOrderedAgainstTheLikelihood) {
   EXPECT_EQ(text.find("Calibrated"), std::string::npos) << text;
 }
 
+TEST(Evaluate, HeldOutRowsAreTheTestPoints) {
+  Context context;
+  const Dataset data = normal_rows(500, 2), held_out = normal_rows(300, 2);
+  std::vector<double> far(held_out.values().begin(), held_out.values().end());
+  for (double& x : far) x += 3;
+  const Dataset shifted = Dataset::from_rows(far, 300, 2);
+  Trainer trainer(context, gaussian_config(2, 2, 1.2), data);
+  EvaluationOptions options = few(1000);
+  const Evaluation on_training = evaluate(trainer, data, options);
+  options.held_out = &shifted;
+  const Evaluation e = evaluate(trainer, data, options);
+  EXPECT_EQ(e.test_points, 300);
+  EXPECT_FALSE(e.test_points_are_training_rows);
+  EXPECT_EQ(e.test_data, "rows");
+  // E = |x|^2 / 2: the mean of the shifted rows is known; Z and the gap are those of the model alone.
+  double energy = 0;
+  for (const double x : far) energy += x * x / 2 / 300;
+  EXPECT_NEAR(e.energy_data, energy, 1e-5 * energy);
+  EXPECT_EQ(*e.log_z, *on_training.log_z);
+  EXPECT_NEAR(*e.gap, *on_training.gap, 1e-6);
+  EXPECT_NE(summary(e).find("300 rows of rows"), std::string::npos) << summary(e);
+  EXPECT_NE(to_json(e).find("\"test_data\": \"rows\""), std::string::npos);
+  EXPECT_NE(to_json(on_training).find("\"test_data\": null"), std::string::npos);
+
+  const Dataset wide = normal_rows(10, 3);
+  options.held_out = &wide;
+  EXPECT_THROW(evaluate(trainer, data, options), InvalidArgument);
+}
+
 TEST(Evaluate, BeyondTwoDimensionsTheExactValueIsUnknown) {
   Context context;
   const Dataset data = normal_rows(100, 3);

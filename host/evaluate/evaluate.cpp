@@ -25,9 +25,11 @@ void check(const Trainer& trainer, const Dataset& data, const EvaluationOptions&
   if (options.samples < 2)
     throw InvalidArgument("an evaluation needs at least 2 samples for a standard error, got " +
                           std::to_string(options.samples));
-  if (data.cols() != trainer.energy_network().input_size())
-    throw InvalidArgument("the data has " + std::to_string(data.cols()) + " columns, the energy reads " +
-                          std::to_string(trainer.energy_network().input_size()));
+  for (const Dataset* const rows : {&data, options.held_out}) {
+    if (rows == nullptr || rows->cols() == trainer.energy_network().input_size()) continue;
+    throw InvalidArgument((rows == &data ? "the data has " : "the held-out rows have ") + std::to_string(rows->cols()) +
+                          " columns, the energy reads " + std::to_string(trainer.energy_network().input_size()));
+  }
 }
 
 void require_finite(std::span<const double> energies, const char* where) {
@@ -115,14 +117,16 @@ Evaluation evaluate(Trainer& trainer, const Dataset& data, const EvaluationOptio
   e.data = data.name();
   e.weights = options.weights;
   e.latents = options.samples;
-  e.test_points = data.is_density() ? options.samples : std::min(options.samples, data.rows());
-  e.test_points_are_training_rows = !data.is_density();
+  const Dataset& tested = options.held_out != nullptr ? *options.held_out : data;
+  e.test_points = tested.is_density() ? options.samples : std::min(options.samples, tested.rows());
+  if (options.held_out != nullptr) e.test_data = tested.name();
+  e.test_points_are_training_rows = options.held_out == nullptr && !data.is_density();
   e.data_dimension = data.cols();
   e.latent_dimension = pair.generator.input_size();
   e.injective_by_construction = pair.generator.injective_by_construction();
   e.injectivity = certify_injective(pair.context, pair.generator, pair.generator_parameters);
 
-  const std::vector<double> test = data.sample(e.test_points, options.seed);
+  const std::vector<double> test = tested.sample(e.test_points, options.seed);
   const std::vector<double> energies = trainer.energies(test, e.test_points, options.weights);
   require_finite(energies, "test point");
   const SampleMoments energy = sample_moments(energies);
@@ -147,8 +151,8 @@ Evaluation evaluate(Trainer& trainer, const Dataset& data, const EvaluationOptio
     e.fold_fraction =
         fold_fraction(pair.context, pair.generator, pair.generator_parameters, options.seed, options.folding);
   }
-  if (data.is_density())
-    add_known_density(e, ToyDensity(static_cast<ToyData>(data.density_index())), test, energies, points.x);
+  if (tested.is_density())
+    add_known_density(e, ToyDensity(static_cast<ToyData>(tested.density_index())), test, energies, points.x);
   e.warnings = evaluation_warnings(e, variance_share);
   e.calibrated = e.nll_exact && e.bracket_ok && *e.bracket_ok && e.warnings.empty();
   return e;

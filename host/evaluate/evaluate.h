@@ -27,12 +27,16 @@ struct EvaluationOptions {
   Weights weights = Weights::average;
   QuadratureOptions quadrature;
   FoldOptions folding;
+  /// Rows that were held out of training: the test points. Null: fresh samples of a density, or rows of the table that
+  /// was trained on.
+  const Dataset* held_out = nullptr;
 };
 
 /// What is absent is unknown: not computable for these dimensions, or not proved.
 struct Evaluation {
   std::int64_t step = 0;
   std::string data;
+  std::string test_data;  ///< held-out rows; empty where there are none
   Weights weights = Weights::average;
   std::int64_t test_points = 0;
   std::int64_t latents = 0;
@@ -80,8 +84,8 @@ struct Evaluation {
   bool calibrated = false;            ///< exact likelihood known, bracket in order, and no warning
 };
 
-/// Throws Diverged for weights that give non-finite energies, InvalidArgument for samples < 2 or data of another
-/// dimension. Waits.
+/// `data` is what was trained on. Throws Diverged for weights that give non-finite energies, InvalidArgument for samples
+/// < 2 or data of another dimension. Waits.
 Evaluation evaluate(Trainer& trainer, const Dataset& data, const EvaluationOptions& options = {});
 
 /// One object with the members above as keys; null for what is unknown.

@@ -84,6 +84,7 @@ std::string to_json(const Evaluation& e) {
   Json json = {
       {"step", e.step},
       {"data", e.data},
+      {"test_data", e.test_data.empty() ? Json() : Json(e.test_data)},
       {"weights", e.weights == Weights::average ? "ema" : "raw"},
       {"test_points", e.test_points},
       {"latents", e.latents},
@@ -131,7 +132,10 @@ std::string summary(const Evaluation& e) {
   std::string text =
       "Negative log-likelihood of " + e.data + " at step " + std::to_string(e.step) + " (" +
       (e.weights == Weights::average ? "averaged" : "raw") + " weights, " + std::to_string(e.test_points) +
-      (e.test_points_are_training_rows ? " rows of the training table" : " fresh test points") + "), nats per sample\n";
+      (e.test_points_are_training_rows ? " rows of the training table"
+       : e.test_data.empty()           ? " fresh test points"
+                                       : " rows of " + e.test_data) +
+      "), nats per sample\n";
   text += bounds_lines(e);
   text += order_lines(e);
   if (e.kl_data_to_model) text += "KL from data to model: " + fixed_number(*e.kl_data_to_model, 4) + " nats\n";

@@ -13,6 +13,8 @@ namespace bracket {
 namespace {
 
 std::string evaluation_text(Model& model, const EvalRequest& request) {
+  if (model.data.is_images() && !request.test.empty())
+    throw InvalidArgument("--test is for runs on points; runs on images are evaluated on their test split");
   if (model.data.is_images()) return evaluate_image_run(model, request);
   if (request.images.any())
     throw InvalidArgument(
@@ -22,6 +24,11 @@ std::string evaluation_text(Model& model, const EvalRequest& request) {
   options.samples = request.samples.value_or(options.samples);
   options.seed = request.seed;
   options.weights = request.model.chosen_weights();
+  std::optional<Dataset> held_out;
+  if (!request.test.empty()) {
+    held_out = Dataset::open(request.test);
+    options.held_out = &*held_out;
+  }
   const Evaluation evaluation = evaluate(*model.trainer, model.data, options);
   return request.json ? to_json(evaluation) : summary(evaluation);
 }
@@ -43,6 +50,11 @@ void add_eval(CLI::App& program, Action& action) {
       "Exact likelihood, bounds, calibration and mode coverage of a run; of images, detection and sample quality");
   add_model_options(*command, options->model, DataUse::required);
   command->add_flag("--json", options->json, "Print one JSON object; null: not known for this run");
+  command
+      ->add_option("--test", options->test,
+                   "Held-out rows, a .npy or .csv file of the columns of the data; default: fresh samples of a density, "
+                   "the training rows of a table")
+      ->check(not_empty());
   command->add_option("--samples", options->samples, "Test points and latents; default: 20000, of images 10000")
       ->check(whole_number(2, std::uint64_t{1} << 32));
   command->add_option("--seed", options->seed, "Seed of the test points and latents")

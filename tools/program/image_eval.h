@@ -23,6 +23,7 @@ struct EvalRequest {
   ModelOptions model;
   ImageEvalOptions images;
   std::optional<std::int64_t> samples;
+  std::string test;  ///< file of held-out rows, of runs on points
   std::uint64_t seed = 0;
   bool json = false;
 };
