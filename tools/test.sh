@@ -34,7 +34,7 @@ stage "all tests"
 run dev all -LE slow
 stage "kernels under other schedules"
 SIMT_ORDER=reverse run dev simt-reverse -L simt
-for seed in 2 3; do SIMT_ORDER=random SIMT_SEED=$seed run dev "simt-random-$seed" -L simt; done
+SIMT_ORDER=random SIMT_SEED=2 run dev simt-random -L simt
 if ! $sanitizers; then
   printf '\nall stages passed in %d s (--sanitizers runs more)\n' "$SECONDS"
   exit
