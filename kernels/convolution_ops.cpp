@@ -76,7 +76,7 @@ std::int64_t Convolution::weights_workspace(std::int64_t rows) const noexcept {
   return chunks == 1 ? 0 : chunks * out_channels * weight_columns();
 }
 
-void Ops::conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map) {
+void Ops::conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map, const ProductEpilogue& epilogue) {
   const OperandCheck check("conv2d_forward", "y", y);
   check_convolution(check, map);
   check.present("x", x);
@@ -85,11 +85,15 @@ void Ops::conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map) {
   check.matrix("w", w, map.out_channels, map.weight_columns());
   check.distinct("y", y, "x", x);
   check.distinct("y", y, "w", w);
+  check.epilogue(epilogue, y, map.out_channels);
+  check.distinct("epilogue.before", epilogue.before, "x", x);
+  check.distinct("epilogue.before", epilogue.before, "w", w);
   const DeviceScope scope(*this);
-  do_conv2d_forward(y, x, w, map);
+  do_conv2d_forward(y, x, w, map, epilogue);
 }
 
-void Ops::conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update) {
+void Ops::conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update,
+                              const ProductEpilogue& epilogue) {
   const OperandCheck check("conv2d_reverse_data", "grad_x", grad_x);
   check_convolution(check, map);
   check.present("grad_y", grad_y);
@@ -99,8 +103,13 @@ void Ops::conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Conv
   check.distinct("grad_x", grad_x, "grad_y", grad_y);
   check.distinct("grad_x", grad_x, "w", w);
   check.update(update);
+  check.epilogue(epilogue, grad_x, map.in_channels);
+  check.distinct("epilogue.before", epilogue.before, "grad_y", grad_y);
+  check.distinct("epilogue.before", epilogue.before, "w", w);
+  if (epilogue.part != ProductEpilogue::Part::none && update != Update::overwrite)
+    check.fail("update is accumulate, but there is an epilogue, which is that of a result; use Update::overwrite");
   const DeviceScope scope(*this);
-  do_conv2d_reverse_data(grad_x, grad_y, w, map, update);
+  do_conv2d_reverse_data(grad_x, grad_y, w, map, update, epilogue);
 }
 
 void Ops::conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,

@@ -52,6 +52,8 @@ class OperandCheck {
   /// The parts that are needed must be present, others may be.
   void stacked_input(const char* name, const Stacked& x, bool primal, bool tangent, const Rows& rows,
                      std::int64_t cols) const;
+  /// Of a product whose result y has so many channels.
+  void epilogue(const ProductEpilogue& epilogue, const Tensor& y, std::int64_t channels) const;
   void state(const void* address, const char* name = "state") const;
   void key(const RandomKey& key, const std::int64_t* counter) const;
   void player(Player player) const;

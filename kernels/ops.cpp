@@ -52,7 +52,7 @@ void Ops::axpy(Tensor y, double alpha, Tensor x) {
   do_axpy(y, alpha, x);
 }
 
-void Ops::linear_forward(Tensor y, Tensor x, Tensor w) {
+void Ops::linear_forward(Tensor y, Tensor x, Tensor w, const ProductEpilogue& epilogue) {
   const OperandCheck check("linear_forward", "y", y);
   check.present("x", x);
   check.present("w", w);
@@ -61,8 +61,11 @@ void Ops::linear_forward(Tensor y, Tensor x, Tensor w) {
   check.matrix("w", w, y.cols(), x.cols());
   check.distinct("y", y, "x", x);
   check.distinct("y", y, "w", w);
+  check.epilogue(epilogue, y, w.rows());
+  check.distinct("epilogue.before", epilogue.before, "x", x);
+  check.distinct("epilogue.before", epilogue.before, "w", w);
   const DeviceScope scope(*this);
-  do_linear_forward(y, x, w);
+  do_linear_forward(y, x, w, epilogue);
 }
 
 void Ops::linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update) {

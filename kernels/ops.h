@@ -51,6 +51,31 @@ struct Stacked {
   Tensor tangent;  ///< [rows.tangent_rows(), c]
 };
 
+/// C[m, n] = sum over p of A[m, p] B[p, n].
+struct ProductSize {
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t p = 0;
+};
+
+/// Bias and non-linearity of a layer in the product C that they stand behind: y = f(C + bias) on primal rows, y = f' C
+/// on tangent rows. C counts as rounded to its dtype, so that the bits are those of the product and of
+/// masked_activation_forward (relu, leaky_relu) or bias_activation_forward (others) behind it.
+struct ProductEpilogue {
+  enum class Part : std::uint8_t { none, primal, tangent };  ///< none: y = C, and nothing else is given
+  Part part = Part::none;
+  /// Not prelu, whose slope is a tensor. Tangent rows: relu or leaky_relu, as their f' needs no more than the mask.
+  ActivationKind kind = {};
+  Tensor bias = {};    ///< [channels] of y, optional; of primal rows
+  Tensor mask = {};    ///< of relu and leaky_relu, as masked_activation_forward has it: written, for tangents read
+  Tensor before = {};  ///< of other functions but identity: receives C; of y's shape, may be y
+  Rows rows = {};      ///< of tangents: what the rows of y and of the mask are
+
+  bool masked() const noexcept { return kind.function == Activation::relu || kind.function == Activation::leaky_relu; }
+  /// Where C goes if it is stored.
+  const Tensor& product(const Tensor& y) const noexcept { return before.absent() ? y : before; }
+};
+
 /// y = max_slope sigmoid(s) a + bound(t, 8) + sum_k max_height sigmoid(h_k) sigmoid(exp(bound(b_k, 4)) (a - bound(c_k,
 /// 8))) with bound(x, m) = m tanh(x / m): strictly increasing in a. One row of theta holds, for each active column in
 /// turn, [s, t, h_1..h_K, b_1..b_K, c_1..c_K].
@@ -149,6 +174,14 @@ struct Convolution {
   std::int64_t in_columns() const noexcept { return in_height * in_width * in_channels; }
   std::int64_t out_columns() const noexcept { return out_height() * out_width() * out_channels; }
   std::int64_t weight_columns() const noexcept { return kernel * kernel * in_channels; }
+  /// The products that conv2d_forward and conv2d_reverse_data (for a class of pixels modulo the stride) are.
+  ProductSize forward_size(std::int64_t rows) const noexcept {
+    return {rows * out_height() * out_width(), out_channels, weight_columns()};
+  }
+  ProductSize reverse_data_size(std::int64_t rows) const noexcept {
+    const std::int64_t classes = stride * stride;
+    return {rows * in_height * in_width / classes, in_channels, out_channels * kernel * kernel / classes};
+  }
   /// The gradient of the weights of `rows` images is summed in at most this many chunks, which are then added in order.
   std::int64_t weight_chunks(std::int64_t rows) const noexcept;
   /// Elements of the workspace of conv2d_reverse_weights: 0 for one chunk, at most 2^21.
@@ -239,6 +272,9 @@ class Ops {
   /// How the linear and conv2d ops called from now on multiply f32; fp32 at first. See MathScope.
   MathMode math_mode() const noexcept { return math_mode_; }
   void set_math_mode(MathMode mode) noexcept { math_mode_ = mode; }
+  /// Whether a product of this size applies an epilogue where it stores C. Elsewhere the epilogue is a pass over y of
+  /// its own, and primal and tangent rows had better share one product.
+  virtual bool fuses_epilogue(DType /*dtype*/, const ProductSize& /*size*/) const noexcept { return false; }
 
   void upload(Tensor y, const void* host);  ///< contiguous y of the same dtype as the host elements
   void download(void* host, Tensor x);      ///< contiguous x; waits
@@ -247,7 +283,8 @@ class Ops {
   void axpy(Tensor y, double alpha, Tensor x);  ///< y += alpha x; strided matrices allowed
 
   // ---- linear.{cpp,cu}, linear_sm80.cu: dense layers. x [r, in], w [out, in], y [r, out] ----------------------------
-  void linear_forward(Tensor y, Tensor x, Tensor w);                                   ///< y = x w^T
+  /// y = x w^T, or what the epilogue makes of it; its channels are the columns of y.
+  void linear_forward(Tensor y, Tensor x, Tensor w, const ProductEpilogue& epilogue = {});
   void linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update);     ///< grad_x (+)= grad_y w
   void linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update);  ///< grad_w (+)= grad_y^T x
 
@@ -256,9 +293,10 @@ class Ops {
   // A transposed convolution is the adjoint of the convolution whose input is its larger image: its forward is
   // conv2d_reverse_data, its reverse_data is conv2d_forward, and its weights' gradient is conv2d_reverse_weights with
   // its input as grad_y and its output's adjoint as x. Rows and columns of x that no kernel reaches ("output padding")
-  // get 0.
-  void conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map);
-  void conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update);
+  // get 0. Of an epilogue the channels are those of y, or of grad_x, which is overwritten then.
+  void conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map, const ProductEpilogue& epilogue = {});
+  void conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update,
+                           const ProductEpilogue& epilogue = {});
   /// workspace: map.weights_workspace(rows) elements or more, of grad_w's dtype; may be absent where that is 0.
   void conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,
                               Tensor workspace);
@@ -539,6 +577,9 @@ class Ops {
 #define BRACKET_OP(...) virtual void do_##__VA_ARGS__ = 0;
 #include "kernels/ops_list.inc"
 #undef BRACKET_OP
+
+  /// The epilogue of a product C that lies in epilogue.product(y), by the ops that it replaces.
+  void finish_product(Tensor y, std::int64_t channels, const ProductEpilogue& epilogue);
 
  private:
   MathMode math_mode_ = MathMode::fp32;

@@ -97,6 +97,108 @@ TEST_F(OpsCheckTest, KernelBoxes) {
   expect_refused([&] { ops.kernel_box_reverse(w, wide, box, static_cast<Update>(9)); }, reverse, "update is 9");
 }
 
+TEST_F(OpsCheckTest, Epilogues) {
+  using Part = ProductEpilogue::Part;
+  const std::string op = "linear_forward";
+  const Tensor y = m(12, 11), x = m(12, 3), w = m(11, 3), mask = at.u8({12, 2}), narrow = at.u8({10, 2});
+  const auto run = [&](const ProductEpilogue& epilogue) { ops.linear_forward(y, x, w, epilogue); };
+  const ActivationKind relu{Activation::relu}, tanh{Activation::tanh}, identity{};
+  EXPECT_NO_THROW(run({}));
+  EXPECT_NO_THROW(run({Part::primal, relu, v(11), mask, {}, {}}));
+  EXPECT_NO_THROW(run({Part::primal, tanh, {}, {}, m(12, 11), {}}));
+  EXPECT_NO_THROW(run({Part::primal, tanh, {}, {}, y, {}})) << "in place";
+  EXPECT_NO_THROW(run({Part::primal, identity, v(11), {}, {}, {}}));
+  EXPECT_NO_THROW(run({Part::tangent, relu, {}, narrow, {}, rows}));
+  EXPECT_NO_THROW(ops.linear_forward(Tensor(nullptr, DType::f32, {12, 0}), x, Tensor(nullptr, DType::f32, {0, 3}),
+                                     {Part::primal, relu, {}, Tensor(nullptr, DType::u8, {12, 0}), {}, {}}));
+  expect_refused([&] { run({Part::none, {}, v(11), {}, {}, {}}); }, op, "its part is none, leave it absent");
+  expect_refused([&] { run({static_cast<Part>(7), {}, {}, {}, {}, {}}); }, op, "epilogue.part is 7");
+  expect_refused(
+      [&] {
+        run({Part::primal, {static_cast<Activation>(40)}, {}, {}, {}, {}});
+      },
+      op, "activation function 40 is not known");
+  expect_refused([&] { run({Part::primal, {Activation::prelu}, {}, {}, {}, {}}); }, op, "prelu is no epilogue");
+  expect_refused(
+      [&] {
+        run({Part::primal, {Activation::leaky_relu, kNan}, {}, mask, {}, {}});
+      },
+      op, "negative_slope is nan");
+  expect_refused(
+      [&] {
+        run({Part::primal, relu, v(12), mask, {}, {}});
+      },
+      op, "epilogue.bias is f32[12]; its shape must be [11]");
+  expect_refused([&] { run({Part::primal, relu, {}, {}, {}, {}}); }, op, "epilogue.mask is absent");
+  expect_refused(
+      [&] {
+        run({Part::primal, relu, {}, at.u8({12, 3}), {}, {}});
+      },
+      op, "epilogue.mask is u8[12, 3]; its shape must be [12, 2]");
+  expect_refused(
+      [&] {
+        run({Part::primal, relu, {}, mask, m(12, 11), {}});
+      },
+      op, "keep a mask instead, leave it absent");
+  expect_refused([&] { run({Part::primal, tanh, {}, mask, m(12, 11), {}}); }, op, "only relu and leaky_relu have one");
+  expect_refused([&] { run({Part::primal, tanh, {}, {}, {}, {}}); }, op, "epilogue.before is absent");
+  expect_refused([&] { run({Part::primal, tanh, {}, {}, m(12, 10), {}}); }, op, "epilogue.before is f32[12, 10]");
+  expect_refused([&] { run({Part::primal, identity, {}, {}, m(12, 11), {}}); }, op, "identity needs none");
+  expect_refused(
+      [&] {
+        ops.linear_forward(m(5, 5), x.slice_rows(0, 5).slice_cols(0, 3), m(5, 3),
+                           {Part::primal, tanh, {}, {}, at.f64({5, 5}), {}});
+      },
+      op, "epilogue.before is f64[5, 5]");
+  const Tensor square = m(5, 5);
+  expect_refused(
+      [&] {
+        ops.linear_forward(m(5, 5), square, m(5, 5), {Part::primal, tanh, {}, {}, square, {}});
+      },
+      op, "share memory");
+  expect_refused(
+      [&] {
+        ops.linear_forward(m(5, 5), m(5, 5), square, {Part::primal, tanh, {}, {}, square, {}});
+      },
+      op, "share memory");
+  expect_refused([&] { run({Part::tangent, tanh, {}, {}, {}, rows}); }, op, "has no mask to take the derivative");
+  expect_refused([&] { run({Part::tangent, relu, v(11), narrow, {}, rows}); }, op, "tangent rows have none");
+  expect_refused([&] { run({Part::tangent, relu, {}, mask, {}, rows}); }, op, "its shape must be [10, 2]");
+  expect_refused(
+      [&] {
+        run({Part::tangent, relu, {}, narrow, {}, {10, 2, 4, 2}});
+      },
+      op, "epilogue.rows have 8 tangent rows, the result has 12");
+  expect_refused(
+      [&] {
+        run({Part::tangent, relu, {}, narrow, {}, {10, 8, 4, 3}});
+      },
+      op, "first + count at most primal");
+
+  const Tensor images = m(5, 6 * 5 * 2), outputs = m(5, 3 * 3 * 4), weights = m(4, 9 * 2);
+  EXPECT_NO_THROW(
+      ops.conv2d_forward(outputs, images, weights, convolution, {Part::primal, relu, v(4), at.u8({5, 9}), {}, {}}));
+  EXPECT_NO_THROW(ops.conv2d_reverse_data(images, outputs, weights, convolution, Update::overwrite,
+                                          {Part::primal, relu, v(2), at.u8({5, 30}), {}, {}}));
+  expect_refused(
+      [&] {
+        ops.conv2d_forward(outputs, images, weights, convolution, {Part::primal, relu, v(2), at.u8({5, 9}), {}, {}});
+      },
+      "conv2d_forward", "epilogue.bias is f32[2]; its shape must be [4]");
+  expect_refused(
+      [&] {
+        ops.conv2d_reverse_data(images, outputs, weights, convolution, Update::overwrite,
+                                {Part::primal, relu, v(2), at.u8({5, 9}), {}, {}});
+      },
+      "conv2d_reverse_data", "epilogue.mask is u8[5, 9]; its shape must be [5, 30]");
+  expect_refused(
+      [&] {
+        ops.conv2d_reverse_data(images, outputs, weights, convolution, Update::accumulate,
+                                {Part::primal, relu, v(2), at.u8({5, 30}), {}, {}});
+      },
+      "conv2d_reverse_data", "use Update::overwrite");
+}
+
 TEST_F(OpsCheckTest, MaskedActivations) {
   const std::string forward = "masked_activation_forward";
   const std::string reverse = "masked_activation_reverse";

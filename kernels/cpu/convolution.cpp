@@ -338,13 +338,18 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
 
 }  // namespace
 
-void CpuOps::do_conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map) {
-  dispatch(y.dtype(), [&]<class T>() { forward(matrix<T>(y), matrix<T>(x), matrix<T>(w), map, team_); });
+void CpuOps::do_conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map, const ProductEpilogue& epilogue) {
+  const Tensor& product = epilogue.product(y);
+  dispatch(y.dtype(), [&]<class T>() { forward(matrix<T>(product), matrix<T>(x), matrix<T>(w), map, team_); });
+  finish_product(y, map.out_channels, epilogue);
 }
 
-void CpuOps::do_conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update) {
+void CpuOps::do_conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update,
+                                    const ProductEpilogue& epilogue) {
+  const Tensor& product = epilogue.product(grad_x);
   dispatch(grad_x.dtype(),
-           [&]<class T>() { reverse_data(matrix<T>(grad_x), matrix<T>(grad_y), matrix<T>(w), map, update, team_); });
+           [&]<class T>() { reverse_data(matrix<T>(product), matrix<T>(grad_y), matrix<T>(w), map, update, team_); });
+  finish_product(grad_x, map.in_channels, epilogue);
 }
 
 void CpuOps::do_conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,

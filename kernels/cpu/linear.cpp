@@ -135,8 +135,10 @@ void reverse_weights(const Matrix<T>& grad_w, const Matrix<T>& grad_y, const Mat
 
 }  // namespace
 
-void CpuOps::do_linear_forward(Tensor y, Tensor x, Tensor w) {
-  dispatch(y.dtype(), [&]<class T>() { forward(matrix<T>(y), matrix<T>(x), matrix<T>(w), team_); });
+void CpuOps::do_linear_forward(Tensor y, Tensor x, Tensor w, const ProductEpilogue& epilogue) {
+  const Tensor& product = epilogue.product(y);
+  dispatch(y.dtype(), [&]<class T>() { forward(matrix<T>(product), matrix<T>(x), matrix<T>(w), team_); });
+  finish_product(y, w.rows(), epilogue);
 }
 
 void CpuOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update) {

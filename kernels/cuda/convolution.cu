@@ -306,42 +306,45 @@ cudaError_t conv2d_reverse_weights(const DeviceMatrix<T>& grad_w, const DeviceMa
 
 }  // namespace
 
-void CudaOps::do_conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map) {
-  if (uses_tensor_cores(y.dtype(), y.rows() * map.out_height() * map.out_width(), map.out_channels, w.cols())) {
+void CudaOps::do_conv2d_forward(Tensor y, Tensor x, Tensor w, const Convolution& map, const ProductEpilogue& epilogue) {
+  if (uses_tensor_cores(y.dtype(), map.forward_size(y.rows()))) {
     check(conv2d_forward_sm80(device_matrix<float>(y), device_matrix<float>(x), device_matrix<float>(w), map,
-                              tensor_device(0)),
+                              tensor_device(0), device_epilogue(epilogue, map.out_channels)),
           "conv2d_forward", y);
     return;
   }
+  const Tensor& product = epilogue.product(y);
   check(dispatch(y.dtype(),
                  [&]<class T>() {
-                   return BRACKET_TARGET::conv2d_forward(device_matrix<T>(y), device_matrix<T>(x), device_matrix<T>(w),
-                                                         Geometry(map), stream_);
+                   return BRACKET_TARGET::conv2d_forward(device_matrix<T>(product), device_matrix<T>(x),
+                                                         device_matrix<T>(w), Geometry(map), stream_);
                  }),
         "conv2d_forward", y);
+  finish_product(y, map.out_channels, epilogue);
 }
 
-void CudaOps::do_conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update) {
-  // Pixels of one class, and the taps that reach it.
-  const std::int64_t classes = map.stride * map.stride;
-  if (uses_tensor_cores(grad_x.dtype(), grad_x.rows() * map.in_height * map.in_width / classes, map.in_channels,
-                        map.out_channels * map.kernel * map.kernel / classes)) {
+void CudaOps::do_conv2d_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, const Convolution& map, Update update,
+                                     const ProductEpilogue& epilogue) {
+  if (uses_tensor_cores(grad_x.dtype(), map.reverse_data_size(grad_x.rows()))) {
     check(conv2d_reverse_data_sm80(device_matrix<float>(grad_x), device_matrix<float>(grad_y), device_matrix<float>(w),
-                                   map, update, tensor_device(0)),
+                                   map, update, tensor_device(0), device_epilogue(epilogue, map.in_channels)),
           "conv2d_reverse_data", grad_x);
     return;
   }
+  const Tensor& product = epilogue.product(grad_x);
   check(dispatch(grad_x.dtype(),
                  [&]<class T>() {
-                   return BRACKET_TARGET::conv2d_reverse_data(device_matrix<T>(grad_x), device_matrix<T>(grad_y),
+                   return BRACKET_TARGET::conv2d_reverse_data(device_matrix<T>(product), device_matrix<T>(grad_y),
                                                               device_matrix<T>(w), Geometry(map), update, stream_);
                  }),
         "conv2d_reverse_data", grad_x);
+  finish_product(grad_x, map.in_channels, epilogue);
 }
 
 void CudaOps::do_conv2d_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, const Convolution& map, Update update,
                                         Tensor workspace) {
-  if (uses_tensor_cores(grad_w.dtype(), grad_w.rows(), grad_w.cols(), x.rows() * map.out_height() * map.out_width())) {
+  if (uses_tensor_cores(grad_w.dtype(),
+                        {grad_w.rows(), grad_w.cols(), x.rows() * map.out_height() * map.out_width()})) {
     check(
         conv2d_reverse_weights_sm80(device_matrix<float>(grad_w), device_matrix<float>(grad_y), device_matrix<float>(x),
                                     map, update, device_vector<float>(workspace), tensor_device(0)),

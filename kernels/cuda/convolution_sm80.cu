@@ -5,7 +5,8 @@
 //   reverse data      grad_x(pixel, ci)           grad_y(patch of pixel; taps, co)  w(co; taps, ci)
 //   reverse weights   grad_w(co; ky, kx, ci)      grad_y(pixel, co)                 x(patch of pixel; ky, kx, ci)
 // Reverse data does the classes of pixels modulo the stride, in one launch; reverse weights chunks of pixels, whose
-// sums are then added in order.
+// sums are then added in order. Forward, and reverse data as the forward of a transposed convolution, apply the bias and
+// non-linearity behind them as C is stored, where they are asked to (common/product_epilogue.cuh).
 //
 // Flops        2 r Ho Wo Co k k Ci per call, three times that on the tensor cores in tf32x3.
 // Bytes        as a dense layer of these m, n, p (linear_sm80.cu): patches are gathered from the caches, where a pixel
@@ -23,6 +24,12 @@
 //              tf32        tf32x3      bf16
 // large tile   170 / 168   217 / 215   168 / 183    one block per multiprocessor
 // small tile   128 / 134   142 / 142   156 / 166    two or three
+// with an epilogue
+// large tile   170 / 168   217 / 217   168 / 184
+// small tile   124 / 124   141 / 141   128 / 140
+#include <type_traits>
+
+#include "kernels/cuda/common/product_epilogue.cuh"
 #include "kernels/cuda/common/resident_launch.cuh"
 #include "kernels/cuda/convolution_slices.cuh"
 #include "kernels/cuda/convolution_sm80.h"
@@ -73,7 +80,7 @@ BRACKET_DEVICE PatchStart* patches_behind(float* shared) {
 // ---- kernels ---------------------------------------------------------------------------------------------------
 
 /// Tiles of (pixels, output channels).
-template <class TileType>
+template <class TileType, class Epilogue>
 struct ForwardWork {
   using Tile = TileType;
   using A = PatchSlices<Tile>;
@@ -83,17 +90,20 @@ struct ForwardWork {
   const DeviceMatrix<float>& x;
   const DeviceMatrix<float>& w;
   const Geometry& g;
+  const Epilogue& epilogue;
   PatchStart* patches;
   PatchGrid grid;
   int tiles_n;
   int items;
 
   BRACKET_DEVICE ForwardWork(const DeviceMatrix<float>& result, const DeviceMatrix<float>& images,
-                             const DeviceMatrix<float>& weights, const Geometry& geometry, float* shared)
+                             const DeviceMatrix<float>& weights, const Geometry& geometry, const Epilogue& behind,
+                             float* shared)
       : y(result),
         x(images),
         w(weights),
         g(geometry),
+        epilogue(behind),
         patches(patches_behind<A, B>(shared)),
         grid(input_patches(geometry)),
         tiles_n(tiles_along<Tile>(geometry.out_channels)),
@@ -112,6 +122,14 @@ struct ForwardWork {
 
   BRACKET_DEVICE void store(int item, const TileSums<Tile>& sums) const {
     const std::int64_t pixels = y.rows * grid.per_image(), first_pixel = tile_m(item), first_channel = tile_n(item);
+    if constexpr (std::is_same_v<Epilogue, DeviceEpilogue>) {
+      store_tile<Tile>(y, epilogue, sums, first_channel, [&](int row) {
+        const bool exists = first_pixel + row < pixels;
+        const Division at(exists ? first_pixel + row : 0, grid.per_image());
+        return TileRow{at.quotient, at.rest, exists};
+      });
+      return;
+    }
     for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
       const std::int64_t pixel = first_pixel + row;
       const std::int64_t channel = first_channel + column;
@@ -125,7 +143,7 @@ struct ForwardWork {
 
 /// All pixel classes: `class_tiles` tiles of (pixels, input channels) each, of which the classes with fewer pixels
 /// leave some empty.
-template <class TileType>
+template <class TileType, class Epilogue>
 struct ReverseDataWork {
   using Tile = TileType;
   using A = PatchSlices<Tile>;
@@ -139,12 +157,14 @@ struct ReverseDataWork {
   int classes_x;
   int class_tiles;
   Update update;
+  const Epilogue& epilogue;
   int tiles_n;
   int items;
 
   BRACKET_DEVICE ReverseDataWork(const DeviceMatrix<float>& result, const DeviceMatrix<float>& gradient,
                                  const DeviceMatrix<float>& weights, const Geometry& geometry, int num_classes_y,
-                                 int num_classes_x, int tiles_per_class, Update how, float* shared)
+                                 int num_classes_x, int tiles_per_class, Update how, const Epilogue& behind,
+                                 float* shared)
       : grad_x(result),
         grad_y(gradient),
         w(weights),
@@ -153,6 +173,7 @@ struct ReverseDataWork {
         classes_x(num_classes_x),
         class_tiles(tiles_per_class),
         update(how),
+        epilogue(behind),
         tiles_n(tiles_along<Tile>(geometry.in_channels)),
         items(tiles_per_class * num_classes_y * num_classes_x) {}
 
@@ -189,6 +210,15 @@ struct ReverseDataWork {
     const PatchGrid& grid = place.patches;
     const std::int64_t pixels = grad_x.rows * grid.per_image(), first_pixel = tile_m(item);
     const int first_channel = static_cast<int>(tile_n(item));
+    if constexpr (std::is_same_v<Epilogue, DeviceEpilogue>) {
+      store_tile<Tile>(grad_x, epilogue, sums, first_channel, [&](int row) {
+        const bool exists = first_pixel + row < pixels;
+        const PixelCursor at(grid.grid_height, grid.grid_width, exists ? first_pixel + row : 0);
+        const int in_y = place.y + at.y * g.stride;
+        return TileRow{at.image, std::int64_t{in_y} * g.in_width + place.x + at.x * g.stride, exists};
+      });
+      return;
+    }
     for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
       const std::int64_t pixel = first_pixel + row;
       const int channel = first_channel + column;
@@ -261,23 +291,26 @@ struct ReverseWeightsWork {
   }
 };
 
-template <MathMode kMode, class Tile>
+template <MathMode kMode, class Tile, class Epilogue>
 __global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
     conv2d_forward_tensor_kernel(const __grid_constant__ DeviceMatrix<float> y,
                                  const __grid_constant__ DeviceMatrix<float> x,
-                                 const __grid_constant__ DeviceMatrix<float> w, const __grid_constant__ Geometry g) {
+                                 const __grid_constant__ DeviceMatrix<float> w, const __grid_constant__ Geometry g,
+                                 const __grid_constant__ Epilogue epilogue) {
   BRACKET_DYNAMIC_SHARED(float, shared);
-  tensor_products<kMode>(ForwardWork<Tile>(y, x, w, g, shared), shared);
+  tensor_products<kMode>(ForwardWork<Tile, Epilogue>(y, x, w, g, epilogue, shared), shared);
 }
 
-template <MathMode kMode, class Tile>
+template <MathMode kMode, class Tile, class Epilogue>
 __global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
     conv2d_reverse_data_tensor_kernel(const __grid_constant__ DeviceMatrix<float> grad_x,
                                       const __grid_constant__ DeviceMatrix<float> grad_y,
                                       const __grid_constant__ DeviceMatrix<float> w, const __grid_constant__ Geometry g,
-                                      int classes_y, int classes_x, int class_tiles, Update update) {
+                                      int classes_y, int classes_x, int class_tiles, Update update,
+                                      const __grid_constant__ Epilogue epilogue) {
   BRACKET_DYNAMIC_SHARED(float, shared);
-  tensor_products<kMode>(ReverseDataWork<Tile>(grad_x, grad_y, w, g, classes_y, classes_x, class_tiles, update, shared),
+  tensor_products<kMode>(ReverseDataWork<Tile, Epilogue>(grad_x, grad_y, w, g, classes_y, classes_x, class_tiles,
+                                                         update, epilogue, shared),
                          shared);
 }
 
@@ -296,22 +329,25 @@ __global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
 // ---- launchers -------------------------------------------------------------------------------------------------
 
 cudaError_t conv2d_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
-                                const DeviceMatrix<float>& w, const Convolution& map, const TensorDevice& device) {
+                                const DeviceMatrix<float>& w, const Convolution& map, const TensorDevice& device,
+                                const DeviceEpilogue& epilogue) {
   const Geometry g(map);
   const std::int64_t pixels = y.rows * g.out_pixels();
   const bool large = large_tile_is_first(pixels, g.out_channels, 1, device);
   return with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
-    constexpr std::size_t kBytes =
-        kTensorSharedBytes<PatchSlices<Tile>, MatrixSlices<Tile, Contiguous::contraction>> + kPatchBytes<Tile>;
-    return launch_resident<conv2d_forward_tensor_kernel<kMode, Tile>>(tensor_tiles<Tile>(pixels, g.out_channels),
-                                                                      device.multiprocessors, Tile::kThreads, kBytes,
-                                                                      device.stream, y, x, w, g);
+    return with_epilogue(epilogue, [&]<class Epilogue>(const Epilogue& behind) {
+      constexpr std::size_t kBytes =
+          kTensorSharedBytes<PatchSlices<Tile>, MatrixSlices<Tile, Contiguous::contraction>> + kPatchBytes<Tile>;
+      return launch_resident<conv2d_forward_tensor_kernel<kMode, Tile, Epilogue>>(
+          tensor_tiles<Tile>(pixels, g.out_channels), device.multiprocessors, Tile::kThreads, kBytes, device.stream, y,
+          x, w, g, behind);
+    });
   });
 }
 
 cudaError_t conv2d_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const DeviceMatrix<float>& grad_y,
                                      const DeviceMatrix<float>& w, const Convolution& map, Update update,
-                                     const TensorDevice& device) {
+                                     const TensorDevice& device, const DeviceEpilogue& epilogue) {
   const Geometry g(map);
   const PixelClass largest(g, 0, 0);
   const int classes_y = g.stride < g.in_height ? g.stride : g.in_height;
@@ -319,11 +355,13 @@ cudaError_t conv2d_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const De
   const std::int64_t pixels = grad_x.rows * largest.patches.per_image();
   const bool large = large_tile_is_first(pixels, g.in_channels, std::int64_t{classes_y} * classes_x, device);
   return with_mode_and_tile(device.mode, large, [&]<MathMode kMode, class Tile>() {
-    constexpr std::size_t kBytes = kTensorSharedBytes<PatchSlices<Tile>, ClassWeightSlices<Tile>> + kPatchBytes<Tile>;
-    const std::int64_t class_tiles = tensor_tiles<Tile>(pixels, g.in_channels);
-    return launch_resident<conv2d_reverse_data_tensor_kernel<kMode, Tile>>(
-        class_tiles * classes_y * classes_x, device.multiprocessors, Tile::kThreads, kBytes, device.stream, grad_x,
-        grad_y, w, g, classes_y, classes_x, static_cast<int>(class_tiles), update);
+    return with_epilogue(epilogue, [&]<class Epilogue>(const Epilogue& behind) {
+      constexpr std::size_t kBytes = kTensorSharedBytes<PatchSlices<Tile>, ClassWeightSlices<Tile>> + kPatchBytes<Tile>;
+      const std::int64_t class_tiles = tensor_tiles<Tile>(pixels, g.in_channels);
+      return launch_resident<conv2d_reverse_data_tensor_kernel<kMode, Tile, Epilogue>>(
+          class_tiles * classes_y * classes_x, device.multiprocessors, Tile::kThreads, kBytes, device.stream, grad_x,
+          grad_y, w, g, classes_y, classes_x, static_cast<int>(class_tiles), update, behind);
+    });
   });
 }
 

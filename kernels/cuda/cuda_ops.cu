@@ -209,8 +209,8 @@ Scratch CudaOps::scratch(std::int64_t elements) {
   return {scratch_.back().data, elements};
 }
 
-bool CudaOps::uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const {
-  return math_mode() != MathMode::fp32 && dtype == DType::f32 && tensor_cores_pay(m, n, p);
+bool CudaOps::uses_tensor_cores(DType dtype, const ProductSize& size) const noexcept {
+  return math_mode() != MathMode::fp32 && dtype == DType::f32 && tensor_cores_pay(size.m, size.n, size.p);
 }
 
 TensorDevice CudaOps::tensor_device(std::int64_t partial_sums) {

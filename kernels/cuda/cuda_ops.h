@@ -31,6 +31,9 @@ class CudaOps final : public Ops {
   std::unique_ptr<Recording> record(const std::function<void()>& queue, Replay replay = Replay::graph) override;
   int enter_device() override;
   void leave_device(int previous) noexcept override;
+  bool fuses_epilogue(DType dtype, const ProductSize& size) const noexcept override {
+    return uses_tensor_cores(dtype, size);
+  }
 
  protected:
 #define BRACKET_OP(...) void do_##__VA_ARGS__ override;
@@ -46,7 +49,7 @@ class CudaOps final : public Ops {
   /// need memory that nothing has needed yet.
   Scratch scratch(std::int64_t elements = kScratchElements);
   /// Whether C[m, n] = sum over p is for the tensor cores, and with what: room for so many partial sums in f32.
-  bool uses_tensor_cores(DType dtype, std::int64_t m, std::int64_t n, std::int64_t p) const;
+  bool uses_tensor_cores(DType dtype, const ProductSize& size) const noexcept;
   TensorDevice tensor_device(std::int64_t partial_sums);
   /// Null: a graph is what can be.
   std::unique_ptr<Recording> record_program(const std::function<void()>& queue);

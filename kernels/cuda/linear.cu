@@ -52,24 +52,26 @@ cudaError_t linear_reverse_weights(const DeviceMatrix<T>& grad_w, const DeviceMa
 
 }  // namespace
 
-void CudaOps::do_linear_forward(Tensor y, Tensor x, Tensor w) {
-  if (uses_tensor_cores(y.dtype(), y.rows(), y.cols(), x.cols())) {
+void CudaOps::do_linear_forward(Tensor y, Tensor x, Tensor w, const ProductEpilogue& epilogue) {
+  if (uses_tensor_cores(y.dtype(), {y.rows(), y.cols(), x.cols()})) {
     const TensorPlan plan = tensor_plan(y.rows(), y.cols(), x.cols(), math_mode(), multiprocessors_);
     check(linear_forward_sm80(device_matrix<float>(y), device_matrix<float>(x), device_matrix<float>(w), plan,
-                              tensor_device(plan.partial_sums)),
+                              tensor_device(plan.partial_sums), device_epilogue(epilogue, y.cols())),
           "linear_forward", y);
     return;
   }
+  const Tensor& product = epilogue.product(y);
   check(dispatch(y.dtype(),
                  [&]<class T>() {
-                   return BRACKET_TARGET::linear_forward(device_matrix<T>(y), device_matrix<T>(x), device_matrix<T>(w),
-                                                         stream_);
+                   return BRACKET_TARGET::linear_forward(device_matrix<T>(product), device_matrix<T>(x),
+                                                         device_matrix<T>(w), stream_);
                  }),
         "linear_forward", y);
+  finish_product(y, w.rows(), epilogue);
 }
 
 void CudaOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Update update) {
-  if (uses_tensor_cores(grad_x.dtype(), grad_x.rows(), grad_x.cols(), grad_y.cols())) {
+  if (uses_tensor_cores(grad_x.dtype(), {grad_x.rows(), grad_x.cols(), grad_y.cols()})) {
     const TensorPlan plan = tensor_plan(grad_x.rows(), grad_x.cols(), grad_y.cols(), math_mode(), multiprocessors_);
     check(linear_reverse_data_sm80(device_matrix<float>(grad_x), device_matrix<float>(grad_y), device_matrix<float>(w),
                                    update, plan, tensor_device(plan.partial_sums)),
@@ -85,7 +87,7 @@ void CudaOps::do_linear_reverse_data(Tensor grad_x, Tensor grad_y, Tensor w, Upd
 }
 
 void CudaOps::do_linear_reverse_weights(Tensor grad_w, Tensor grad_y, Tensor x, Update update) {
-  if (uses_tensor_cores(grad_w.dtype(), grad_w.rows(), grad_w.cols(), x.rows())) {
+  if (uses_tensor_cores(grad_w.dtype(), {grad_w.rows(), grad_w.cols(), x.rows()})) {
     const TensorPlan plan = tensor_plan(grad_w.rows(), grad_w.cols(), x.rows(), math_mode(), multiprocessors_);
     check(linear_reverse_weights_sm80(device_matrix<float>(grad_w), device_matrix<float>(grad_y),
                                       device_matrix<float>(x), update, plan, tensor_device(plan.partial_sums)),

@@ -1,6 +1,8 @@
 // The three products of dense layers (linear.cu) in f32 on tensor cores, for every math mode but fp32:
 //   forward y = x w^T,  reverse data grad_x (+)= grad_y w,  reverse weights grad_w (+)= grad_y^T x
-// as one product C[m, n] (+)= sum over p of A(m, p) B(p, n) with the operands of linear.cu.
+// as one product C[m, n] (+)= sum over p of A(m, p) B(p, n) with the operands of linear.cu. Bias and non-linearity behind
+// a forward product, where they are asked for, are applied as C is stored, or as its chunks are added
+// (common/product_epilogue.cuh).
 //
 // Flops        2 m n p per call, three times that on the tensor cores in tf32x3.
 // Bytes        a tile of side S reads 4 (1/S + 1/S) bytes of A and B per multiply-add: 16 flops per byte for each 32 of
@@ -24,6 +26,12 @@
 //              tf32        tf32x3      bf16
 // large tile   166 / 184   214 / 214   163 / 198    one block per multiprocessor
 // small tile   134 / 164   138 / 138   186 / 240    two or three
+// with an epilogue
+// large tile   174 / 176   216 / 218   176 / 183
+// small tile   116 / 118   140 / 140   140 / 141
+#include <type_traits>
+
+#include "kernels/cuda/common/product_epilogue.cuh"
 #include "kernels/cuda/common/resident_launch.cuh"
 #include "kernels/cuda/common/tensor_product.cuh"
 #include "kernels/cuda/linear_sm80.h"
@@ -34,8 +42,8 @@ namespace {
 // ---- kernels ---------------------------------------------------------------------------------------------------
 
 /// Tiles of C, chunk after chunk of p. `c` holds the [m, n] of each chunk one below the other, or C itself where there
-/// is one chunk.
-template <class TileType, Contiguous kA, Contiguous kB>
+/// is one chunk; an epilogue needs the latter.
+template <class TileType, Contiguous kA, Contiguous kB, class Epilogue>
 struct MatrixWork {
   using Tile = TileType;
   using A = MatrixSlices<Tile, kA>;
@@ -47,18 +55,21 @@ struct MatrixWork {
   std::int64_t m;
   std::int64_t chunk_depth;
   Update update;
+  const Epilogue& epilogue;
   int tiles_n;
   int tiles;
   int items;
 
   BRACKET_DEVICE MatrixWork(const DeviceMatrix<float>& result, std::int64_t rows, const DeviceMatrix<float>& a_operand,
-                            const DeviceMatrix<float>& b_operand, std::int64_t depth, Update how)
+                            const DeviceMatrix<float>& b_operand, std::int64_t depth, Update how,
+                            const Epilogue& behind)
       : c(result),
         a_matrix(a_operand),
         b_matrix(b_operand),
         m(rows),
         chunk_depth(depth),
         update(how),
+        epilogue(behind),
         tiles_n(tiles_along<Tile>(result.cols)),
         tiles(tiles_along<Tile>(rows) * tiles_n),
         items(static_cast<int>(Division(result.rows, rows).quotient) * tiles) {}
@@ -79,6 +90,13 @@ struct MatrixWork {
 
   BRACKET_DEVICE void store(int item, const TileSums<Tile>& sums) const {
     const std::int64_t first_m = tile_m(item), first_n = tile_n(item), first_row = chunk(item) * m;
+    if constexpr (std::is_same_v<Epilogue, DeviceEpilogue>) {
+      store_tile<Tile>(c, epilogue, sums, first_n, [&](int row) {
+        const bool exists = first_m + row < m;
+        return TileRow{exists ? first_m + row : 0, 0, exists};
+      });
+      return;
+    }
     for_each_pair<Tile>(sums, [&](int row, int column, float first_sum, float second_sum) {
       if (first_m + row >= m) return;
       const std::int64_t n = first_n + column;
@@ -89,77 +107,114 @@ struct MatrixWork {
   }
 };
 
-template <MathMode kMode, class Tile, Contiguous kA, Contiguous kB>
+template <MathMode kMode, class Tile, Contiguous kA, Contiguous kB, class Epilogue>
 __global__ void __launch_bounds__(Tile::kThreads, kResidentBlocks<Tile>)
     linear_tensor_kernel(const __grid_constant__ DeviceMatrix<float> c, std::int64_t m,
                          const __grid_constant__ DeviceMatrix<float> a, const __grid_constant__ DeviceMatrix<float> b,
-                         std::int64_t chunk, Update update) {
+                         std::int64_t chunk, Update update, const __grid_constant__ Epilogue epilogue) {
   BRACKET_DYNAMIC_SHARED(float, shared);
-  tensor_products<kMode>(MatrixWork<Tile, kA, kB>(c, m, a, b, chunk, update), shared);
+  tensor_products<kMode>(MatrixWork<Tile, kA, kB, Epilogue>(c, m, a, b, chunk, update, epilogue), shared);
 }
 
 constexpr int kThreads = 256;
 constexpr int kSumsUnderWay = 8;  // see kSumCycles
 
+/// The sum of element (row, column) of all chunks of C.
+BRACKET_DEVICE float sum_of_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& chunk_sums,
+                                   std::int64_t row, std::int64_t column) {
+  float sum = 0;
+  const float* partial = chunk_sums.row(row) + column;
+  const std::int64_t step = c.rows * chunk_sums.ld;
+  std::int64_t left = chunk_sums.rows / c.rows;
+  // Loads do not wait for one another, the sums are added in order.
+  for (; left >= kSumsUnderWay; left -= kSumsUnderWay) {
+    float next[kSumsUnderWay];
+    BRACKET_UNROLL
+    for (int k = 0; k < kSumsUnderWay; ++k) next[k] = partial[k * step];
+    BRACKET_UNROLL
+    for (int k = 0; k < kSumsUnderWay; ++k) sum += next[k];
+    partial += kSumsUnderWay * step;
+  }
+  for (; left > 0; --left, partial += step) sum += *partial;
+  return sum;
+}
+
 __global__ void __launch_bounds__(kThreads)
     add_chunks_kernel(DeviceMatrix<float> c, DeviceMatrix<float> chunk_sums, Update update) {
   for (std::int64_t item = first_item(); item < c.size(); item += item_stride()) {
     const Division place(item, c.cols);
-    float sum = 0;
-    const float* partial = chunk_sums.row(place.quotient) + place.rest;
-    const std::int64_t step = c.rows * chunk_sums.ld;
-    std::int64_t left = chunk_sums.rows / c.rows;
-    // Loads do not wait for one another, the sums are added in order.
-    for (; left >= kSumsUnderWay; left -= kSumsUnderWay) {
-      float next[kSumsUnderWay];
-      BRACKET_UNROLL
-      for (int k = 0; k < kSumsUnderWay; ++k) next[k] = partial[k * step];
-      BRACKET_UNROLL
-      for (int k = 0; k < kSumsUnderWay; ++k) sum += next[k];
-      partial += kSumsUnderWay * step;
-    }
-    for (; left > 0; --left, partial += step) sum += *partial;
-    store(c.row(place.quotient)[place.rest], sum, update);
+    store(c.row(place.quotient)[place.rest], sum_of_chunks(c, chunk_sums, place.quotient, place.rest), update);
+  }
+}
+
+/// Rows are padded to whole bytes of a mask, whose eight elements adjacent lanes then hold.
+__global__ void __launch_bounds__(kThreads)
+    add_chunks_epilogue_kernel(DeviceMatrix<float> y, DeviceMatrix<float> chunk_sums, DeviceEpilogue epilogue) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const std::int64_t pitch = 8 * epilogue.pixel_bytes;
+  for (std::int64_t first = first_item() - lane; first < y.rows * pitch; first += item_stride()) {
+    const bool exists = first + lane < y.rows * pitch;
+    const Division place(exists ? first + lane : 0, pitch);
+    const bool inside = exists && place.rest < y.cols;
+    const float sum = inside ? sum_of_chunks(y, chunk_sums, place.quotient, place.rest) : 0;
+    store_element(y, epilogue, place.quotient, place.rest, inside, sum);
   }
 }
 
 // ---- launchers -------------------------------------------------------------------------------------------------
 
-template <MathMode kMode, class Tile, Contiguous kA, Contiguous kB>
+template <MathMode kMode, class Tile, Contiguous kA, Contiguous kB, class Epilogue>
 cudaError_t launch_tiles(const DeviceMatrix<float>& c, std::int64_t m, const DeviceMatrix<float>& a,
-                         const DeviceMatrix<float>& b, const TensorPlan& plan, Update update,
+                         const DeviceMatrix<float>& b, const TensorPlan& plan, Update update, const Epilogue& epilogue,
                          const TensorDevice& device) {
   const std::int64_t items = tensor_tiles<Tile>(m, c.cols) * plan.splits;
   constexpr std::size_t kBytes = kTensorSharedBytes<MatrixSlices<Tile, kA>, MatrixSlices<Tile, kB>>;
-  return launch_resident<linear_tensor_kernel<kMode, Tile, kA, kB>>(
-      items, device.multiprocessors, Tile::kThreads, kBytes, device.stream, c, m, a, b, plan.chunk, update);
+  return launch_resident<linear_tensor_kernel<kMode, Tile, kA, kB, Epilogue>>(
+      items, device.multiprocessors, Tile::kThreads, kBytes, device.stream, c, m, a, b, plan.chunk, update, epilogue);
+}
+
+template <MathMode kMode, Contiguous kA, Contiguous kB, class Epilogue>
+cudaError_t launch_product(const DeviceMatrix<float>& c, std::int64_t m, const DeviceMatrix<float>& a,
+                           const DeviceMatrix<float>& b, const TensorPlan& plan, Update update,
+                           const Epilogue& epilogue, const TensorDevice& device) {
+  return plan.large_tile ? launch_tiles<kMode, LargeTile, kA, kB>(c, m, a, b, plan, update, epilogue, device)
+                         : launch_tiles<kMode, SmallTile, kA, kB>(c, m, a, b, plan, update, epilogue, device);
 }
 
 template <MathMode kMode, Contiguous kA, Contiguous kB>
 cudaError_t product_in_mode(const DeviceMatrix<float>& c, const DeviceMatrix<float>& a, const DeviceMatrix<float>& b,
-                            Update update, const TensorPlan& plan, const TensorDevice& device) {
+                            Update update, const TensorPlan& plan, const TensorDevice& device,
+                            const DeviceEpilogue& epilogue) {
   if (device.scratch.elements * std::int64_t{2} < plan.partial_sums) return cudaErrorInvalidValue;
-  float* const memory = reinterpret_cast<float*>(device.scratch.data);
-  const bool direct = plan.splits == 1;
-  const DeviceMatrix<float> sums = direct ? c : DeviceMatrix<float>{memory, plan.splits * c.rows, c.cols, c.cols};
-  const Update first_update = direct ? update : Update::overwrite;
+  const bool plain = epilogue.kind == DeviceEpilogue::Kind::none;
+  if (plan.splits == 1) {
+    const auto launch_with = [&](const auto& behind) {
+      return launch_product<kMode, kA, kB>(c, c.rows, a, b, plan, update, behind, device);
+    };
+    // Forward products alone have an epilogue.
+    if constexpr (kB == Contiguous::contraction) return with_epilogue(epilogue, launch_with);
+    return launch_with(NoEpilogue{});
+  }
+  const DeviceMatrix<float> sums{reinterpret_cast<float*>(device.scratch.data), plan.splits * c.rows, c.cols, c.cols};
   const cudaError_t status =
-      plan.large_tile ? launch_tiles<kMode, LargeTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device)
-                      : launch_tiles<kMode, SmallTile, kA, kB>(sums, c.rows, a, b, plan, first_update, device);
-  if (status != cudaSuccess || direct) return status;
-  return add_chunks(c, sums, update, device.stream);
+      launch_product<kMode, kA, kB>(sums, c.rows, a, b, plan, Update::overwrite, NoEpilogue{}, device);
+  if (status != cudaSuccess) return status;
+  if (plain) return add_chunks(c, sums, update, device.stream);
+  return launch<add_chunks_epilogue_kernel>(blocks_for(c.rows * 8 * epilogue.pixel_bytes, kThreads), kThreads, 0,
+                                            device.stream, c, sums, epilogue);
 }
 
 template <Contiguous kA, Contiguous kB>
 cudaError_t product(const DeviceMatrix<float>& c, const DeviceMatrix<float>& a, const DeviceMatrix<float>& b,
-                    Update update, const TensorPlan& plan, const TensorDevice& device) {
+                    Update update, const TensorPlan& plan, const TensorDevice& device,
+                    const DeviceEpilogue& epilogue = {}) {
   switch (device.mode) {
     case MathMode::tf32x3:
-      return product_in_mode<MathMode::tf32x3, kA, kB>(c, a, b, update, plan, device);
+      return product_in_mode<MathMode::tf32x3, kA, kB>(c, a, b, update, plan, device, epilogue);
     case MathMode::tf32:
-      return product_in_mode<MathMode::tf32, kA, kB>(c, a, b, update, plan, device);
+      return product_in_mode<MathMode::tf32, kA, kB>(c, a, b, update, plan, device, epilogue);
     case MathMode::bf16:
-      return product_in_mode<MathMode::bf16, kA, kB>(c, a, b, update, plan, device);
+      return product_in_mode<MathMode::bf16, kA, kB>(c, a, b, update, plan, device, epilogue);
     case MathMode::fp32:
       break;
   }
@@ -174,8 +229,9 @@ cudaError_t add_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& 
 }
 
 cudaError_t linear_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
-                                const DeviceMatrix<float>& w, const TensorPlan& plan, const TensorDevice& device) {
-  return product<Contiguous::contraction, Contiguous::contraction>(y, x, w, Update::overwrite, plan, device);
+                                const DeviceMatrix<float>& w, const TensorPlan& plan, const TensorDevice& device,
+                                const DeviceEpilogue& epilogue) {
+  return product<Contiguous::contraction, Contiguous::contraction>(y, x, w, Update::overwrite, plan, device, epilogue);
 }
 
 cudaError_t linear_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const DeviceMatrix<float>& grad_y,

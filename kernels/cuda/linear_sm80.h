@@ -3,9 +3,8 @@
 #pragma once
 
 #include "bracket/math_mode.h"
-#include "kernels/cuda/common/matrix.cuh"
+#include "kernels/cuda/common/device_epilogue.cuh"
 #include "kernels/cuda/common/tensor_plan.h"
-#include "kernels/ops.h"
 
 namespace bracket::BRACKET_TARGET {
 
@@ -22,7 +21,8 @@ cudaError_t add_chunks(const DeviceMatrix<float>& c, const DeviceMatrix<float>& 
                        cudaStream_t stream);
 
 cudaError_t linear_forward_sm80(const DeviceMatrix<float>& y, const DeviceMatrix<float>& x,
-                                const DeviceMatrix<float>& w, const TensorPlan& plan, const TensorDevice& device);
+                                const DeviceMatrix<float>& w, const TensorPlan& plan, const TensorDevice& device,
+                                const DeviceEpilogue& epilogue = {});
 cudaError_t linear_reverse_data_sm80(const DeviceMatrix<float>& grad_x, const DeviceMatrix<float>& grad_y,
                                      const DeviceMatrix<float>& w, Update update, const TensorPlan& plan,
                                      const TensorDevice& device);
