@@ -6,6 +6,7 @@
 #include "bracket/trainer.h"
 #include "simt/executor.h"
 #include "tests/jacobian_fixture.h"
+#include "tests/network_fixture.h"
 
 namespace bracket::test {
 namespace {
@@ -90,6 +91,45 @@ TEST_P(Launches, OfStochasticVolumesAreTwoPerStepAndOnePerIteration) {
 
 INSTANTIATE_TEST_SUITE_P(Precisions, Launches, ::testing::Values(DType::f32, DType::f64),
                          [](const auto& precision) { return std::string("simt_") + dtype_name(precision.param); });
+
+// Biases and non-linearities behind products on tensor cores take no launch; a pass with tangents then takes two
+// products per layer, in place of one and an activation.
+TEST(ProductLaunches, EpiloguesTakeNone) {
+  const TestDevice device("simt");
+  Context& context = device.context();
+  const NetworkSpec spec{48,
+                         {LinearSpec{64}, ActivationSpec{Activation::relu}, LinearSpec{50},
+                          ActivationSpec{Activation::silu}, LinearSpec{40}}};
+  constexpr std::int64_t kRows = 40;
+  constexpr TangentLayout kLayout{0, kRows, 1};
+  struct Counts {
+    std::int64_t forward, push, both;
+    bool operator==(const Counts&) const = default;
+  };
+  const auto counts = [&](MathMode mode) {
+    const MathScope scope(context.ops(), mode);
+    NetworkOnDevice n(context, spec, DType::f32);
+    const DeviceTensor x = upload(context, random_matrix(kRows, 48, 1), DType::f32);
+    const DeviceTensor tangents = upload(context, random_matrix(kRows, 48, 2), DType::f32);
+    PrimalPass pass, again;
+    TangentPass pushed, with;
+    const auto of = [&](const std::function<void()>& work) {
+      const std::int64_t before = ::simt::launches();
+      work();
+      return ::simt::launches() - before;
+    };
+    const auto mode_of = PassMode::inference;
+    return Counts{of([&] { n.network().forward(context.ops(), n.arena(), pass, n.parameters(), x, mode_of); }),
+                  of([&] { n.network().push(context.ops(), n.arena(), pushed, pass, tangents, kLayout); }), of([&] {
+                    n.network().forward(context.ops(), n.arena(), again, with, n.parameters(), x, tangents, kLayout,
+                                        mode_of);
+                  })};
+  };
+  // Of each layer a product, and an op behind it but for the last one's tangents; the first layer's inputs lie apart.
+  EXPECT_EQ(counts(MathMode::fp32), (Counts{3 + 3, 3 + 2, 4 + 3}));
+  // Tangents of silu take the value before.
+  EXPECT_EQ(counts(MathMode::tf32), (Counts{3, 3 + 1, 2 + (1 + 1) + 2}));
+}
 
 // Launches of a step are the same for every step, and no step takes memory after the first.
 TEST(TrainingLaunches, AreTheSameEveryStep) {

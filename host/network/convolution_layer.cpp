@@ -37,7 +37,10 @@ class ConvolutionLayer final : public ProductLayer {
   }
 
  private:
-  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const override { product_.multiply(ops, y, x, weight); }
+  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& epilogue) const override {
+    product_.multiply(ops, y, x, weight, epilogue);
+  }
+  std::optional<ProductSize> epilogue_size(std::int64_t rows) const override { return product_.size(rows); }
   void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const override {
     product_.reverse_data(ops, grad_x, grad_y, weight);
   }

@@ -2,11 +2,11 @@
 
 namespace bracket {
 
-void ConvolutionProduct::multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const {
+void ConvolutionProduct::multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& epilogue) const {
   if (transposed)
-    ops.conv2d_reverse_data(y, x, weight, map, Update::overwrite);
+    ops.conv2d_reverse_data(y, x, weight, map, Update::overwrite, epilogue);
   else
-    ops.conv2d_forward(y, x, weight, map);
+    ops.conv2d_forward(y, x, weight, map, epilogue);
 }
 
 void ConvolutionProduct::reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const {

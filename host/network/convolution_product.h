@@ -18,7 +18,11 @@ struct ConvolutionProduct {
   /// Of a row, either way.
   std::int64_t flops() const noexcept { return 2 * map.out_columns() * map.weight_columns(); }
 
-  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const;
+  ProductSize size(std::int64_t rows) const noexcept {
+    return transposed ? map.reverse_data_size(rows) : map.forward_size(rows);
+  }
+
+  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& epilogue = {}) const;
   void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const;
   void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x, Update update) const;
 };

@@ -38,6 +38,27 @@ void Epilogue::forward(const Frame& frame, std::span<const Stacked> slots, std::
                                       kind_, frame.rows);
 }
 
+bool Epilogue::fuses(bool primal, bool tangent, bool bias) const noexcept {
+  if (masked()) return true;
+  if (!primal || kind_.function == Activation::prelu) return false;
+  return has_function() ? !tangent : bias;
+}
+
+ProductEpilogue Epilogue::of_primal(std::span<const Stacked> slots, std::span<const Tensor> extras,
+                                    const Tensor& bias) const {
+  return {ProductEpilogue::Part::primal,
+          kind_,
+          bias,
+          masked() ? extras.back() : Tensor(),
+          slots.size() > 1 ? slots.front().primal : Tensor(),
+          {}};
+}
+
+ProductEpilogue Epilogue::of_tangent(const Frame& frame, std::span<const Tensor> extras) const {
+  if (!masked()) return {};
+  return {ProductEpilogue::Part::tangent, kind_, {}, extras.back(), {}, frame.rows};
+}
+
 Stacked Epilogue::reverse(const Frame& frame, const Stacked& grad_y, std::span<const Stacked> slots,
                           std::span<const Tensor> extras, const Tensor& bias, const Tensor& grad_bias,
                           const Tensor& grad_block, Update update) const {

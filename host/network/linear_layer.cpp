@@ -35,7 +35,12 @@ class LinearLayer final : public ProductLayer {
   }
 
  private:
-  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const override { ops.linear_forward(y, x, weight); }
+  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& epilogue) const override {
+    ops.linear_forward(y, x, weight, epilogue);
+  }
+  std::optional<ProductSize> epilogue_size(std::int64_t rows) const override {
+    return ProductSize{rows, spec_.features, inputs_};
+  }
   void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const override {
     ops.linear_reverse_data(grad_x, grad_y, weight, Update::overwrite);
   }
@@ -60,7 +65,7 @@ class ComposedLayer final : public ProductLayer {
   }
 
  private:
-  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const override {
+  void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& /*none*/) const override {
     ops.linear_reverse_data(y, x, weight, Update::overwrite);
   }
   void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const override {

@@ -16,15 +16,36 @@ void ProductLayer::forward(const Frame& frame, const Stacked& x, const Stacked&,
                            std::span<const Tensor> extras) const {
   map_->forward(frame, extras.first(map_extras_));
   const MapValues used = map_->used(frame, extras.first(map_extras_));
+  const Stacked y = frame.output(slots.back());
+  if (fuses(frame, y, used.bias)) {
+    if (!y.primal.absent())
+      multiply(frame.ops, y.primal, x.primal, used.weight, epilogue_.of_primal(slots, extras, used.bias));
+    if (!y.tangent.absent())
+      multiply(frame.ops, y.tangent, x.tangent, used.weight, epilogue_.of_tangent(frame, extras));
+    return;
+  }
   const Stacked pre = frame.output(slots.front());
   const Tensor all_x = joined(x), all_pre = joined(pre);
   if (!all_x.absent() && !all_pre.absent()) {
-    multiply(frame.ops, all_pre, all_x, used.weight);
+    multiply(frame.ops, all_pre, all_x, used.weight, {});
   } else {
-    if (!pre.primal.absent()) multiply(frame.ops, pre.primal, x.primal, used.weight);
-    if (!pre.tangent.absent()) multiply(frame.ops, pre.tangent, x.tangent, used.weight);
+    if (!pre.primal.absent()) multiply(frame.ops, pre.primal, x.primal, used.weight, {});
+    if (!pre.tangent.absent()) multiply(frame.ops, pre.tangent, x.tangent, used.weight, {});
   }
   epilogue_.forward(frame, slots, extras, used.bias);
+}
+
+// A product's epilogue knows one channel per column of C; folded BatchNorm may have fewer. Primal rows come first, as
+// the tangents read the mask that they write: two products, each with its part of the epilogue, in place of one for all
+// rows and the epilogue behind it.
+bool ProductLayer::fuses(const Frame& frame, const Stacked& y, const Tensor& bias) const {
+  if (!epilogue_.fuses(!y.primal.absent(), !y.tangent.absent(), !bias.absent())) return false;
+  const auto part = [&](const Tensor& rows) {
+    if (rows.absent()) return true;
+    const std::optional<ProductSize> size = epilogue_size(rows.rows());
+    return size && size->n == epilogue_.channels() && frame.ops.fuses_epilogue(frame.dtype, *size);
+  };
+  return part(y.primal) && part(y.tangent);
 }
 
 void ProductLayer::reverse(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,

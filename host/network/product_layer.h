@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "host/network/epilogue.h"
@@ -29,15 +30,18 @@ class ProductLayer : public Layer {
   ProductLayer(std::unique_ptr<UsedMap> map, Epilogue epilogue);
 
   // The product and its two adjoints, on rows of either kind.
-  virtual void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight) const = 0;
+  virtual void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& epilogue) const = 0;
   virtual void reverse_data(Ops& ops, Tensor grad_x, Tensor grad_y, Tensor weight) const = 0;
   virtual void reverse_weights(const Frame& frame, Tensor grad_weight, Tensor grad_y, Tensor x,
                                Update update) const = 0;
+  /// Of `multiply` of so many rows; none where it takes no epilogue.
+  virtual std::optional<ProductSize> epilogue_size(std::int64_t /*rows*/) const { return std::nullopt; }
 
   std::unique_ptr<UsedMap> map_;
   Epilogue epilogue_;
 
  private:
+  bool fuses(const Frame& frame, const Stacked& y, const Tensor& bias) const;
   void weight_gradient(const Frame& frame, const Tensor& target, const Stacked& x, const Stacked& grad_pre,
                        Update update) const;
   void data_gradient(const Frame& frame, const Stacked& grad_x, const Stacked& grad_pre, const Tensor& weight) const;
