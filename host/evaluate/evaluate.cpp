@@ -86,7 +86,7 @@ void add_exact(Evaluation& e, const Quadrature& quadrature) {
   e.nll_exact = e.energy_data + quadrature.log_z;
   if (!e.lower_bound) return;
   e.gap = *e.nll_exact - *e.lower_bound;
-  e.bracket_ok = *e.lower_bound - 3 * *e.gap_standard_error <= *e.nll_exact;
+  e.bracket_ok = *e.lower_bound - 3 * *e.gap_standard_error - quadrature.error <= *e.nll_exact;
 }
 
 void add_known_density(Evaluation& e, const ToyDensity& density, std::span<const double> test,

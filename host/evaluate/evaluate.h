@@ -62,7 +62,7 @@ struct Evaluation {
   std::optional<double> penalty;                   ///< P = 1/2 mean |J^T grad E - s|^2
   std::optional<double> upper_bound;               ///< L_low + P / rho, where proved up to rounding (gaussian.h)
   std::optional<double> upper_estimate;            ///< L_low + 1/2 Var(phi), D = d; can lie below L
-  std::optional<bool> bracket_ok;                  ///< lower_bound - 3 gap_standard_error <= nll_exact
+  std::optional<bool> bracket_ok;                  ///< lower_bound - 3 gap_standard_error - log_z_error <= nll_exact
   std::optional<double> gap;                       ///< nll_exact - lower_bound
   std::optional<double> gap_standard_error;        ///< sd(phi) / sqrt(latents)
   std::optional<double> nll_importance;            ///< mean E + log mean exp(-phi), D = d

@@ -7,9 +7,6 @@
 namespace bracket {
 namespace {
 
-constexpr double kLeastEffectiveShare = 0.5;
-constexpr double kLargestMassOutside = 1e-3;
-constexpr double kLargestEdgeMass = 1e-6;
 constexpr double kLargestQuadratureError = 0.01;  // nats
 constexpr double kLargestVarianceShare = 0.5;
 constexpr double kWorstGapError = 0.01;  // nats; below, one latent's share of the variance does not matter

@@ -69,7 +69,7 @@ Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictur
   return density_figure(figure);
 }
 
-Image lower_bound_picture(const std::filesystem::path& metrics_file) {
+LineChart lower_bound_chart(const std::filesystem::path& metrics_file) {
   Series batches{"batches", {}, {}}, average{"mean of " + std::to_string(kAveragedSteps) + " logged steps", {}, {}};
   const std::vector<std::byte> bytes = read_file(metrics_file);
   std::istringstream lines(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
@@ -92,7 +92,11 @@ Image lower_bound_picture(const std::filesystem::path& metrics_file) {
       std::minmax_element(batches.y.begin() + static_cast<std::ptrdiff_t>(batches.y.size() / 10), batches.y.end());
   chart.y_range = padded({*settled.first, *settled.second}, 0.05);
   chart.series = {std::move(batches), std::move(average)};
-  return line_chart(chart);
+  return chart;
+}
+
+Image lower_bound_picture(const std::filesystem::path& metrics_file) {
+  return line_chart(lower_bound_chart(metrics_file));
 }
 
 std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step) {

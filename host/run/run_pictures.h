@@ -11,6 +11,7 @@
 #include "bracket/run.h"
 #include "bracket/trainer.h"
 #include "host/picture/image.h"
+#include "host/picture/plots.h"
 
 namespace bracket {
 
@@ -27,6 +28,8 @@ Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictur
 /// The lower bound of every step that `metrics_file` (metrics.jsonl) has logged, with its running mean. Throws
 /// InvalidArgument when no step has a finite one.
 Image lower_bound_picture(const std::filesystem::path& metrics_file);
+/// The chart of that picture, for others to add to; its y_range is set.
+LineChart lower_bound_chart(const std::filesystem::path& metrics_file);
 
 /// RUN/`kind`/step_XXXXXXXX.png, where a run keeps its picture of a step; absent when none could be drawn.
 std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step);

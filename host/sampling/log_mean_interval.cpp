@@ -7,19 +7,10 @@
 #include "bracket/annealed_importance.h"
 #include "bracket/error.h"
 #include "host/core/text.h"
+#include "host/sampling/normal_quantile.h"
 
 namespace bracket {
 namespace {
-
-// z with P(|N(0, 1)| <= z) = confidence, by bisection of erfc.
-double normal_quantile(double confidence) {
-  double low = 0, high = 40;
-  while (high - low > 1e-12 * high) {
-    const double middle = 0.5 * (low + high);
-    (std::erfc(middle / std::numbers::sqrt2) > 1 - confidence ? low : high) = middle;
-  }
-  return 0.5 * (low + high);
-}
 
 // Student's quantile of n - 1 degrees of freedom, expanded in 1 / (n - 1) (Abramowitz and Stegun 26.7.5): below 1 % off
 // from 5 degrees on.
@@ -29,6 +20,15 @@ double student_quantile(double confidence, double n) {
 }
 
 }  // namespace
+
+double normal_quantile(double confidence) {
+  double low = 0, high = 40;
+  while (high - low > 1e-12 * high) {
+    const double middle = 0.5 * (low + high);
+    (std::erfc(middle / std::numbers::sqrt2) > 1 - confidence ? low : high) = middle;
+  }
+  return 0.5 * (low + high);
+}
 
 LogMeanInterval log_mean_interval(std::span<const double> log_weights, double confidence) {
   const auto require = [](bool holds, const std::string& what) {

@@ -44,6 +44,7 @@ JacobianSpectrum jacobian_spectrum(Context& context, const Network& generator, c
       spectrum.largest.push_back(values[(i + 1) * static_cast<std::size_t>(d) - 1]);
       spectrum.log_volume.push_back(volumes[i]);
     }
+    spectrum.values.insert(spectrum.values.end(), values.begin(), values.end());
   });
   return spectrum;
 }

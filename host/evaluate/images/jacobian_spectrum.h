@@ -15,6 +15,7 @@ namespace bracket {
 struct JacobianSpectrum {
   std::vector<double> smallest;    ///< s_1 [rows]
   std::vector<double> largest;     ///< s_d [rows]
+  std::vector<double> values;      ///< s_1 <= ... <= s_d [rows, d]
   std::vector<double> log_volume;  ///< sum log s_i = 1/2 log det(J^T J) [rows]
 };
 

@@ -1,0 +1,70 @@
+// An audit of a trained pair: is what its figures say true? Every check that Bracket knows, and one sentence of verdict.
+//
+// What is proved: log Z by quadrature in one and two dimensions, up to its error estimate; L_low where the generator is
+// injective by construction; the lower end of annealing in expectation (annealed_importance.h). All else is evidence: a
+// check that fails shows a defect, checks that pass show that these tests found none.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bracket/dataset.h"
+#include "bracket/trainer.h"
+#include "host/evaluate/audit/annealed_partition.h"
+#include "host/evaluate/audit/far_energies.h"
+#include "host/evaluate/audit/preimages.h"
+#include "host/evaluate/evaluate.h"
+#include "host/evaluate/images/jacobian_spectrum.h"
+#include "host/picture/image.h"
+
+namespace bracket {
+
+struct AuditOptions {
+  std::int64_t samples = 20000;  ///< test points and latents of the evaluation
+  std::int64_t chains = 1024;    ///< of annealing
+  std::int64_t temperatures = 0;
+  double confidence = 0.95;  ///< of the intervals of log Z and L
+  std::uint64_t seed = 0;
+  Weights weights = Weights::average;
+};
+
+struct AuditCheck {
+  std::string name;
+  std::optional<bool> passed;  ///< absent: not applicable to this pair
+  std::string finding;         ///< one sentence: what was found, or why it does not apply
+};
+
+struct Audit {
+  Evaluation evaluation;  ///< quadrature, bounds, paired gap, importance sampling with its effective share
+  AnnealedPartition annealing;
+  double confidence = 0.95;
+  double nll_annealed = 0;        ///< L = mean E of the test points + log Z of the forward chains
+  double nll_annealed_lower = 0;  ///< interval of L, the noise of the test points included
+  double nll_annealed_upper = 0;
+  FarEnergies far;
+  std::optional<SecondPreimages> preimages;  ///< d <= D
+  std::optional<JacobianSpectrum> spectrum;  ///< d <= D
+  std::vector<AuditCheck> checks;
+  bool trustworthy = false;  ///< no check failed
+  std::string verdict;
+};
+
+/// Throws as `evaluate` does; InvalidArgument for fewer than 2 chains or a confidence outside (0, 1). Waits.
+Audit audit(Trainer& trainer, const Dataset& data, const AuditOptions& options = {});
+
+/// From the figures alone; the verdict is the first finding that fails.
+std::vector<AuditCheck> audit_checks(const Audit& audit);
+std::string audit_verdict(const std::vector<AuditCheck>& checks);
+
+std::string to_json(const Audit& audit);
+std::string summary(const Audit& audit);
+
+/// The lower bounds that `metrics_file` has logged and, at the audited step, every figure for L of the audit.
+Image bounds_picture(const std::filesystem::path& metrics_file, const Audit& audit);
+/// Histogram of log10 of the singular values of J over the samples. Throws InvalidArgument without a spectrum.
+Image spectrum_picture(const Audit& audit);
+
+}  // namespace bracket
