@@ -9,9 +9,9 @@
 #include "bracket/preset.h"
 #include "tests/trainer_fixture.h"
 #ifdef BRACKET_TEST_SIMT
-#include "simt/cuda_runtime_shim.h"
 #include "simt/executor.h"
 #include "simt/scoped_options.h"
+#include "tests/captured_steps.h"
 #endif
 
 namespace bracket::test {
@@ -264,32 +264,8 @@ TEST_F(StepProgram, DoesNotDependOnTheOrderOfThreads) {
 
 // An embedding program that captures the stream gets the kernel into its graph.
 TEST_F(StepProgram, IsLeftToACallerWhoCaptures) {
-  for (const std::int64_t steps_before : {1, 2}) {  // without a recording, and with one
-    cudaStream_t stream = nullptr;
-    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-    {
-      ContextOptions options = options_for(Steps::one_kernel);
-      options.stream = stream;
-      Context captured(options, simt::make_cuda_ops(0, stream, {}));
-      Trainer a(captured, mlp_pair(3, 5), table(3));
-      a.run(steps_before);
-      ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
-      a.run(1);
-      cudaGraph_t graph = nullptr;
-      cudaGraphExec_t executable = nullptr;
-      ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-      ASSERT_EQ(cudaGraphInstantiateWithFlags(&executable, graph, 0), cudaSuccess);
-      for (int i = 0; i < 3; ++i) ASSERT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
-      const auto plain = fresh(Steps::launched);
-      Trainer b(*plain, mlp_pair(3, 5), table(3));
-      b.run(steps_before + 3);
-      const std::vector<double> points = {0.3, -0.2, 0.1};
-      EXPECT_EQ(a.energies(points, 1), b.energies(points, 1));
-      EXPECT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
-      EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
-    }
-    EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
-  }
+  for (const std::int64_t steps_before : {1, 2})  // without a recording, and with one
+    expect_captured_steps(options_for(Steps::one_kernel), mlp_pair(3, 5), table(3), steps_before);
 }
 
 // Ops recorded by themselves.

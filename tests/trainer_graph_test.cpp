@@ -5,7 +5,7 @@
 
 #include "tests/trainer_fixture.h"
 #ifdef BRACKET_TEST_SIMT
-#include "simt/cuda_runtime_shim.h"
+#include "tests/captured_steps.h"
 #endif
 
 namespace bracket::test {
@@ -66,31 +66,7 @@ TEST(TrainerGraphs, AreRecordedAnewForAnotherMathMode) {
 }
 
 // An embedding program that captures the stream gets the step into its own graph.
-TEST(TrainerGraphs, AreLeftToACallerWhoCaptures) {
-  cudaStream_t stream = nullptr;
-  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-  {
-    ContextOptions options;
-    options.stream = stream;
-    Context captured(options, simt::make_cuda_ops(0, stream, {})), plain({}, simt::make_cuda_ops(0, nullptr, {}));
-    Trainer a(captured, small_config(), small_table()), b(plain, small_config(), small_table());
-    a.run(1);
-    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
-    a.run(1);
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-    ASSERT_EQ(cudaGraphInstantiateWithFlags(&executable, graph, 0), cudaSuccess);
-    for (int i = 0; i < 3; ++i) ASSERT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
-    b.run(4);
-    EXPECT_EQ(a.energies({}, 0).size(), 0U);
-    const std::vector<double> points = {0.3, -0.2};
-    EXPECT_EQ(a.energies(points, 1), b.energies(points, 1));
-    EXPECT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
-    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
-  }
-  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
-}
+TEST(TrainerGraphs, AreLeftToACallerWhoCaptures) { expect_captured_steps({}, small_config(), small_table(), 1); }
 #endif
 
 }  // namespace

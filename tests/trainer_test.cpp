@@ -276,6 +276,7 @@ TEST(Trainer, ImpossibleCountsAreRefused) {
   EXPECT_THROW(trainer.samples(std::numeric_limits<std::int64_t>::max(), 1), InvalidArgument);
   EXPECT_THROW(trainer.samples(-1, 1), InvalidArgument);
   EXPECT_THROW(trainer.energies({}, -2), InvalidArgument);
+  EXPECT_TRUE(trainer.energies({}, 0).empty());
 }
 
 TEST(Trainer, RestoreChecksEveryTensor) {

@@ -10,14 +10,9 @@ using namespace activation_kernels;
 // ---- launchers -------------------------------------------------------------------------------------------------
 
 template <class T>
-StackedMatrix<T> stacked_matrix(const Stacked& stacked) {
-  return {device_matrix<T>(stacked.primal), device_matrix<T>(stacked.tangent)};
-}
-
-template <class T>
 PointwiseInput<T> pointwise_input(const Stacked& x, const Tensor& bias, const Tensor& slope, const ActivationKind& kind,
                                   const Rows& rows) {
-  return {stacked_matrix<T>(x),
+  return {stacked<T>(x),
           device_vector<T>(bias),
           device_vector<T>(slope),
           slope.size() > 1,
@@ -104,7 +99,7 @@ void CudaOps::do_bias_activation_forward(Stacked y, Stacked x, Tensor bias, Tens
                                          const Rows& rows) {
   check(dispatch(x.primal.dtype(),
                  [&]<class T>() {
-                   const ForwardParams<T> params{stacked_matrix<T>(y), pointwise_input<T>(x, bias, slope, kind, rows)};
+                   const ForwardParams<T> params{stacked<T>(y), pointwise_input<T>(x, bias, slope, kind, rows)};
                    return BRACKET_TARGET::bias_activation_forward(params, stream_);
                  }),
         "bias_activation_forward", x.primal);
@@ -117,7 +112,7 @@ void CudaOps::do_bias_activation_reverse(Stacked grad_x, Tensor grad_bias, Tenso
   const Scratch memory = sums ? scratch() : Scratch{};
   check(dispatch(x.primal.dtype(),
                  [&]<class T>() {
-                   const ReverseParams<T> params{stacked_matrix<T>(grad_x), stacked_matrix<T>(grad_y),
+                   const ReverseParams<T> params{stacked<T>(grad_x), stacked<T>(grad_y),
                                                  pointwise_input<T>(x, bias, slope, kind, rows)};
                    return BRACKET_TARGET::bias_activation_reverse(params, grad_bias, grad_slope, update, memory,
                                                                   stream_);

@@ -24,6 +24,7 @@
 #include "kernels/cuda/common/column_sums.cuh"
 #include "kernels/cuda/common/matrix.cuh"
 #include "kernels/cuda/common/pointwise.cuh"
+#include "kernels/cuda/common/stacked_rows.cuh"
 #include "kernels/cuda/common/vector_access.cuh"
 
 namespace bracket::BRACKET_TARGET::activation_kernels {
@@ -37,13 +38,6 @@ constexpr int kThreads = 256;
 constexpr int kResidentBlocks = 4;
 
 // ---- device helpers --------------------------------------------------------------------------------------------
-
-/// Primal and tangent rows; either may be absent.
-template <class T>
-struct StackedMatrix {
-  DeviceMatrix<T> primal;
-  DeviceMatrix<T> tangent;
-};
 
 /// What v, f and its slope are made of.
 template <class T>
