@@ -139,6 +139,128 @@ void run_convolution(std::int64_t rows, const bracket::Convolution& map, std::in
   require_same(grad_w, expected_w, "grad_w");
 }
 
+/// What an epilogue makes of c, the result of the same product without one. Tangent rows read the mask that the primal
+/// rows of a matrix of the same numbers wrote, moved on by their first row.
+struct Epilogue {
+  static constexpr std::int64_t kFirst = 1;
+  static constexpr std::int64_t kTangents = 2;
+  target::DeviceEpilogue epilogue;
+  std::int64_t channels, bytes;
+  std::vector<float> bias;
+  std::vector<std::uint8_t> mask;  // of kFirst + rows rows
+
+  Epilogue(std::int64_t rows, std::int64_t columns, std::int64_t num_channels)
+      : channels(num_channels),
+        bytes(columns / num_channels * ((num_channels + 7) / 8)),
+        bias(static_cast<std::size_t>(num_channels)),
+        mask(static_cast<std::size_t>((kFirst + rows) * bytes), 0xff) {
+    for (float& value : bias) value = random_whole();
+    epilogue.channels = channels;
+    epilogue.pixel_bytes = (channels + 7) / 8;
+    epilogue.slope = 0.5f;
+    epilogue.function = bracket::Activation::leaky_relu;
+    epilogue.mask = {mask.data(), kFirst + rows, bytes, bytes};
+  }
+  const target::DeviceEpilogue& primal() {
+    epilogue.kind = target::DeviceEpilogue::Kind::masked;
+    epilogue.bias = bias.data();
+    epilogue.first = kFirst;
+    return epilogue;
+  }
+  const target::DeviceEpilogue& tangent() {
+    epilogue.kind = target::DeviceEpilogue::Kind::tangent;
+    epilogue.bias = nullptr;
+    epilogue.first = kFirst;
+    epilogue.tangents = kTangents;
+    return epilogue;
+  }
+  const target::DeviceEpilogue& curve(Matrix& before) {
+    epilogue.kind = target::DeviceEpilogue::Kind::curve;
+    epilogue.function = bracket::Activation::sigmoid;
+    epilogue.bias = bias.data();
+    epilogue.before = before.device();
+    return epilogue;
+  }
+  bool bit(std::int64_t row, std::int64_t j) const {
+    const std::int64_t channel = j % channels;
+    const std::int64_t byte = (kFirst + row) * bytes + j / channels * ((channels + 7) / 8) + channel / 8;
+    return (mask[static_cast<std::size_t>(byte)] >> (channel % 8) & 1) != 0;
+  }
+};
+
+/// product(y, epilogue) of `rows` rows of pixels of so many channels.
+template <class F>
+void run_epilogue(std::int64_t rows, std::int64_t columns, std::int64_t channels, const F& product,
+                  const std::string& what) {
+  Matrix c(rows, columns, 3, false), y = c, tangent = c, curve = c, before = c;
+  Epilogue epilogue(rows, columns, channels);
+  product(c, target::DeviceEpilogue{});
+  product(y, epilogue.primal());
+  product(tangent, epilogue.tangent());
+  product(curve, epilogue.curve(before));
+  const auto same = [](float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < columns; ++j) {
+      const float v = c(i, j) + epilogue.bias[static_cast<std::size_t>(j % channels)];
+      const bool of_tangent = epilogue.bit(i / Epilogue::kTangents, j);
+      const bool positive = !(v <= 0);
+      const float sigmoid = 1 / (1 + std::exp(-v));
+      const bool right = same(y(i, j), positive ? v : 0.5f * v) && epilogue.bit(i, j) == positive &&
+                         same(tangent(i, j), of_tangent ? c(i, j) : 0.5f * c(i, j)) && same(before(i, j), c(i, j)) &&
+                         (std::isnan(v) ? std::isnan(curve(i, j)) : std::abs(curve(i, j) - sigmoid) < 1e-6f);
+      if (right) continue;
+      std::printf("epilogue, %s: [%d, %d] of %g + %g is %g\n", what.c_str(), static_cast<int>(i), static_cast<int>(j),
+                  static_cast<double>(c(i, j)), static_cast<double>(v - c(i, j)), static_cast<double>(y(i, j)));
+      std::exit(1);
+    }
+    for (std::int64_t byte = 0; byte < epilogue.bytes; ++byte) {
+      const unsigned used = (channels % 8 == 0) || (byte + 1) % ((channels + 7) / 8) != 0 ? 8 : channels % 8;
+      if (epilogue.mask[static_cast<std::size_t>((i + 1) * epilogue.bytes + byte)] >> used == 0) continue;
+      std::printf("epilogue, %s: unused bits of byte %d of row %d\n", what.c_str(), static_cast<int>(byte),
+                  static_cast<int>(i));
+      std::exit(1);
+    }
+  }
+}
+
+void run_epilogues(MathMode mode) {
+  std::vector<double> scratch(1 << 17, NAN);
+  const auto linear = [&](std::int64_t rows, std::int64_t in, std::int64_t out, int multiprocessors) {
+    Matrix x(rows, in, 1, true), w(out, in, 0, true);
+    x(1, 2) = NAN;  // a row of NaN, which is positive, also where there is no column
+    const target::TensorDevice device{mode, multiprocessors, {scratch.data(), 1 << 17}, nullptr};
+    const bracket::TensorPlan plan = bracket::tensor_plan(rows, out, in, mode, multiprocessors);
+    run_epilogue(
+        rows, out, out,
+        [&](Matrix& y, const target::DeviceEpilogue& epilogue) {
+          require(target::linear_forward_sm80(y.device(), x.device(), w.device(), plan, device, epilogue), "epilogue");
+        },
+        "dense layer, " + std::to_string(in) + " -> " + std::to_string(out));
+  };
+  linear(66, 36, 75, 100);  // small tiles
+  linear(130, 40, 141, 1);  // large tiles
+  linear(40, 1300, 45, 4);  // chunks
+  const bracket::Convolution map{7, 6, 37, 35, 3, 2, 1};
+  const target::TensorDevice device{mode, 1, {}, nullptr};
+  Matrix images(4, map.in_columns(), 2, true), gradient(4, map.out_columns(), 1, true);
+  Matrix w(map.out_channels, map.weight_columns(), 0, true);
+  run_epilogue(
+      4, map.out_columns(), map.out_channels,
+      [&](Matrix& y, const target::DeviceEpilogue& epilogue) {
+        require(target::conv2d_forward_sm80(y.device(), images.device(), w.device(), map, device, epilogue),
+                "epilogue");
+      },
+      "convolution");
+  run_epilogue(
+      4, map.in_columns(), map.in_channels,
+      [&](Matrix& y, const target::DeviceEpilogue& epilogue) {
+        require(target::conv2d_reverse_data_sm80(y.device(), gradient.device(), w.device(), map, Update::overwrite,
+                                                 device, epilogue),
+                "epilogue");
+      },
+      "transposed convolution");
+}
+
 /// A symmetric x times the identity and the identity times x: x rounded to 11 or 8 bits, or but for 2^-22.
 void run_rounding(MathMode mode) {
   constexpr std::int64_t kSize = 40;
@@ -175,6 +297,7 @@ int main() {
     run_layer(130, 40, 129, 2, mode, 1);  // large tiles
     run_layer(40, 33, 1300, 0, mode, 4);  // nine chunks of the sum for grad_x
     run_rounding(mode);
+    run_epilogues(mode);
     run_convolution(3, {7, 6, 36, 33, 3, 2, 1}, 0, mode, 1);
     run_convolution(2, {7, 6, 34, 33, 2, 3, 1}, 1, mode, 1);   // pixels that no tap reaches
     run_convolution(9, {8, 9, 6, 35, 4, 1, 2}, 2, mode, 100);  // chunks of pixels
