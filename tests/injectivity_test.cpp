@@ -212,6 +212,13 @@ TEST(Injectivity, IsNotClaimedWithoutProof) {
   EXPECT_FALSE(Certified({2, {linear(1), ConfinementSpec{}}}).certificate().certified);
   Certified coupling({3, {linear(3), MonotoneCouplingSpec{.active_first = 0, .active_count = 2}}});
   EXPECT_TRUE(coupling.certificate().certified);
+  coupling.set("layers.1.conditioner.0.bias", std::vector<double>(48, std::nan("")));
+  EXPECT_FALSE(coupling.certificate().certified);
+  EXPECT_NE(coupling.certificate().summary().find("layers.1 (monotone_coupling): a parameter is not finite"),
+            std::string::npos);
+  Certified overflowing({2, {linear(2)}});
+  overflowing.set("layers.0.weight", {1e308, 1e308, -1e308, 1e308});
+  EXPECT_NO_THROW(overflowing.certificate());
   Certified inside({3, {ResidualSpec{{MonotoneCouplingSpec{.active_first = 0, .active_count = 1}}, {}}}});
   EXPECT_FALSE(inside.certificate().certified);
   EXPECT_FALSE(inside.certificate().layers[0].lipschitz);

@@ -65,14 +65,14 @@ def make_pca_mnist(options, generator):
     pixels = read_idx_images(folder / "train-images-idx3-ubyte.gz")
     test = read_idx_images(folder / "t10k-images-idx3-ubyte.gz")
     train = dequantised(pixels, 256, generator)
+    order = generator.permutation(len(train))
+    held = round(VALIDATION * len(train))
+    validation, train = train[order[:held]], train[order[held:]]
     mean = train.mean(axis=0)
     variances, axes = np.linalg.eigh(np.cov(train - mean, rowvar=False))
     chosen = axes[:, ::-1][:, :options.columns]
     chosen = chosen * np.where(chosen[np.abs(chosen).argmax(axis=0), np.arange(chosen.shape[1])] < 0, -1, 1)
-    rows = (train - mean) @ chosen
-    order = generator.permutation(len(rows))
-    kept = round(VALIDATION * len(rows))
-    tables = (rows[order[kept:]], rows[order[:kept]], (dequantised(test, 256, generator) - mean) @ chosen)
+    tables = tuple((rows - mean) @ chosen for rows in (train, validation, dequantised(test, 256, generator)))
     share = float(variances[::-1][:options.columns].sum() / variances.sum())
     return tables, {"source": "MNIST", "levels": 256, "share_of_variance": share}
 
@@ -134,7 +134,7 @@ def main(arguments=None):
         parser.error(f"{options.table} needs --data-dir")
     try:
         tables, about = MAKERS[options.table](options, np.random.Generator(np.random.PCG64(options.seed)))
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         print(f"density_tables.py: {error}", file=sys.stderr)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)

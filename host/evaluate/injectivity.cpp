@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "bracket/error.h"
 #include "host/core/host_values.h"
 #include "host/core/text.h"
 #include "host/evaluate/images/jacobian_spectrum.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 /// Of singular values by QR and one-sided Jacobi, as a share of the largest: 10 n^2 roundings, n = 10,000.
 constexpr double kRounding = 1e-7;
+constexpr std::int64_t kLargestSide = 4096;  // of a matrix whose singular values are computed
 /// Largest slope of silu, x = 2.3994 (sigma + x sigma (1 - sigma) = 1.09984), rounded up.
 constexpr double kSiluSlope = 1.0999;
 
@@ -41,6 +43,12 @@ Matrix transposed(const Matrix& a) {
   return t;
 }
 
+double frobenius_norm(const Matrix& a) {
+  double sum = 0;
+  for (const double value : a.values) sum += value * value;
+  return std::sqrt(sum) * (1 + kRounding);
+}
+
 class Certifier {
  public:
   Certifier(Context& context, const Network& network, const ParameterSet& parameters)
@@ -50,7 +58,9 @@ class Certifier {
         buffers_(to_host(context.ops(), parameters.buffers)) {}
 
   LayerCertificate operator()(const LayerSpec& layer, const std::string& path) {
-    return std::visit([&](const auto& spec) { return certificate(spec, path + "."); }, layer);
+    LayerCertificate c = std::visit([&](const auto& spec) { return certificate(spec, path + "."); }, layer);
+    if (finite(path + ".")) return c;
+    return {{}, c.type, false, {}, {}, "a parameter is not finite"};
   }
 
  private:
@@ -67,6 +77,16 @@ class Certifier {
       return values;
     }
     return {};
+  }
+
+  // Of everything whose name begins so.
+  bool finite(const std::string& prefix) const {
+    for (const ParameterInfo& info : network_.parameters()) {
+      if (!info.name.starts_with(prefix)) continue;
+      const auto first = (info.buffer ? buffers_ : values_).begin() + info.offset;
+      if (!std::all_of(first, first + info.size(), [](double v) { return std::isfinite(v); })) return false;
+    }
+    return true;
   }
 
   // The weight as passes use it, a matrix [outputs, everything else]; `outputs` rows.
@@ -88,6 +108,7 @@ class Certifier {
   Stretch stretch(const Matrix& matrix) const {
     if (!std::all_of(matrix.values.begin(), matrix.values.end(), [](double w) { return std::isfinite(w); })) return {};
     const Matrix tall = matrix.rows >= matrix.cols ? matrix : transposed(matrix);
+    if (tall.cols > kLargestSide) return {0, frobenius_norm(matrix)};
     LinearSpec linear{tall.rows};
     linear.bias = false;
     const Network network({tall.cols, {linear}}, DType::f64);
@@ -99,7 +120,12 @@ class Certifier {
               values.begin() + static_cast<std::ptrdiff_t>(network.parameters().front().offset));
     to_device(ops, parameters.values, values);
     const std::vector<double> origin(static_cast<std::size_t>(tall.cols));
-    const JacobianSpectrum spectrum = jacobian_spectrum(context_, network, parameters, origin, 1);
+    JacobianSpectrum spectrum;
+    try {
+      spectrum = jacobian_spectrum(context_, network, parameters, origin, 1);
+    } catch (const Diverged&) {  // products that overflow
+      return {};
+    }
     const double largest = spectrum.largest.front(), smallest = spectrum.smallest.front();
     const double least = matrix.rows >= matrix.cols ? smallest - kRounding * largest : 0;
     return {std::max(least, 0.0), largest * (1 + kRounding)};

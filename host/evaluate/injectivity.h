@@ -3,7 +3,7 @@
 // A chain of injective layers is injective. What each layer is asked for:
 //   linear, batch_norm, affine  full column rank: the smallest singular value is above the roundings of the largest
 //   activation                  strictly monotone, with the slope as learnt
-//   coupling                    by construction
+//   coupling                    by construction: its slope is positive everywhere, though no bound away from 0 is known
 //   residual, y = s(x) + b(x)   |s(x) - s(x')| >= m |x - x'| and |b(x) - b(x')| <= L |x - x'| with L < m: then
 //                               |y - y'| >= (m - L) |x - x'| (Behrmann, Grathwohl, Chen, Duvenaud, Jacobsen,
 //                               "Invertible residual networks", 2019, for s = identity)
@@ -39,7 +39,7 @@ struct InjectivityCertificate {
   std::string summary() const;
 };
 
-/// Inference mode. Waits. Never throws for a network: what has no proof is not certified.
+/// Inference mode. Waits. What has no proof is not certified: a matrix with more than 4,096 rows and columns, say.
 InjectivityCertificate certify_injective(Context& context, const Network& generator, const ParameterSet& parameters);
 
 }  // namespace bracket

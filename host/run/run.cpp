@@ -115,6 +115,13 @@ bool is_logged(std::int64_t step, std::int64_t log_every, std::int64_t total_ste
   return due(step, log_every) || step == total_steps;
 }
 
+// A line of metrics.jsonl about a rollback.
+struct Rollback {
+  std::vector<NamedValue> values;
+  std::int64_t to_step = -1;  // known once a trainer has been resumed
+  bool written = false;
+};
+
 }  // namespace
 
 struct Run::Impl {
@@ -215,7 +222,7 @@ struct Run::Impl {
   std::optional<JsonLinesFile> metrics;
   std::optional<EventFile> events;
   std::int64_t saved_step = -1;                     // of the newest checkpoint on disk
-  std::optional<std::vector<NamedValue>> rollback;  // to be told by the next train()
+  std::vector<Rollback> rollbacks;  // of this session
   double time_offset = 0;
   Clock::time_point session_start;
 };
@@ -323,6 +330,11 @@ std::vector<RefusedCheckpoint> Run::resume(Trainer& trainer, const Dataset& data
   // The record first: were the session lost, the line of the last step that it drops would be missing.
   const bool logged = is_logged(trainer.step(), run.description.settings.log_every, total_steps);
   cut_json_lines(run.folder / kMetricsName, logged ? trainer.step() : trainer.step() - 1);
+  std::erase_if(run.rollbacks, [&](const Rollback& r) { return r.to_step > trainer.step(); });
+  for (Rollback& rollback : run.rollbacks) {
+    if (rollback.to_step < 0) rollback.to_step = trainer.step();
+    if (rollback.to_step == trainer.step() && !logged) rollback.written = false;  // its line has been cut
+  }
   run.time_offset = last_time(run.folder / kMetricsName);
   return std::move(newest.refused);
 }
@@ -335,10 +347,13 @@ void Run::train(Trainer& trainer, const Dataset& data, std::int64_t last_step, c
   run.metrics.emplace(run.folder / kMetricsName);
   run.events.emplace(run.folder, trainer.step() == 0 ? 0 : trainer.step() + 1);
   run.session_start = Clock::now();
-  if (run.rollback) {
-    run.metrics->append(metrics_line(trainer.step(), *run.rollback));
-    run.events->add_scalars(trainer.step(), *run.rollback);
-    run.rollback.reset();
+  for (Rollback& rollback : run.rollbacks) {
+    if (rollback.written) continue;
+    std::vector<NamedValue> values = {{"time_s", run.time_offset}};
+    values.insert(values.end(), rollback.values.begin(), rollback.values.end());
+    run.metrics->append(metrics_line(trainer.step(), values));
+    run.events->add_scalars(trainer.step(), rollback.values);
+    rollback.written = true;
   }
 
   double busy_seconds = 0;  // training alone, since the last logged step
@@ -386,10 +401,10 @@ TrainerConfig Run::roll_back(const Diverged& problem) {
   config.generator.optimizer.lr *= kRollbackRate;
   record_rollback(run.record, problem, run.description.settings);
   write_run_record(run.folder, run.record);
-  run.rollback = {{"rollback_from_step", static_cast<double>(problem.step())},
-                  {"seed", static_cast<double>(config.seed)},
-                  {"energy_lr", config.energy.optimizer.lr},
-                  {"generator_lr", config.generator.optimizer.lr}};
+  run.rollbacks.push_back({{{"rollback_from_step", static_cast<double>(problem.step())},
+                            {"seed", static_cast<double>(config.seed)},
+                            {"energy_lr", config.energy.optimizer.lr},
+                            {"generator_lr", config.generator.optimizer.lr}}});
   return config;
 }
 

@@ -155,6 +155,7 @@ void record_rollback(Json& record, const Diverged& problem, const RunSettings& s
                                  {"seed", settings.trainer.seed},
                                  {"energy_lr", settings.trainer.energy.optimizer.lr},
                                  {"generator_lr", settings.trainer.generator.optimizer.lr}});
+  record["seed"] = settings.trainer.seed;
   record["config"] = parse_json(to_json(settings));
 }
 

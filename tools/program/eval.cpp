@@ -3,7 +3,9 @@
 #include <optional>
 
 #include "bracket/error.h"
+#include "host/data/data_file.h"
 #include "host/evaluate/evaluate.h"
+#include "host/files/in_quotes.h"
 #include "tools/program/command_line.h"
 #include "tools/program/image_eval.h"
 #include "tools/program/model.h"
@@ -26,6 +28,8 @@ std::string evaluation_text(Model& model, const EvalRequest& request) {
   options.weights = request.model.chosen_weights();
   std::optional<Dataset> held_out;
   if (!request.test.empty()) {
+    if (!is_data_file(request.test))
+      throw InvalidArgument("--test wants a .npy or .csv file, got " + text_in_quotes(request.test));
     held_out = Dataset::open(request.test);
     options.held_out = &*held_out;
   }
