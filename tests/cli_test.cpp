@@ -25,13 +25,13 @@ class CliTest : public ProgramTest {
 };
 
 TEST_F(CliTest, HelpIsEverywhereAndListsTheExitCodes) {
-  for (const std::string command :
-       {"", "train ", "eval ", "classifier ", "density ", "sample ", "energy ", "jacobian ", "inspect ", "doctor "}) {
+  for (const std::string command : {"", "train ", "eval ", "audit ", "classifier ", "density ", "sample ", "energy ",
+                                    "jacobian ", "inspect ", "doctor "}) {
     const ProgramResult result = expect_success(command + "--help");
     EXPECT_EQ(result.err, "");
     EXPECT_NE(result.out.find("Usage: bracket " + command), std::string::npos) << result.out;
     for (const char* code : {"    0  ", "    1  ", "    2  ", "    3  ", "    4  ", "    5  ", "    6  ", "    7  ",
-                             "   75  ", "  130  ", "  143  "}) {
+                             "    8  ", "   75  ", "  130  ", "  143  "}) {
       EXPECT_NE(result.out.find(code), std::string::npos) << command << code;
     }
   }
@@ -64,6 +64,10 @@ TEST_F(CliTest, WrongUsageEndsWith2AndNamesTheNearest) {
   expect_failure("eval", 2, {"run"});
   expect_failure("eval a b", 2, {"'b'", "bracket eval --help"});
   expect_failure("eval a --jsno", 2, {"'--jsno'", "'--json'"});
+  expect_failure("audit a --strct", 2, {"'--strct'", "'--strict'"});
+  expect_failure("audit a --chains 1", 2, {"--chains", "1"});
+  expect_failure("audit a --temperatures some", 2, {"--temperatures", "some"});
+  expect_failure("audit a --confidence 1", 2, {"--confidence", "1"});
   expect_failure("eval a --weights old", 2, {"--weights", "old", "raw", "ema"});
   expect_failure("sample a -o s.gif", 2, {"s.gif", ".npy", ".png"});
   expect_failure("density a -o d.npy", 2, {"d.npy", ".png"});

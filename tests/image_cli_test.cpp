@@ -96,6 +96,7 @@ TEST_F(ImageCli, AColourRunAndItsSamples) {
   expect_failure("sample " + path("run") + " -n 99999999999 -o " + path("t.npz"), 2, {"99999999999", "4 GiB", ".npy"});
   expect_failure("sample " + path("run") + " --format gif -o " + path("t.gif"), 2, {"--format", "gif", "png-folder"});
   expect_failure("sample " + path("run") + " -o " + path("t.zip"), 2, {"t.zip", ".npy", ".npz"});
+  expect_failure("audit " + path("run"), 2, {"images", "bracket eval"});
   const auto evaluation = nlohmann::json::parse(expect_success("eval " + path("run") + " --json --samples 20").out);
   EXPECT_TRUE(std::isfinite(evaluation["energy_data"].get<double>()));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <string>
 
 #include "bracket/error.h"
@@ -17,6 +18,8 @@ namespace {
 constexpr std::int64_t kMostTemperatures = 1 << 16;
 constexpr std::int64_t kMostTransitions = 1 << 8;            // per temperature
 constexpr std::int64_t kMostChains = kChainsPerBlock << 19;  // blocks x transitions stay below 2^45
+// Of the step size, in turn: a chain that starts where the target is steep is refused every step of the usual size.
+constexpr double kShrinking[] = {1, 0.25, 1, 1.0 / 16};
 
 void require(bool holds, const std::string& what) {
   if (!holds) throw InvalidArgument("annealing: " + what);
@@ -75,12 +78,12 @@ class Walk {
     for (std::size_t i = 0; i < ratio.size(); ++i) log_weight_[i] += sign * step * ratio[i];
   }
 
-  void move(std::size_t t, std::int64_t transitions) {
+  void move(std::size_t t, std::int64_t transitions, double shrink = 1) {
     for (std::int64_t k = 0; k < transitions; ++k) {
       const std::uint64_t key = next_key();
-      for (const double p :
-           block_.transition(mixture_at(schedule_.temperature[t]), jittered(schedule_.step_size[t], options_.seed, key),
-                             schedule_.leapfrog_steps, options_.seed, key))
+      for (const double p : block_.transition(mixture_at(schedule_.temperature[t]),
+                                              jittered(shrink * schedule_.step_size[t], options_.seed, key),
+                                              schedule_.leapfrog_steps, options_.seed, key))
         acceptance_ += p;
     }
   }
@@ -216,7 +219,8 @@ AnnealedChains run_target_chains(Context& context, const GaussianBase& base, con
   return run_blocks(context, potential, at_target, options, AnnealingPhase::target, rows, steps,
                     [&](Ops& ops, Walk& walk, std::int64_t first, std::int64_t count) {
                       start_at(ops, walk, u, first, count, cols);
-                      walk.move(0, ops.planning() ? 1 : steps);
+                      for (std::int64_t k = 0; k < (ops.planning() ? 1 : steps); ++k)
+                        walk.move(0, 1, kShrinking[k % std::ssize(kShrinking)]);
                       if (!ops.planning()) walk.keep_potential(potential.log_determinant());
                     });
 }

@@ -87,8 +87,9 @@ AnnealedChains anneal_forward(Context& context, const GaussianBase& base, const 
 AnnealedChains anneal_back(Context& context, const GaussianBase& base, const PotentialFunction& target,
                            const AnnealingSchedule& schedule, std::span<const double> start, std::int64_t rows,
                            const AnnealingOptions& options = {});
-/// Chains from `start` [rows, D] that stay with the target for `steps` transitions of the last step size: what back
-/// chains of a trained energy start from. log_weight holds U at the end.
+/// Chains from `start` [rows, D] that stay with the target for `steps` transitions, of the last step size and, every
+/// second one, of a fraction of it, which moves chains out of steep places: what back chains of a trained energy start
+/// from. log_weight holds U at the end.
 AnnealedChains run_target_chains(Context& context, const GaussianBase& base, const PotentialFunction& target,
                                  const AnnealingSchedule& schedule, std::span<const double> start, std::int64_t rows,
                                  std::int64_t steps, const AnnealingOptions& options = {});

@@ -30,6 +30,7 @@ constexpr const char* kExitCodes =
     "    5  host or device memory exhausted\n"
     "    6  no usable GPU, or a CUDA call failed\n"
     "    7  checkpoint damaged or not matching\n"
+    "    8  audit --strict: a check failed\n"
     "   75  SIGUSR1: stopped cleanly after a checkpoint, please requeue\n"
     "  130  SIGINT: stopped cleanly after a checkpoint\n"
     "  143  SIGTERM: stopped cleanly after a checkpoint\n";
@@ -137,6 +138,7 @@ int run_command_line(int argc, char** argv) {
     program.footer(std::string("'bracket COMMAND --help' explains a command.\n\n") + kExitCodes);
     add_train(program, action, {argv, argv + argc});
     add_eval(program, action);
+    add_audit(program, action);
     add_classifier(program, action);
     add_density(program, action);
     add_sample(program, action);

@@ -16,6 +16,7 @@ using Action = std::function<int()>;
 /// Each adds one subcommand with its options; parsing it fills `action`.
 void add_train(CLI::App& program, Action& action, const std::vector<std::string>& command);
 void add_eval(CLI::App& program, Action& action);
+void add_audit(CLI::App& program, Action& action);
 void add_classifier(CLI::App& program, Action& action);
 void add_density(CLI::App& program, Action& action);
 void add_sample(CLI::App& program, Action& action);
