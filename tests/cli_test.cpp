@@ -139,6 +139,25 @@ TEST_F(CliTest, DivergenceEndsWith4AndNamesTensorAndStep) {
   EXPECT_TRUE(list_checkpoints(at("run/checkpoints")).empty());
 }
 
+TEST_F(CliTest, HeldOutRowsAreEvaluated) {
+  const ProgramResult trained = expect_success(small_run("run", "--stop-after 5"));
+  EXPECT_NE(trained.out.find("the generator is not certified injective"), std::string::npos) << trained.out;
+  const std::string test = " --samples 30 --test " + path("rows.npy");
+  const json evaluation = json::parse(expect_success("eval " + path("run") + " --json" + test).out);
+  EXPECT_EQ(evaluation["test_data"], path("rows.npy"));
+  EXPECT_EQ(evaluation["test_points"], 30);
+  EXPECT_FALSE(evaluation["test_points_are_training_rows"]);
+  EXPECT_FALSE(evaluation["certified_injective"]);
+  EXPECT_EQ(evaluation["injectivity"][0]["type"], "linear");
+  const std::string text = expect_success("eval " + path("run") + test).out;
+  EXPECT_NE(text.find("30 rows of " + path("rows.npy")), std::string::npos) << text;
+  EXPECT_NE(text.find("G is not certified injective"), std::string::npos) << text;
+  expect_failure("eval " + path("run") + " --test rings", 2, {"--test", "'rings'"});
+  expect_failure("eval " + path("run") + " --test " + path("absent.npy"), 3, {"absent.npy"});
+  put(at("two.csv"), "1,2\n3,4\n");
+  expect_failure("eval " + path("run") + " --test " + path("two.csv"), 2, {"2 columns", "reads 3"});
+}
+
 TEST_F(CliTest, DivergenceCanRollBack) {
   constexpr double kDivergingRate = 1e4;  // of this pair, which 100 does not make diverge
   const auto record = [&](const char* run) { return json::parse(content(at(run) / "config.json")); };

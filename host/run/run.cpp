@@ -162,7 +162,7 @@ struct Run::Impl {
     const std::int64_t step = trainer.step();
     const std::string stem = checkpoint_folder("", step).filename().string();
     write_samples(trainer, stem);
-    write_png("bounds", step, [&] { return lower_bound_picture(folder / kMetricsName); });
+    write_png("bounds", step, [&] { return lower_bound_picture(folder / kMetricsName, trainer.generator_network()); });
     if (data.cols() == 2) write_png("density", step, [&] { return density_picture(trainer, data); });
   }
 

@@ -95,8 +95,11 @@ LineChart lower_bound_chart(const std::filesystem::path& metrics_file) {
   return chart;
 }
 
-Image lower_bound_picture(const std::filesystem::path& metrics_file) {
-  return line_chart(lower_bound_chart(metrics_file));
+Image lower_bound_picture(const std::filesystem::path& metrics_file, const Network& generator) {
+  LineChart chart = lower_bound_chart(metrics_file);
+  if (generator.output_size() > generator.input_size()) chart.title += ", on G's image";
+  if (!generator.injective_by_construction()) chart.title += " (G not certified injective)";
+  return line_chart(chart);
 }
 
 std::filesystem::path picture_path(const std::filesystem::path& run_folder, const char* kind, std::int64_t step) {

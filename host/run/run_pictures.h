@@ -25,9 +25,9 @@ struct DensityPictureOptions {
 /// Data, samples, density and log-density of a 2-D run side by side.
 Image density_picture(Trainer& trainer, const Dataset& data, const DensityPictureOptions& options = {});
 
-/// The lower bound of every step that `metrics_file` (metrics.jsonl) has logged, with its running mean. Throws
-/// InvalidArgument when no step has a finite one.
-Image lower_bound_picture(const std::filesystem::path& metrics_file);
+/// The lower bound of every step that `metrics_file` (metrics.jsonl) has logged, with its running mean; the title says
+/// where the generator's layers do not make it one. Throws InvalidArgument when no step has a finite one.
+Image lower_bound_picture(const std::filesystem::path& metrics_file, const Network& generator);
 /// The chart of that picture, for others to add to; its y_range is set.
 LineChart lower_bound_chart(const std::filesystem::path& metrics_file);
 

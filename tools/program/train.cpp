@@ -116,6 +116,13 @@ void announce_plan(const Trainer& trainer, const Device& device) {
   const MemoryPlan& plan = trainer.memory_plan();
   announce("memory planned, in whole blocks: " + byte_count(plan.reserved) + ": step " + byte_count(plan.step) +
            ", state " + byte_count(plan.state) + (plan.data > 0 ? ", data " + byte_count(plan.data) : "") + "\n");
+  const Network& generator = trainer.generator_network();
+  if (generator.output_size() > generator.input_size())
+    announce("lower bounds: on the generator's " + std::to_string(generator.input_size()) +
+             "-dimensional image alone, not comparable with the likelihood of the data\n");
+  if (!generator.injective_by_construction())
+    announce(
+        "lower bounds: the generator is not certified injective, so they need not hold; bracket eval looks at it\n");
   const EntropyEstimator estimator = trainer.config().entropy.estimator;
   if (entropy_certificate(estimator) == std::string("optimistic"))
     warn(std::string("entropy estimator ") + entropy_estimator_name(estimator) +
