@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 namespace bracket::bench {
 namespace {
@@ -43,6 +44,16 @@ StepRecord first_step_in_double(TrainerConfig config, const Dataset& data) {
   Context context;
   Trainer trainer(context, config, data);
   return first_step(trainer);
+}
+
+double replay_error(Trainer& replaying, Context& launching, const Dataset& data, std::int64_t steps) {
+  Trainer launched(launching, replaying.config(), data);
+  launched.run(1 + steps);
+  replaying.run(steps);
+  const std::vector<StepRecord> expected = launched.reports(), actual = replaying.reports();
+  double worst = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) worst = std::max(worst, worst_error(actual[i], expected[i + 1]));
+  return worst;
 }
 
 CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data,

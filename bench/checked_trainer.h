@@ -30,4 +30,9 @@ StepRecord first_step_in_double(TrainerConfig config, const Dataset& data);
 CheckedTrainer checked_trainer(Context& context, TrainerConfig config, const Dataset& data,
                                const StepRecord* expected = nullptr);
 
+/// Steps of a trainer that has made one, as its context replays them, against the same steps launched one by one: the
+/// largest difference of their figures as in CheckedTrainer::error. Both contexts are of one device; `launching` has
+/// neither graphs nor one kernel.
+double replay_error(Trainer& replaying, Context& launching, const Dataset& data, std::int64_t steps);
+
 }  // namespace bracket::bench

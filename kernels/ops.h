@@ -221,18 +221,19 @@ class UploadQueue {
   virtual void upload(void* device, std::int64_t bytes) = 0;
 };
 
+/// What a recording becomes.
+enum class Replay {
+  graph,       ///< a CUDA graph: its kernels as they are, one launch each time
+  one_kernel,  ///< one kernel of one block that plays theirs, one launch for all times; a graph where that cannot be
+};
+
 /// Queued work that was recorded once.
 class Recording {
  public:
   virtual ~Recording() = default;
   /// Queues it `times` times again on the device's stream, each time behind the last.
   virtual void replay(std::int64_t times = 1) = 0;
-};
-
-/// What a recording becomes.
-enum class Replay {
-  graph,       ///< a CUDA graph: its kernels as they are, one launch each time
-  one_kernel,  ///< one kernel of one block that plays theirs, one launch for all times; a graph where that cannot be
+  virtual Replay form() const noexcept = 0;  ///< what it has become
 };
 
 class Ops {

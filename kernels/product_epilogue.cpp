@@ -47,6 +47,8 @@ void OperandCheck::epilogue(const ProductEpilogue& e, const Tensor& y, std::int6
       unused("epilogue.before", e.before, "identity needs none");
     else
       matrix("epilogue.before", e.before, y.rows(), y.cols());
+    const bool same = e.before.data() == y.data() && e.before.row_stride() == y.row_stride();
+    if (!e.before.absent() && !same) distinct("epilogue.before", e.before, "the result", y);
   }
 }
 

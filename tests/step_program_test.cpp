@@ -218,9 +218,11 @@ class StepProgram : public ::testing::Test {
   static std::int64_t launches(Context& context, const TrainerConfig& config, const Dataset& data, std::int64_t steps) {
     Trainer trainer(context, config, data);
     trainer.run(1);
+    EXPECT_EQ(trainer.step_form(), StepForm::launches);
     const std::int64_t before = ::simt::launches();
     trainer.run(steps);
     const std::int64_t made = ::simt::launches() - before;
+    EXPECT_EQ(trainer.step_form(), config.dtype == DType::f32 ? StepForm::one_kernel : StepForm::graph);
     EXPECT_EQ(trainer.reports().size(), static_cast<std::size_t>(steps) + 1);
     return made;
   }

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import pathlib
 import signal
 import subprocess
@@ -23,7 +24,13 @@ _spec.loader.exec_module(sweep)
 
 # Trains for no time. NLL: 10 rate + seed. Rate 9 diverges, rate 8 gives something else than JSON, rate 7 waits.
 PROGRAM = """#!/usr/bin/env python3
-import json, pathlib, sys, time
+import json, pathlib, signal, sys, time
+def stop(number, frame):
+    with open(pathlib.Path(sys.argv[0]).parent / "stops", "a") as file:
+        print(number, file=file)
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
 words = sys.argv[1:]
 after = lambda name: words[words.index(name) + 1]
 if words[0] == "train":
@@ -31,7 +38,9 @@ if words[0] == "train":
     folder = pathlib.Path(after("--resume") if resumed else after("--out"))
     folder.mkdir(parents=True, exist_ok=True)
     sets = dict(word.split("=", 1) for before, word in zip(words, words[1:]) if before == "--set")
-    if not resumed:
+    if resumed:
+        (folder / "resumed").write_text(json.dumps(words))
+    else:
         (folder / "config.json").write_text(json.dumps({"sets": sets, "seed": int(after("--seed")), "words": words}))
     rate = json.loads((folder / "config.json").read_text())["sets"].get("rate", "0")
     if rate == "7" and not resumed:
@@ -106,22 +115,38 @@ class Sweeps(unittest.TestCase):
     def test_an_interrupted_sweep_goes_on(self):
         arguments = self.command("--set", "rate=7,1", "--jobs", "2")
         process = subprocess.Popen([sys.executable, str(SCRIPT), *arguments], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
+                                   stderr=subprocess.PIPE, start_new_session=True)
         deadline = time.monotonic() + 30
         while len(list(self.out.glob("runs/*rate=7*/config.json"))) == 0 and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, err = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 130, err)
         self.assertIn(b"the same command goes on", err)
-        self.assertEqual(self.sweep("--set", "rate=7,1", "--jobs", "2")[0], 0)
+        self.assertEqual((self.folder / "stops").read_text(), "15\n")  # once, with SIGTERM
+        arguments = ("--set", "rate=7,1", "--jobs", "2")
+        self.assertEqual(self.sweep(*arguments)[0], 0)
         self.assertEqual([r["nll_exact"] for r in self.rows()], ["70.0", "10.0"])
+        self.assertGreater(float(self.rows()[0]["seconds"]), 0)
 
     def test_another_sweep_is_refused(self):
-        self.assertEqual(self.sweep("--set", "rate=1")[0], 0)
-        status, _, err = self.sweep("--set", "rate=2")
-        self.assertEqual(status, 2)
-        self.assertIn("holds another sweep", err)
+        self.assertEqual(self.sweep("--set", "rate=1", "--set", "name=[\"1,2\"]")[0], 0)
+        # The second has the same folder names.
+        for arguments in (["--set", "rate=2"], ["--set", "rate=1", "--set", "name=[\"1;2\"]"], ["--set", "rate=1"]):
+            status, _, err = self.sweep(*arguments)
+            self.assertEqual(status, 2)
+            self.assertIn("holds another sweep", err)
+
+    def test_resumed_runs_get_what_resume_takes(self):
+        self.assertEqual(sweep.resumed_arguments(["--preset", "p", "--steps", "5", "--device=cpu", "--one-kernel",
+                                                  "--config", "--steps.json", "--on-divergence", "rollback"]),
+                         ["--steps", "5", "--device=cpu", "--one-kernel", "--on-divergence", "rollback"])
+        arguments = ("--set", "rate=9", "--", "--preset", "p", "--on-divergence", "rollback")
+        for _ in range(2):
+            self.assertEqual(self.sweep(*arguments)[0], 1)
+        run = next((self.out / "runs").glob("*/resumed"))
+        self.assertEqual(json.loads(run.read_text())[3:], ["--threads", "1", "--on-divergence", "rollback"])
 
     def test_metrics_and_their_direction(self):
         status, out, _ = self.sweep("--set", "rate=1,2", "--largest", "--metric", "nll_exact")

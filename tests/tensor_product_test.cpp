@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/common/device_epilogue.cuh"
 #include "kernels/cuda/common/tensor_plan.h"
 #include "kernels/cuda/convolution_sm80.h"
 
@@ -71,6 +72,93 @@ std::vector<std::vector<float>> convolution_results(MathMode mode, int multiproc
 TEST(TensorProduct, TilesDoNotChangeTheBitsOfConvolutions) {
   for (const MathMode mode : {MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
     EXPECT_EQ(convolution_results(mode, 1), convolution_results(mode, 10000)) << math_mode_name(mode);
+  }
+}
+
+/// What a product of rows x pixels x channels leaves with an epilogue: y, the mask's bytes, values before a curve.
+struct Epilogue {
+  DeviceEpilogue device;
+  std::vector<float> bias, before;
+  std::vector<std::uint8_t> mask;
+  std::int64_t rows, cols;
+
+  Epilogue(DeviceEpilogue::Kind kind, Activation function, std::int64_t num_rows, std::int64_t pixels,
+           std::int64_t channels)
+      : bias(Matrix(1, channels, 7).values),
+        before(static_cast<std::size_t>(num_rows * pixels * channels)),
+        rows(num_rows),
+        cols(pixels * channels) {
+    const std::int64_t bytes = (channels + 7) / 8;
+    mask.resize(static_cast<std::size_t>(num_rows * pixels * bytes));
+    std::mt19937 engine(8);
+    if (kind == DeviceEpilogue::Kind::tangent)
+      for (std::uint8_t& byte : mask) byte = static_cast<std::uint8_t>(engine());
+    device.kind = kind;
+    device.function = function;
+    device.slope = function == Activation::relu ? 0.0f : 0.2f;
+    device.bias = kind == DeviceEpilogue::Kind::tangent ? nullptr : bias.data();
+    device.mask = {mask.data(), num_rows, pixels * bytes, pixels * bytes};
+    device.before = {before.data(), num_rows, cols, cols};
+    device.channels = channels;
+    device.pixel_bytes = bytes;
+  }
+};
+
+/// y, bits and values before it of every kind of epilogue; `product` computes y with a given one.
+template <class Product>
+void append_epilogues(std::vector<std::vector<float>>& all, std::int64_t rows, std::int64_t pixels,
+                      std::int64_t channels, const Product& product) {
+  using Kind = DeviceEpilogue::Kind;
+  struct KindOfEpilogue {
+    Kind kind;
+    Activation function;
+  };
+  for (const auto [kind, function] :
+       {KindOfEpilogue{Kind::bias, Activation::identity}, KindOfEpilogue{Kind::masked, Activation::relu},
+        KindOfEpilogue{Kind::masked, Activation::leaky_relu}, KindOfEpilogue{Kind::tangent, Activation::leaky_relu},
+        KindOfEpilogue{Kind::curve, Activation::silu}}) {
+    Epilogue epilogue(kind, function, rows, pixels, channels);
+    Matrix y(rows, pixels * channels, 4);
+    EXPECT_EQ(product(y.device(), epilogue.device), cudaSuccess);
+    all.push_back(y.values);
+    all.emplace_back(epilogue.mask.begin(), epilogue.mask.end());
+    all.push_back(epilogue.before);
+  }
+}
+
+std::vector<std::vector<float>> epilogue_results(MathMode mode, int multiprocessors) {
+  std::vector<std::vector<float>> all;
+  const std::int64_t m = 139, n = 250, p = 70;
+  Matrix x(m, p, 1), w(n, p, 2);
+  const TensorPlan plan = tensor_plan(m, n, p, mode, multiprocessors);
+  EXPECT_EQ(plan.large_tile, multiprocessors == 1);
+  EXPECT_EQ(plan.splits, 1);
+  const TensorDevice device{mode, multiprocessors, {}, nullptr};
+  append_epilogues(all, m, 1, n, [&](const DeviceMatrix<float>& y, const DeviceEpilogue& epilogue) {
+    return linear_forward_sm80(y, x.device(), w.device(), plan, device, epilogue);
+  });
+  const Convolution map{9, 8, 132, 68, 3, 2, 1};
+  const std::int64_t rows = 9;
+  Matrix image(rows, map.in_columns(), 1), kernels(map.out_channels, map.weight_columns(), 2);
+  Matrix small(rows, map.out_columns(), 3);
+  append_epilogues(all, rows, map.out_columns() / map.out_channels, map.out_channels,
+                   [&](const DeviceMatrix<float>& y, const DeviceEpilogue& epilogue) {
+                     return conv2d_forward_sm80(y, image.device(), kernels.device(), map, device, epilogue);
+                   });
+  append_epilogues(all, rows, map.in_columns() / map.in_channels, map.in_channels,
+                   [&](const DeviceMatrix<float>& y, const DeviceEpilogue& epilogue) {
+                     return conv2d_reverse_data_sm80(y, small.device(), kernels.device(), map, Update::overwrite,
+                                                     device, epilogue);
+                   });
+  return all;
+}
+
+// With small tiles product_epilogue_test compares them with the ops that they replace.
+TEST(TensorProduct, TilesDoNotChangeTheBitsOfEpilogues) {
+  for (const MathMode mode : {MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
+    const std::vector<std::vector<float>> large = epilogue_results(mode, 1), small = epilogue_results(mode, 10000);
+    ASSERT_EQ(large.size(), small.size());
+    for (std::size_t i = 0; i < large.size(); ++i) EXPECT_EQ(large[i], small[i]) << math_mode_name(mode) << ", " << i;
   }
 }
 

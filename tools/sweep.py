@@ -2,18 +2,20 @@
 """Trains and evaluates every combination of settings, several runs at a time, and compares them.
 
   tools/sweep.py --program build/dev/tools/bracket --out sweeps/rates --data 25gaussians \\
-      --set energy.lr=1e-3,3e-3 --set penalty.target=0.3,0.6 --seeds 0,1,2 --jobs 2 -- --preset calibrated-2d --steps 8000
+      --set energy.lr=1e-3,3e-3 --set penalty.target=0.3,0.6 --seeds 0,1,2 --jobs 2 \\
+      -- --preset calibrated-2d --steps 8000
 
 --set KEY=VALUE,VALUE,... takes the keys of `bracket train --set`; a value with commas in it is written as JSON list of
-values: --set 'KEY=["a,b", "c"]'. What follows -- goes to every `bracket train`. Each run gets one thread.
+values: --set 'KEY=["a,b", "c"]'. What follows -- goes to every `bracket train`, on resuming as far as --resume takes
+it. Each run gets one thread.
 
 OUT/runs/NAME        the run folders, with eval.json (what `bracket eval --json` printed) in them; NAME.log beside
 OUT/sweep.csv        one row per run: settings, seed, seconds, status, then every number and yes-or-no of eval.json
 OUT/comparison.md    mean and standard error over seeds of --metric by setting, best first
 OUT/comparison.png   the same as a chart (needs matplotlib)
 
-A sweep that was interrupted goes on: finished runs are kept, others are resumed. Exit status: 0, 1 when a run failed (its
-row says how; the others are complete), 2 for a wrong command line, 130 after Ctrl-C.
+A sweep that was interrupted goes on: finished runs are kept, others are resumed. Exit status: 0, 1 when a run failed
+(its row says how; the others are complete), 2 for a wrong command line, 130 after Ctrl-C or SIGTERM.
 """
 import argparse
 import concurrent.futures
@@ -24,12 +26,16 @@ import math
 import pathlib
 import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
 
+# What `bracket train --resume` takes, and whether a value follows.
+RESUMED = {"--steps": True, "--stop-after": True, "--data-dir": True, "--device": True, "--on-divergence": True,
+           "--no-graphs": False, "--one-kernel": False}
 RESERVED = {"--out", "--data", "--set", "--seed", "--resume", "--force", "--threads"}
 LONGEST_NAME = 150  # of a run folder; file systems take 255 bytes
 
@@ -85,6 +91,17 @@ def plan(options):
     return runs
 
 
+def resumed_arguments(arguments):
+    """Those of a new run that a resumed one takes, too."""
+    kept, words = [], iter(arguments)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        value = [next(words, "")] if RESUMED.get(name, False) and not equals else []
+        if name in RESUMED:
+            kept += [word, *value]
+    return kept
+
+
 class Interrupted(Exception):
     """The sweep was asked to stop; the run is left as it is."""
 
@@ -101,7 +118,8 @@ class Worker:
         with self._lock:
             if self._stopped:
                 raise Interrupted
-            process = subprocess.Popen(command, **streams)
+            # A group of its own: Ctrl-C reaches this script alone, which then stops each run once.
+            process = subprocess.Popen(command, start_new_session=True, **streams)
             self._running.add(process)
         try:
             output = process.communicate()[0]
@@ -123,13 +141,15 @@ def train_and_evaluate(run, options, worker):
     """Brings one run to its end. Returns its row."""
     folder = options.out / "runs" / run["name"]
     evaluation_file, log = folder / "eval.json", options.out / "runs" / f"{run['name']}.log"
+    clock = options.out / "runs" / f"{run['name']}.seconds"  # a line per session
     row = {"run": run["name"], **dict(run["settings"]), "seed": run["seed"]}
     start = time.monotonic()
     try:
         if not evaluation_file.exists():
             common = ["--threads", "1"]
             if (folder / "config.json").exists():
-                command = [options.program, "train", "--resume", folder, *common]
+                command = [options.program, "train", "--resume", folder, *common,
+                           *resumed_arguments(options.train_arguments)]
             else:
                 command = [options.program, "train", "--out", folder, "--data", options.data, "--seed",
                            str(run["seed"]), *common, *options.train_arguments]
@@ -138,7 +158,11 @@ def train_and_evaluate(run, options, worker):
             with open(log, "ab") as output:
                 output.write((shlex.join(map(str, command)) + "\n").encode())
                 output.flush()
-                status, _ = worker(command, stdout=output, stderr=subprocess.STDOUT)
+                try:
+                    status, _ = worker(command, stdout=output, stderr=subprocess.STDOUT)
+                finally:
+                    with open(clock, "a", encoding="utf-8") as file:
+                        file.write(f"{time.monotonic() - start:.1f}\n")
                 if status != 0:
                     return {**row, "status": f"train ended with {status}, see {log}"}
                 command = [options.program, "eval", folder, "--json", "--threads", "1"]
@@ -149,9 +173,9 @@ def train_and_evaluate(run, options, worker):
             temporary = evaluation_file.with_suffix(".tmp")
             temporary.write_bytes(text)
             temporary.replace(evaluation_file)
-            row["seconds"] = round(time.monotonic() - start, 1)
+        row["seconds"] = round(sum(map(float, clock.read_text(encoding="utf-8").split())), 1)
         evaluation = json.loads(evaluation_file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         return {**row, "status": str(error)}
     for key, value in evaluation.items():
         if isinstance(value, (bool, int, float)) and key not in row:
@@ -262,7 +286,7 @@ def chosen_metric(options, rows):
 
 def keep_plan(options, runs):
     """Refuses to continue another sweep in the same folder."""
-    wanted = {"data": options.data, "train_arguments": options.train_arguments, "runs": [run["name"] for run in runs]}
+    wanted = {"data": options.data, "train_arguments": options.train_arguments, "runs": [{**run, "settings": dict(run["settings"])} for run in runs]}
     path = options.out / "sweep.json"
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8")) != wanted:
@@ -277,6 +301,8 @@ def keep_plan(options, runs):
 
 def main(arguments=None):
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     runs = plan(options)
     if not keep_plan(options, runs):
         return 2

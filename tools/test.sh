@@ -40,8 +40,11 @@ if ! $sanitizers; then
   exit
 fi
 
-# What they check is the library: the tests come compiled, from the ordinary build.
+# What they check is the library, of it under the thread sanitizer the CUDA kernels and the team of CPU threads: the
+# rest comes compiled from the ordinary build. Only for now, so that later builds of these presets compile all anew.
 for preset in asan tsan; do cmake --preset $preset "-DBRACKET_TEST_OBJECTS=$root/build/dev" >/dev/null; done
+forget_objects() { for preset in asan tsan; do cmake --preset $preset -DBRACKET_TEST_OBJECTS= >/dev/null; done; }
+trap forget_objects EXIT
 stage "kernels and files, without CUDA, under address and undefined-behaviour sanitizers"
 build asan --target simt_selftest simt_errors_selftest memory_test activation_test classification_test \
   convolution_test dense_test density_test elementwise_test images_test jacobian_ops_test kernel_box_test \

@@ -40,8 +40,9 @@ void Epilogue::forward(const Frame& frame, std::span<const Stacked> slots, std::
 
 bool Epilogue::fuses(bool primal, bool tangent, bool bias) const noexcept {
   if (masked()) return true;
-  if (!primal || kind_.function == Activation::prelu) return false;
-  return has_function() ? !tangent : bias;
+  // Without a mask tangents have nothing to gain: with them it stays one product for all rows.
+  if (!primal || tangent || kind_.function == Activation::prelu) return false;
+  return has_function() || bias;
 }
 
 ProductEpilogue Epilogue::of_primal(std::span<const Stacked> slots, std::span<const Tensor> extras,

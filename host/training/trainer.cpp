@@ -167,10 +167,12 @@ struct Trainer::Impl {
       if (recording) {
         const std::int64_t count = table->source().streamed ? 1 : std::min(most, kStepsPerLaunch);
         recording->replay(count);
+        form = recording->form() == Replay::one_kernel ? StepForm::one_kernel : StepForm::graph;
         return count;
       }
     }
     step(ops, arena);
+    form = StepForm::launches;
     stepped = ops.math_mode();
     return 1;
   }
@@ -247,6 +249,7 @@ struct Trainer::Impl {
   StepPasses passes;
   Arena arena;
   MemoryPlan memory_plan;
+  StepForm form = StepForm::launches;
   std::unique_ptr<Recording> recording;  // of a step; null before the second, or where there can be none
   std::optional<MathMode> stepped;       // of the last step that ran as it is
   MathMode recorded = MathMode::fp32;    // the products in it
@@ -304,6 +307,7 @@ std::vector<StepRecord> Trainer::reports() {
 }
 
 std::int64_t Trainer::step() const noexcept { return impl_->queued; }
+StepForm Trainer::step_form() const noexcept { return impl_->form; }
 const TrainerConfig& Trainer::config() const noexcept { return impl_->config; }
 const Network& Trainer::energy_network() const noexcept { return impl_->energy.network; }
 const Network& Trainer::generator_network() const noexcept { return impl_->generator.network; }

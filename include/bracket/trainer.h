@@ -132,6 +132,9 @@ struct PhaseTime {
   double milliseconds = 0;
 };
 
+/// How steps reach a device: kernel by kernel, or as they were recorded (ContextOptions::graphs and one_kernel).
+enum class StepForm : std::uint8_t { launches, graph, one_kernel };
+
 class Trainer {
  public:
   /// Plans all memory, builds both networks and uploads the data. The context must outlive the trainer.
@@ -154,6 +157,8 @@ class Trainer {
   /// Waits and returns the reports of the steps since the last call. Throws Diverged naming tensor and step.
   std::vector<StepRecord> reports();
   std::int64_t step() const noexcept;
+  /// Of the last step that was queued: the first in a math mode, and all on a CPU, are launches.
+  StepForm step_form() const noexcept;
 
   /// The memory that a trainer of this configuration takes; nothing is allocated. Throws as the constructor does for an
   /// inconsistent configuration.

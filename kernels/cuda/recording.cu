@@ -27,6 +27,7 @@ class GraphRecording final : public Recording {
     const CurrentDevice current(ops_);
     for (std::int64_t i = 0; i < times; ++i) require(cudaGraphLaunch(executable_, stream_), "launching a CUDA graph");
   }
+  Replay form() const noexcept override { return Replay::graph; }
 
  private:
   CudaOps& ops_;
@@ -60,6 +61,7 @@ class ProgramRecording final : public Recording {
     const CurrentDevice current(ops_);
     require(run_step_program(program_, image_, times, stream_), "launching a recorded step");
   }
+  Replay form() const noexcept override { return Replay::one_kernel; }
 
  private:
   std::int64_t bytes() const noexcept { return static_cast<std::int64_t>(program_.image.size()); }

@@ -191,7 +191,10 @@ int train_to_the_end(Run& run, std::unique_ptr<Trainer> trainer, const Dataset& 
     try {
       return train_on(run, *trainer, data, options);
     } catch (const Diverged& problem) {
-      if (options.on_divergence != "rollback" || rollbacks == kMostRollbacks) throw;
+      if (options.on_divergence != "rollback") throw;
+      if (rollbacks == kMostRollbacks)
+        throw Diverged("after " + std::to_string(rollbacks) + " rollbacks: " + problem.what(), problem.tensor(),
+                       problem.step());
       warn(problem.what());
       config = run.roll_back(problem);
     }
@@ -355,7 +358,7 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
   command
       ->add_flag("--one-kernel", options->one_kernel,
                  "On a GPU: replay many steps of two small dense networks as one kernel of one block, which saves the "
-                 "time between kernels; any other step is a graph. Changes no result")
+                 "time between kernels; any other step is a graph. The same arithmetic in the same order")
       ->excludes(no_graphs);
   command->callback([=, &action] {
     for (const CLI::Option* option : of_new_runs) {

@@ -8,11 +8,13 @@
 //
 // Bytes of memory per element of C behind the product, for which the product itself writes 4:
 //              as ops of their own      here        saved
-//   bias       8                        0           8, and a launch
-//   masked     8 1/8                    1/8         8, and a launch
-//   tangent    8 1/8                    1/8         8, and a launch
-//   curve      8                        4 (8 *)     4 (0 *), and a launch
+//   bias       8                        0           8
+//   masked     8 1/8                    1/8         8
+//   tangent    8 1/8                    1/8         8
+//   curve      8                        4 (8 *)     4 (0 *)
 // * before is read again by the thread that has just written it, from the second-level cache.
+// A pass of primal rows alone has a launch less. Primal and tangent rows of a layer with a mask, one product and one op
+// before, are two products: as many launches, and the weights are read twice.
 //
 // Mask. A quad of lanes holds 8 neighbouring columns of a row in each of its four fragments of C, so that two shuffles
 // make or spread the 32 bits of all four: lane t owns the byte of fragment t. Tiles begin at multiples of 32 columns.
