@@ -14,118 +14,17 @@
 #include <vector>
 
 #include "bracket/error.h"
+#include "tests/gaussian_mixtures.h"
 #include "tests/network_fixture.h"
 
 namespace bracket {
 namespace {
 
+using test::gaussian;
+using test::GaussianMixture;
+using test::mixture;
 using test::NetworkOnDevice;
-using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-// sum_k a_k N(m_k, S_k), times exp(log_z).
-struct GaussianMixture {
-  std::vector<double> share;
-  std::vector<Eigen::VectorXd> mean;
-  std::vector<Eigen::MatrixXd> root;  // S = root root^T, lower triangles
-  double log_z = 0;
-
-  std::int64_t dimension() const { return mean.front().size(); }
-
-  PotentialFunction potential() const {
-    std::vector<Eigen::MatrixXd> inverse;
-    for (const Eigen::MatrixXd& r : root) inverse.push_back(r.inverse());
-    return [this, inverse](std::span<const double> x, std::int64_t rows, std::span<double> value,
-                           std::span<double> gradient) {
-      const std::int64_t d = dimension();
-      const Eigen::Map<const Rows> points(x.data(), rows, d);
-      Eigen::Map<Rows> grad(gradient.data(), rows, d);
-      const auto parts = static_cast<std::int64_t>(share.size());
-      Rows log_part(rows, parts);
-      std::vector<Rows> slope;
-      for (std::int64_t k = 0; k < parts; ++k) {
-        const auto at = static_cast<std::size_t>(k);
-        const bool round = inverse[at].isDiagonal();
-        const auto scaled = [&](const Rows& r, bool transposed) -> Rows {
-          if (round) return r.array().rowwise() * inverse[at].diagonal().transpose().array();
-          return transposed ? Rows(r * inverse[at].transpose()) : Rows(r * inverse[at]);
-        };
-        const Rows white = scaled(points.rowwise() - mean[at].transpose(), true);
-        slope.push_back(scaled(white, false));
-        log_part.col(k) = -0.5 * white.rowwise().squaredNorm();
-        log_part.col(k).array() += std::log(share[at]) - root[at].diagonal().array().log().sum() -
-                                   0.5 * static_cast<double>(d) * std::log(2 * std::numbers::pi);
-      }
-      grad.setZero();
-      for (std::int64_t i = 0; i < rows; ++i) {
-        const double largest = log_part.row(i).maxCoeff();
-        const Eigen::RowVectorXd weight = (log_part.row(i).array() - largest).exp();
-        value[static_cast<std::size_t>(i)] = -(largest + std::log(weight.sum())) - log_z;
-        for (std::int64_t k = 0; k < parts; ++k)
-          grad.row(i) += weight(k) / weight.sum() * slope[static_cast<std::size_t>(k)].row(i);
-      }
-    };
-  }
-
-  std::vector<double> sample(std::int64_t rows, std::uint64_t seed) const {
-    std::mt19937_64 engine(seed);
-    std::normal_distribution<double> normal;
-    std::discrete_distribution<std::size_t> choice(share.begin(), share.end());
-    std::vector<double> x;
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const std::size_t k = choice(engine);
-      Eigen::VectorXd z(dimension());
-      for (double& value : z) value = normal(engine);
-      z = mean[k] + root[k].triangularView<Eigen::Lower>() * z;
-      x.insert(x.end(), z.begin(), z.end());
-    }
-    return x;
-  }
-
-  // N(mean, covariance) of the mixture, its deviations widened.
-  GaussianBase base(double widening, bool diagonal) const {
-    const std::int64_t d = dimension();
-    Eigen::VectorXd centre = Eigen::VectorXd::Zero(d);
-    for (std::size_t k = 0; k < share.size(); ++k) centre += share[k] * mean[k];
-    Eigen::MatrixXd covariance = Eigen::MatrixXd::Zero(d, d);
-    for (std::size_t k = 0; k < share.size(); ++k)
-      covariance += share[k] * (root[k] * root[k].transpose() + (mean[k] - centre) * (mean[k] - centre).transpose());
-    const Rows factor = widening * covariance.llt().matrixL().toDenseMatrix();
-    if (diagonal) {
-      const Eigen::VectorXd deviation = widening * covariance.diagonal().array().sqrt();
-      return {{centre.begin(), centre.end()}, {deviation.begin(), deviation.end()}};
-    }
-    return {{centre.begin(), centre.end()}, {factor.data(), factor.data() + factor.size()}};
-  }
-};
-
-// Deviations from 0.3 to 3 along random axes.
-Eigen::MatrixXd random_root(std::int64_t d, std::mt19937_64& engine) {
-  std::normal_distribution<double> normal;
-  Eigen::MatrixXd noise(d, d);
-  for (double& value : noise.reshaped()) value = normal(engine);
-  const Eigen::MatrixXd axes = noise.householderQr().householderQ();
-  Eigen::VectorXd variance(d);
-  for (std::int64_t i = 0; i < d; ++i)
-    variance(i) =
-        std::pow(100.0, static_cast<double>(i) / static_cast<double>(std::max<std::int64_t>(d - 1, 1))) * 0.09;
-  return (axes * variance.asDiagonal() * axes.transpose()).llt().matrixL();
-}
-
-GaussianMixture gaussian(std::int64_t d) {
-  std::mt19937_64 engine(static_cast<std::uint64_t>(d));
-  return {{1}, {Eigen::VectorXd::LinSpaced(d, -1, 2)}, {random_root(d, engine)}, 3.5};
-}
-
-// Three round parts, two of them 4 deviations of a part from the first.
-GaussianMixture mixture(std::int64_t d) {
-  GaussianMixture m{{0.5, 0.3, 0.2}, {}, {}, -2.25};
-  for (int k = 0; k < 3; ++k) {
-    m.mean.push_back(Eigen::VectorXd::Constant(d, 0.1));
-    if (k > 0) m.mean.back()(k == 1 ? 0 : d - 1) += k == 1 ? 4 : -4;
-    m.root.push_back((k == 2 ? 0.8 : 1.0) * Eigen::MatrixXd::Identity(d, d));
-  }
-  return m;
-}
+using Rows = test::RowMatrix;
 
 ContextOptions one_thread() {
   ContextOptions options;
@@ -147,8 +46,8 @@ int binomial_limit(int n, double p, double level) {
 
 class Coverage : public ::testing::TestWithParam<int> {};
 
-// The whole of it, pilot included, for 200 seeds: how often the intervals of 95 % hold the truth. Few chains and a coarse
-// schedule (ess 0.9 down to 0.45), so that the normal theory has something to do.
+// The whole of it, pilot included, for 200 seeds: how often the intervals of 95 % hold the truth. Few chains and a
+// coarse schedule (ess 0.9 down to 0.45), so that the normal theory has something to do.
 TEST_P(Coverage, IsThatOfTheConfidence) {
   constexpr int kSeeds = 200;
   constexpr double kConfidence = 0.95;
@@ -175,6 +74,8 @@ TEST_P(Coverage, IsThatOfTheConfidence) {
     back_holds += -back.upper <= truth.log_z && truth.log_z <= -back.lower;
     markov_holds += forward.markov_lower <= truth.log_z;
   }
+  RecordProperty("forward", forward_holds);
+  RecordProperty("back", back_holds);
   const int limit = binomial_limit(kSeeds, kConfidence, 1e-4);  // 12 comparisons
   EXPECT_EQ(limit, 177);                                        // a mean of 190 and four deviations of 3.1
   EXPECT_GE(forward_holds, limit);

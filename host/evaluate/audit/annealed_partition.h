@@ -17,9 +17,10 @@ struct PartitionOptions {
   std::uint64_t seed = 0;
 };
 
-/// Where D = d and G is injective by construction: in latent space from N(0, I), f_1(z) = exp(-E(G(z))) |det J(z)|, whose
-/// log is log N(z) - phi(z); as close to the base as the pair is calibrated. Else in data space from a Gaussian of the
-/// data's and the generated points' mean and covariance (diagonal above 64 columns), deviations widened by a quarter.
+/// Where D = d and G is injective by construction: in latent space from N(0, I), f_1(z) = exp(-E(G(z))) |det J(z)|,
+/// whose log is log N(z) - phi(z); as close to the base as the pair is calibrated. Else in data space, from a Gaussian
+/// of the data's and the generated points' mean and covariance (diagonal above 64 columns), deviations widened by a
+/// quarter.
 ///
 /// Back chains start where chains of the target ended that began at the data and at generated points (in latent space:
 /// at N(0, I)). They are no exact points of the model: `above` and `upper` are approximate, never proved.

@@ -1,4 +1,4 @@
-// An audit of a trained pair: is what its figures say true? Every check that Bracket knows, and one sentence of verdict.
+// An audit of a trained pair: is what its figures say true? Every check that Bracket knows, one sentence of verdict.
 //
 // What is proved: log Z by quadrature in one and two dimensions, up to its error estimate; L_low where the generator is
 // injective by construction; the lower end of annealing in expectation (annealed_importance.h). All else is evidence: a
@@ -62,7 +62,8 @@ std::string audit_verdict(const std::vector<AuditCheck>& checks);
 std::string to_json(const Audit& audit);
 std::string summary(const Audit& audit);
 
-/// The lower bounds that `metrics_file` has logged and, at the audited step, every figure for L of the audit.
+/// The lower bounds and estimates from above that `metrics_file` (metrics.jsonl) has logged and, at the audited step,
+/// every figure for L of the audit. Throws InvalidArgument where no step has a finite lower bound.
 Image bounds_picture(const std::filesystem::path& metrics_file, const Audit& audit);
 /// Histogram of log10 of the singular values of J over the samples. Throws InvalidArgument without a spectrum.
 Image spectrum_picture(const Audit& audit);

@@ -27,10 +27,10 @@ struct SecondPreimages {
 
 /// For every sample the latents of the nearest images, those within `separation` of it left out, each a start of
 /// Gauss-Newton steps (Levenberg-Marquardt) towards G(z') = G(z). Counted is z' apart from z by the separation, |z'| no
-/// larger than that of the largest sample, with G of the midpoint a hundred tolerances away (a flat stretch is no fold).
-/// An image in D > d dimensions may cross itself, too. In high dimensions images of random latents are far from each
-/// other and a fold is found only where the steps lead to it: none found is no proof. Waits. Throws InvalidArgument for
-/// d > D or an option out of range, Diverged for images that are not finite.
+/// larger than that of the largest sample, with G of the midpoint a hundred tolerances away (a flat stretch is no
+/// fold). An image in D > d dimensions may cross itself, too. In high dimensions images of random latents are far from
+/// each other and a fold is found only where the steps lead to it: none found is no proof. Waits. Throws
+/// InvalidArgument for d > D or an option out of range, Diverged for images that are not finite.
 SecondPreimages second_preimages(Context& context, const Network& generator, const ParameterSet& parameters,
                                  const PreimageOptions& options = {});
 
