@@ -108,7 +108,7 @@ struct LogMeanInterval {
 };
 
 /// The interval is the normal theory of a mean, of w, not log w: with s the relative standard error, t Student's
-/// quantile and g the skewness, [log(1 - t s), log(1 + s (t + g (1 + 2 t^2) / (6 sqrt n)))] around the estimate, the second term
+/// quantile and g the skewness, [log(1 - t s), log(1 + s (t + g (1 + 2 t^2) / (6 sqrt n)))] around the estimate, g's term
 /// the first-order correction for a skew distribution (Johnson, 1978; Hall, 1992), taken only where it widens. It fails
 /// where n ess is below some tens: weights then have a tail that the sample has not seen, the estimate lies below the
 /// truth in most samples, and only `markov_lower` still holds. Throws InvalidArgument for fewer than 2 weights, a NaN
