@@ -182,7 +182,7 @@ void register_density(std::vector<BenchDevice>& devices) {
       [generator, parameters](Operands& operands) -> Work {
         const Stacked x = operands.normal_rows(generator, 2), y = operands.result_rows(generator, 2);
         const Stacked theta = operands.normal_rows(generator, parameters);
-        return {[=](Ops& ops) { ops.monotone_staircase_forward(y, x, theta, kStaircase, generator); }, both(y)};
+        return {[=](Ops& ops) { ops.monotone_staircase_forward(y, {}, x, theta, kStaircase, generator); }, both(y)};
       },
       kSteep);
   add(
@@ -197,7 +197,7 @@ void register_density(std::vector<BenchDevice>& devices) {
         outputs.push_back({grad_theta.primal, {}});
         outputs.push_back({grad_theta.tangent, {}});
         return {[=](Ops& ops) {
-                  ops.monotone_staircase_reverse(grad_x, grad_theta, grad_y, x, theta, kStaircase, generator);
+                  ops.monotone_staircase_reverse(grad_x, grad_theta, grad_y, {}, x, theta, kStaircase, generator);
                 },
                 outputs};
       },

@@ -98,6 +98,28 @@ struct Staircase {
   }
 };
 
+/// Monotone rational-quadratic spline on [-bound, bound], the identity outside, with a continuous derivative (Durkan,
+/// Bekasov, Murray, Papamakarios, "Neural spline flows", 2019). One row of theta holds, for each active column in turn,
+/// [w_1..w_K, h_1..h_K, d_1..d_{K-1}]: bin k is 2 bound (min_width + (1 - K min_width) softmax(w)_k) wide, likewise as
+/// high, and the slope at the end of bin k is exp(m tanh(d_k / m)), m = -log min_derivative, at both ends of the spline
+/// 1. All zero: the identity. theta.tangent as in Staircase.
+struct RationalQuadratic {
+  std::int64_t active_first = 0;  ///< columns [active_first, active_first + active_count) are mapped, others copied
+  std::int64_t active_count = 0;
+  std::int64_t bins = 1;
+  double bound = 1;
+  double min_width = 0;  ///< as a share of the interval; bins min_width < 1
+  double min_height = 0;
+  double min_derivative = 0;  ///< of the slopes at the ends of bins, which lie between it and its reciprocal; below 1
+  bool passive_jacobian = false;
+  constexpr std::int64_t column_parameters() const noexcept { return 3 * bins - 1; }
+  constexpr std::int64_t parameters() const noexcept { return active_count * column_parameters(); }
+  /// Rows of theta that stand beside stacked rows of `cols` columns.
+  constexpr Rows theta_rows(const Rows& rows, std::int64_t cols) const noexcept {
+    return {rows.primal, rows.first, rows.count, passive_jacobian ? cols - active_count : rows.tangents};
+  }
+};
+
 /// Square windows that tile images [height, width, channels]; one pixel of the small image per window. A row of a
 /// matrix is one image, columns in the order (y, x, channel).
 struct Window {
@@ -502,11 +524,21 @@ class Ops {
   void fourier_features_forward(Stacked y, Stacked x, Tensor frequencies, const Rows& rows);
   void fourier_features_reverse(Stacked grad_x, Stacked grad_y, Stacked x, Tensor frequencies, const Rows& rows,
                                 Update update);
-  void monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const Staircase& map, const Rows& rows);
+  /// log_slope, optional: log dy/da of every active column, [r, active_count], tangents those of the logarithm.
+  void monotone_staircase_forward(Stacked y, Stacked log_slope, Stacked x, Stacked theta, const Staircase& map,
+                                  const Rows& rows);
   /// grad_x and grad_theta are overwritten. With map.passive_jacobian the tangent parts of the gradients also need
-  /// theta.tangent (grad_x) and x.tangent (grad_theta).
-  void monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked x, Stacked theta,
-                                  const Staircase& map, const Rows& rows);
+  /// theta.tangent (grad_x) and x.tangent (grad_theta). grad_log_slope, optional in each part, is the adjoint of
+  /// log_slope; its tangent part needs that of grad_y, and of x and theta as grad_y's does.
+  void monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked grad_log_slope, Stacked x,
+                                  Stacked theta, const Staircase& map, const Rows& rows);
+  // ---- rational_quadratic.{cpp,cu}: operands as those of the staircase ----------------------------------------------
+  void rational_quadratic_forward(Stacked y, Stacked log_slope, Stacked x, Stacked theta, const RationalQuadratic& map,
+                                  const Rows& rows);
+  void rational_quadratic_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked grad_log_slope, Stacked x,
+                                  Stacked theta, const RationalQuadratic& map, const Rows& rows);
+
+  // ---- density.{cpp,cu}, continued ----------------------------------------------------------------------------------
   /// y = e + confinement(x): e, y [r, 1]; x [r, D]. y may alias e.
   void confinement_forward(Stacked y, Stacked e, Stacked x, const Confinement& map, const Rows& rows);
   void confinement_reverse(Stacked grad_x, Stacked grad_y, Stacked x, const Confinement& map, const Rows& rows,

@@ -7,15 +7,70 @@
 namespace bracket {
 namespace {
 
-void check_staircase(const OperandCheck& check, const Staircase& map, std::int64_t cols) {
-  check.at_least("knots", map.knots, 0);
+template <class MapT>
+void check_active_columns(const OperandCheck& check, const MapT& map, std::int64_t cols) {
   if (map.active_first < 0 || map.active_count < 0 || map.active_first > cols ||
       map.active_count > cols - map.active_first) {
     check.fail("active columns [" + std::to_string(map.active_first) + ", " + std::to_string(map.active_first) + " + " +
                std::to_string(map.active_count) + ") do not lie within the " + std::to_string(cols) + " columns of x");
   }
+}
+
+void check_staircase(const OperandCheck& check, const Staircase& map, std::int64_t cols) {
+  check.at_least("knots", map.knots, 0);
+  check_active_columns(check, map, cols);
   check.positive("max_slope", map.max_slope);
   check.range("max_height", map.max_height, 0, 1e30);
+}
+
+void check_rational_quadratic(const OperandCheck& check, const RationalQuadratic& map, std::int64_t cols) {
+  check.at_least("bins", map.bins, 1);
+  check_active_columns(check, map, cols);
+  check.positive("bound", map.bound);
+  check.positive("min_width", map.min_width);
+  check.positive("min_height", map.min_height);
+  check.positive("min_derivative", map.min_derivative);
+  const auto below_one = [&](const char* name, double value) {
+    if (!(value < 1)) check.fail(std::string(name) + " is " + std::to_string(value) + ", must be below 1");
+  };
+  below_one("bins min_width", static_cast<double>(map.bins) * map.min_width);
+  below_one("bins min_height", static_cast<double>(map.bins) * map.min_height);
+  below_one("min_derivative", map.min_derivative);
+}
+
+bool any_part(const Stacked& x) { return !x.primal.absent() || !x.tangent.absent(); }
+
+// A map of active columns with parameters per row; with it, the logarithm of its slopes.
+template <class MapT>
+void check_coupling_forward(const OperandCheck& check, const Stacked& y, const Stacked& log_slope, const Stacked& x,
+                            const Stacked& theta, const MapT& map, const Rows& rows) {
+  const std::int64_t cols = x.primal.cols();
+  const bool tangents = !y.tangent.absent() || !log_slope.tangent.absent();
+  check.rows(rows);
+  check.stacked_output("y", y, rows, cols);
+  if (any_part(log_slope)) check.stacked_output("log_slope", log_slope, rows, map.active_count);
+  check.stacked_input("x", x, true, tangents, rows, cols);
+  check.stacked_input("theta", theta, true, tangents, map.theta_rows(rows, cols), map.parameters());
+}
+
+template <class MapT>
+void check_coupling_reverse(const OperandCheck& check, const Stacked& grad_x, const Stacked& grad_theta,
+                            const Stacked& grad_y, const Stacked& grad_log_slope, const Stacked& x,
+                            const Stacked& theta, const MapT& map, const Rows& rows) {
+  const std::int64_t cols = x.primal.cols();
+  const bool primal = !grad_x.primal.absent() || !grad_theta.primal.absent();
+  const bool tangent = !grad_x.tangent.absent() || !grad_theta.tangent.absent();
+  check.rows(rows);
+  check.stacked_gradient("grad_x", grad_x, rows, cols);
+  const Rows theta_rows = map.theta_rows(rows, cols);
+  check.stacked_gradient("grad_theta", grad_theta, theta_rows, map.parameters());
+  check.stacked_input("grad_y", grad_y, primal, tangent || !grad_log_slope.tangent.absent(), rows, cols);
+  check.stacked_input("grad_log_slope", grad_log_slope, false, false, rows, map.active_count);
+  const bool second_order = primal && !grad_y.tangent.absent();
+  const bool x_needed = second_order || (map.passive_jacobian && !grad_theta.tangent.absent());
+  const bool theta_needed = second_order || (map.passive_jacobian && !grad_x.tangent.absent());
+  check.stacked_input("x", x, true, x_needed, rows, cols);
+  check.stacked_input("theta", theta, true, theta_needed, theta_rows, map.parameters());
 }
 
 void check_confinement(const OperandCheck& check, const Confinement& map) {
@@ -53,38 +108,40 @@ void Ops::fourier_features_reverse(Stacked grad_x, Stacked grad_y, Stacked x, Te
   do_fourier_features_reverse(grad_x, grad_y, x, frequencies, rows, update);
 }
 
-void Ops::monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const Staircase& map, const Rows& rows) {
+void Ops::monotone_staircase_forward(Stacked y, Stacked log_slope, Stacked x, Stacked theta, const Staircase& map,
+                                     const Rows& rows) {
   const OperandCheck check("monotone_staircase_forward", "x.primal", x.primal);
-  const std::int64_t cols = x.primal.cols();
-  const bool tangents = !y.tangent.absent();
-  check.rows(rows);
-  check_staircase(check, map, cols);
-  check.stacked_output("y", y, rows, cols);
-  check.stacked_input("x", x, true, tangents, rows, cols);
-  check.stacked_input("theta", theta, true, tangents, map.theta_rows(rows, cols), map.parameters());
+  check_staircase(check, map, x.primal.cols());
+  check_coupling_forward(check, y, log_slope, x, theta, map, rows);
   const DeviceScope scope(*this);
-  do_monotone_staircase_forward(y, x, theta, map, rows);
+  do_monotone_staircase_forward(y, log_slope, x, theta, map, rows);
 }
 
-void Ops::monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked x, Stacked theta,
-                                     const Staircase& map, const Rows& rows) {
+void Ops::monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked grad_log_slope,
+                                     Stacked x, Stacked theta, const Staircase& map, const Rows& rows) {
   const OperandCheck check("monotone_staircase_reverse", "x.primal", x.primal);
-  const std::int64_t cols = x.primal.cols();
-  const bool primal = !grad_x.primal.absent() || !grad_theta.primal.absent();
-  const bool tangent = !grad_x.tangent.absent() || !grad_theta.tangent.absent();
-  check.rows(rows);
-  check_staircase(check, map, cols);
-  check.stacked_gradient("grad_x", grad_x, rows, cols);
-  const Rows theta_rows = map.theta_rows(rows, cols);
-  check.stacked_gradient("grad_theta", grad_theta, theta_rows, map.parameters());
-  check.stacked_input("grad_y", grad_y, primal, tangent, rows, cols);
-  const bool second_order = primal && !grad_y.tangent.absent();
-  const bool x_needed = second_order || (map.passive_jacobian && !grad_theta.tangent.absent());
-  const bool theta_needed = second_order || (map.passive_jacobian && !grad_x.tangent.absent());
-  check.stacked_input("x", x, true, x_needed, rows, cols);
-  check.stacked_input("theta", theta, true, theta_needed, theta_rows, map.parameters());
+  check_staircase(check, map, x.primal.cols());
+  check_coupling_reverse(check, grad_x, grad_theta, grad_y, grad_log_slope, x, theta, map, rows);
   const DeviceScope scope(*this);
-  do_monotone_staircase_reverse(grad_x, grad_theta, grad_y, x, theta, map, rows);
+  do_monotone_staircase_reverse(grad_x, grad_theta, grad_y, grad_log_slope, x, theta, map, rows);
+}
+
+void Ops::rational_quadratic_forward(Stacked y, Stacked log_slope, Stacked x, Stacked theta,
+                                     const RationalQuadratic& map, const Rows& rows) {
+  const OperandCheck check("rational_quadratic_forward", "x.primal", x.primal);
+  check_rational_quadratic(check, map, x.primal.cols());
+  check_coupling_forward(check, y, log_slope, x, theta, map, rows);
+  const DeviceScope scope(*this);
+  do_rational_quadratic_forward(y, log_slope, x, theta, map, rows);
+}
+
+void Ops::rational_quadratic_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked grad_log_slope,
+                                     Stacked x, Stacked theta, const RationalQuadratic& map, const Rows& rows) {
+  const OperandCheck check("rational_quadratic_reverse", "x.primal", x.primal);
+  check_rational_quadratic(check, map, x.primal.cols());
+  check_coupling_reverse(check, grad_x, grad_theta, grad_y, grad_log_slope, x, theta, map, rows);
+  const DeviceScope scope(*this);
+  do_rational_quadratic_reverse(grad_x, grad_theta, grad_y, grad_log_slope, x, theta, map, rows);
 }
 
 void Ops::confinement_forward(Stacked y, Stacked e, Stacked x, const Confinement& map, const Rows& rows) {

@@ -71,6 +71,18 @@ inline auto members(const MonotoneCouplingSpec& s) {
   const auto& [active_first, active_count, knots, hidden, max_slope, max_height] = s;
   return std::tie(active_first, active_count, knots, hidden, max_slope, max_height);
 }
+inline auto members(const RationalQuadraticCouplingSpec& s) {
+  const auto& [active_first, active_count, bins, hidden, bound, min_width, min_height, min_derivative] = s;
+  return std::tie(active_first, active_count, bins, hidden, bound, min_width, min_height, min_derivative);
+}
+inline auto members(const PermutationSpec& s) {
+  const auto& [random, seed] = s;
+  return std::tie(random, seed);
+}
+inline auto members(const RotationSpec& s) {
+  const auto& [seed] = s;
+  return std::tie(seed);
+}
 inline auto members(const ConfinementSpec& s) {
   const auto& [input_layer, quadratic, wall, radius] = s;
   return std::tie(input_layer, quadratic, wall, radius);
@@ -114,6 +126,9 @@ BRACKET_TEST_EQUAL(BatchNormSpec)
 BRACKET_TEST_EQUAL(AffineSpec)
 BRACKET_TEST_EQUAL(FourierFeaturesSpec)
 BRACKET_TEST_EQUAL(MonotoneCouplingSpec)
+BRACKET_TEST_EQUAL(RationalQuadraticCouplingSpec)
+BRACKET_TEST_EQUAL(PermutationSpec)
+BRACKET_TEST_EQUAL(RotationSpec)
 BRACKET_TEST_EQUAL(ConfinementSpec)
 BRACKET_TEST_EQUAL(Conv2dSpec)
 BRACKET_TEST_EQUAL(ConvTranspose2dSpec)

@@ -44,7 +44,10 @@ NetworkSpec every_layer() {
                  UpsampleSpec{29},
                  FlattenSpec{},
                  UnflattenSpec{30, 31, 32},
-                 ResidualSpec{{ResidualSpec{{FlattenSpec{}}, {}}, SumPoolSpec{33}}, {UpsampleSpec{34}}}};
+                 ResidualSpec{{ResidualSpec{{FlattenSpec{}}, {}}, SumPoolSpec{33}}, {UpsampleSpec{34}}},
+                 RationalQuadraticCouplingSpec{38, 39, 40, {41, 42}, 4.5, 0.011, 0.012, 0.013},
+                 PermutationSpec{true, 43},
+                 RotationSpec{44}};
   spec.image = ImageShape{35, 36, 37};
   return spec;
 }
@@ -166,6 +169,7 @@ TEST(ConfigJson, EveryEnumeratorReturns) {
   EXPECT_EQ(config_with("penalty.kind=bidirectional").penalty.kind, PenaltyConfig::Kind::bidirectional);
   EXPECT_EQ(config_with("entropy.estimator=exact").entropy.estimator, EntropyEstimator::exact);
   EXPECT_EQ(config_with("entropy.estimator=lobpcg").entropy.estimator, EntropyEstimator::lobpcg);
+  EXPECT_EQ(config_with("entropy.estimator=triangular").entropy.estimator, EntropyEstimator::triangular);
   EXPECT_EQ(config_with("precision=f32").dtype, DType::f32);
   for (const MathMode mode : {MathMode::fp32, MathMode::tf32x3, MathMode::tf32, MathMode::bf16}) {
     EXPECT_EQ(config_with(std::string("energy.math=") + math_mode_name(mode)).energy.math.passes, mode);
@@ -212,7 +216,7 @@ TEST(ConfigJson, EveryKeyIsReadAndWritten) {
   // 2 x (6 optimizer + 2 math + 1 input_size + 3 image + 6 linear + 3 activation + 3 batch_norm + 6 affine + 2 fourier + 7
   // coupling + 4 confinement + 7 conv2d + 8 conv_transpose2d + 4 pools and upsample + 3 unflatten + 2 in residual) +
   // 12 penalty + 3 schedule + 3 data + 6 entropy + 6
-  EXPECT_EQ(leaves, 2 * 67 + 30);
+  EXPECT_EQ(leaves, 2 * 79 + 30);
 }
 
 TEST(ConfigJson, AbsentKeysKeepDefaults) {
@@ -382,8 +386,8 @@ TEST(Override, BadAssignments) {
   expect_config_refused("penalty.wieght=1", {"did you mean 'penalty.weight'?"});
   expect_config_refused("entropie.weight=1", {"did you mean 'entropy.weight'?"});
   expect_config_refused("energy.lr.value=1", {"unknown setting 'energy.lr.value'", "'energy.lr'?"});
-  expect_config_refused("energy.network.layers.16.bias=true", {"'16'", "array of 16 elements", "0 to 15"});
-  expect_config_refused("energy.network.layers.-1.bias=true", {"'-1'", "0 to 15"});
+  expect_config_refused("energy.network.layers.19.bias=true", {"'19'", "array of 19 elements", "0 to 18"});
+  expect_config_refused("energy.network.layers.-1.bias=true", {"'-1'", "0 to 18"});
   expect_config_refused("energy.network.layers.0x.bias=true", {"'0x'"});
   expect_config_refused("energy.network.layers.99999999999999999999999.bias=true", {"no index"});
   expect_config_refused("energy.network.layers.0.featurs=3", {"did you mean 'energy.network.layers.0.features'?"});

@@ -24,8 +24,15 @@ TEST_P(DensityTest, AgreesWithDualNumbersInEveryDirection) {
 }
 
 TEST_P(DensityTest, AnyNumberOfRows) {
-  const std::array<Layer, 5> layers{fourier_features(2, 5), staircase(2, {0, 1, 3, 3, 2}),
-                                    staircase(2, {0, 1, 3, 3, 2, true}), confinement(2, kWall), affine_columns(2)};
+  const std::array<Layer, 9> layers{fourier_features(2, 5),
+                                    staircase(2, {0, 1, 3, 3, 2}),
+                                    staircase(2, {0, 1, 3, 3, 2, true}),
+                                    staircase(2, {0, 1, 0, 3, 2}, true),
+                                    staircase(2, {0, 1, 3, 3, 2, true}, true),
+                                    spline(2, kSpline, true),
+                                    spline(2, {0, 1, 3, 2.5, 0.02, 0.03, 0.1, true}, true),
+                                    confinement(2, kWall),
+                                    affine_columns(2)};
   for (const Layer& layer : layers) {
     for (const std::int64_t n : {0, 1, 31, 32, 33, 127, 129, 211}) {
       check_layer(context(), layer, {n, 0, n, 1}, DType::f32, 0);
@@ -232,7 +239,7 @@ TEST_P(DensityTest, StaircaseStaysStrictlyIncreasingWhenSaturated) {
       const DeviceTensor t = upload(context(), theta, dtype);
       const DeviceTensor dt = upload(context(), HostMatrix(1, map.parameters()), dtype);
       const DeviceTensor y = empty(context(), dtype, {1, 1}), dy = empty(context(), dtype, {1, 1});
-      ops().monotone_staircase_forward({y, dy}, {x, dx}, {t, dt}, map, {1, 0, 1, 1});
+      ops().monotone_staircase_forward({y, dy}, {}, {x, dx}, {t, dt}, map, {1, 0, 1, 1});
       const double slope = download(context(), dy)(0, 0);
       EXPECT_TRUE(std::isfinite(download(context(), y)(0, 0)));
       const double smallest = 3 * std::exp(-60.0) / (1 + std::exp(-60.0));
@@ -241,6 +248,44 @@ TEST_P(DensityTest, StaircaseStaysStrictlyIncreasingWhenSaturated) {
       const double z = beta * (-extreme - 8 * std::tanh(extreme / 8));
       const double knots = 2 * 2 / (1 + std::exp(-extreme)) * beta / ((1 + std::exp(z)) * (1 + std::exp(-z)));
       EXPECT_NEAR(slope, smallest + knots, 60 * unit_roundoff(dtype) * (smallest + knots));
+    }
+  }
+}
+
+/// Parameters of any size: the slope stays above s^2 e^3 of formula/rational_quadratic.h, the spline is increasing, and
+/// it meets the identity at its ends.
+TEST_P(DensityTest, SplinesAreStrictlyIncreasingWhateverTheirParameters) {
+  constexpr double kLeast = 1e-2;
+  constexpr std::int64_t kPoints = 257;
+  const RationalQuadratic map{0, 1, 6, 2, kLeast, kLeast, kLeast};
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const double scale : {0.0, 1.0, 5.0, 60.0}) {
+      const HostMatrix one = random_matrix(1, map.parameters(), 61, -scale, scale);
+      HostMatrix theta(kPoints, map.parameters()), x(kPoints, 1);
+      for (std::int64_t i = 0; i < kPoints; ++i) {
+        for (std::int64_t j = 0; j < theta.cols; ++j) theta(i, j) = one(0, j);
+        x(i, 0) = -2.1 + 4.2 * static_cast<double>(i) / static_cast<double>(kPoints - 1);
+      }
+      const DeviceTensor device_x = upload(context(), x, dtype), device_theta = upload(context(), theta, dtype);
+      const DeviceTensor y = empty(context(), dtype, {kPoints, 1}), slope = empty(context(), dtype, {kPoints, 1});
+      ops().rational_quadratic_forward({y, {}}, {slope, {}}, {device_x, {}}, {device_theta, {}}, map,
+                                       {kPoints, 0, 0, 0});
+      const HostMatrix values = download(context(), y), logarithms = download(context(), slope);
+      // A few roundings of numbers up to 2, which the slope of a bin (1 / least at most) multiplies.
+      const double rounding = 20 / kLeast * unit_roundoff(dtype);
+      for (std::int64_t i = 0; i < kPoints; ++i) {
+        EXPECT_GE(logarithms(i, 0), std::log(std::pow(kLeast, 5)) - rounding) << "point " << i << ", " << scale;
+        if (scale == 0) {
+          EXPECT_NEAR(values(i, 0), x(i, 0), rounding);
+          EXPECT_NEAR(logarithms(i, 0), 0, rounding);
+        }
+        if (std::abs(x(i, 0)) >= 2) {
+          EXPECT_NEAR(values(i, 0), x(i, 0), 3 * unit_roundoff(dtype));
+          EXPECT_EQ(logarithms(i, 0), 0);
+        }
+        if (i == 0) continue;
+        EXPECT_GT(values(i, 0), values(i - 1, 0) - rounding) << "point " << i << ", " << scale;
+      }
     }
   }
 }

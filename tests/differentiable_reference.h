@@ -40,6 +40,7 @@ inline Rounded tanh(const Rounded& a) {
   const double value = std::tanh(a.value);
   return rounded(value, (1 - value * value) * a.error, 4);
 }
+inline Rounded log(const Rounded& a) { return rounded(std::log(a.value), a.error / std::abs(a.value), 4); }
 // Sines are computed to an absolute, not a relative, accuracy.
 inline Rounded sin(const Rounded& a) {
   return {std::sin(a.value), std::abs(std::cos(a.value)) * a.error + 4 * Rounded::unit};
@@ -97,6 +98,10 @@ template <class S>
 Dual<S> tanh(const Dual<S>& a) {
   const S value = tanh(a.value);
   return {value, (S(1.0) - value * value) * a.tangent};
+}
+template <class S>
+Dual<S> log(const Dual<S>& a) {
+  return {log(a.value), a.tangent / a.value};
 }
 template <class S>
 Dual<S> sin(const Dual<S>& a) {

@@ -13,8 +13,11 @@
 namespace bracket {
 namespace {
 
+AffineSpec scaling(const std::vector<double>& scale) { return {scale, std::vector<double>(scale.size(), 0)}; }
+
+// The identity behind it hides that log |det J| is known.
 NetworkSpec diagonal(const std::vector<double>& scale) {
-  return {static_cast<std::int64_t>(scale.size()), {AffineSpec{scale, std::vector<double>(scale.size(), 0)}}};
+  return {static_cast<std::int64_t>(scale.size()), {scaling(scale), ActivationSpec{Activation::identity}}};
 }
 
 EntropyChoice choose(const std::vector<double>& scale, double target) {
@@ -58,6 +61,20 @@ TEST(EntropyChoice, UnequalSingularValuesNeedAllOfThem) {
   const EntropyChoice roomy = choose(scale, missed);
   EXPECT_LT(roomy.chosen.cost(), choice.chosen.cost());
   EXPECT_LE(roomy.chosen.error, missed);
+}
+
+// A generator whose layers know their log-volumes needs no Jacobian, whatever its condition.
+TEST(EntropyChoice, LayersThatKnowTheirLogVolumeCostNothing) {
+  Context context;
+  const NetworkSpec spec{
+      4, {RotationSpec{1}, scaling({1e-4, 1, 2, 50}), RotationSpec{2}, RationalQuadraticCouplingSpec{0, 2, 4, {6}}}};
+  const EntropyChoice choice = choose_entropy(context, spec, {.target = 1e-4});
+  EXPECT_TRUE(choice.meets_target) << summary(choice);
+  EXPECT_EQ(choice.chosen.config.estimator, EntropyEstimator::triangular);
+  EXPECT_EQ(choice.chosen.dtype, DType::f32);
+  EXPECT_EQ(choice.chosen.passes, 0);
+  // In single precision columns of J lose that condition.
+  EXPECT_GT(candidate(choice, EntropyEstimator::exact, DType::f32).error, choice.chosen.error);
 }
 
 // The Gram matrix squares the condition: in single precision J is as good as its elements, in double h is.

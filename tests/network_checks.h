@@ -22,6 +22,8 @@ inline StackedFunctional functional(const NetworkSpec& spec, std::int64_t output
   f.tangents = random_matrix(f.layout.rows(), spec.input_size, 2);
   f.cotangent = random_matrix(5, outputs, 3);
   f.tangent_cotangent = random_matrix(f.layout.rows(), outputs, 4);
+  f.volume_cotangent = random_matrix(5, 1, 5);
+  f.volume_tangent_cotangent = random_matrix(f.layout.rows(), 1, 6);
   return f;
 }
 
@@ -170,6 +172,7 @@ inline void expect_pull_equals_reverse(NetworkOnDevice& n, double limit) {
     f.layout.tangents = columns;
     f.tangents = random_matrix(f.layout.rows(), n.network().input_size(), 2).rounded(n.network().dtype());
     f.tangent_cotangent = random_matrix(f.layout.rows(), n.network().output_size(), 4).rounded(n.network().dtype());
+    f.volume_tangent_cotangent = HostMatrix(f.layout.rows(), 1);  // a pull knows nothing of log-volumes
     const std::vector<double> want = f.gradients(n, false).tangents;
     Context& context = n.context();
     Ops& ops = context.ops();

@@ -82,11 +82,13 @@ class NetworkOnDevice {
   Arena arena_;
 };
 
-/// <c, y> + <c', y'> over a stacked pass: its derivatives in x, in the tangents and in the parameters are what
+/// <c, y> + <c', y'>, and with log-volumes h (NetworkOnDevice::further) + <b, h> + <b', h'>, over a stacked pass: its
+/// derivatives in x, in the tangents and in the parameters are what
 /// Network::reverse returns for cotangents c, c'.
 struct StackedFunctional {
   HostMatrix x, tangents;  // tangents: [layout.rows(), inputs], or no rows
   HostMatrix cotangent, tangent_cotangent;
+  HostMatrix volume_cotangent, volume_tangent_cotangent;  // [rows, 1], [layout.rows(), 1]
   TangentLayout layout;
   PassMode mode = PassMode::inference;
   /// Where asked for, `value` leaves here the sign of every value of the primal pass and every byte that it keeps
@@ -105,6 +107,11 @@ struct StackedFunctional {
     forward(n, pass, tangent_pass);
     double sum = dot(to_host(n.context().ops(), pass.output()), cotangent.values);
     if (tangents.rows > 0) sum += dot(to_host(n.context().ops(), tangent_pass.output()), tangent_cotangent.values);
+    if (n.further.log_volume) {
+      sum += dot(to_host(n.context().ops(), pass.log_volume), volume_cotangent.values);
+      if (tangents.rows > 0)
+        sum += dot(to_host(n.context().ops(), tangent_pass.log_volume), volume_tangent_cotangent.values);
+    }
     if (record_pattern) pattern = pattern_of(n, pass);
     return sum;
   }
@@ -132,8 +139,12 @@ struct StackedFunctional {
     request.grad_input = grad_x;
     if (tangent) request.grad_tangent_input = grad_t;
     request.grad_parameters = n.gradient();
+    const DeviceTensor b = upload(n.context(), volume_cotangent, n.network().dtype());
+    const DeviceTensor bt = upload(n.context(), volume_tangent_cotangent, n.network().dtype());
+    LogVolumeCotangents volume;
+    if (n.further.log_volume) volume = {b, tangent ? Tensor(bt) : Tensor()};
     n.network().reverse(ops, n.arena(), pass, tangent ? &tangent_pass : nullptr, c, tangent ? Tensor(ct) : Tensor(),
-                        request);
+                        request, volume);
     return {to_host(ops, n.gradient()), download(n.context(), grad_x).values, download(n.context(), grad_t).values};
   }
 

@@ -1,6 +1,7 @@
 // Networks: forward tangents, reverse passes with second-order terms, and both ways of making them, layer by layer.
 #include "bracket/network.h"
 
+#include "bracket/entropy.h"
 #include "tests/network_checks.h"
 
 namespace bracket::test {
@@ -38,6 +39,16 @@ NetworkSpec calibrated_generator() {
   return {2, {square, first, second, square, AffineSpec{{1.5, 0.5}, {0.1, 0.3}}}};
 }
 
+// Every layer that knows its log-volume.
+NetworkSpec triangular_stack() {
+  LinearSpec square{4};
+  square.identity_start = true;
+  return {4,
+          {AffineSpec{{0.7, -1.3, 2.0, 1.1}, {0.2, -0.1, 0, 0.3}}, RotationSpec{5},
+           RationalQuadraticCouplingSpec{0, 2, 4, {6}, 2.5, 0.02, 0.02, 0.05}, PermutationSpec{true, 3}, square,
+           MonotoneCouplingSpec{1, 3, 3, {5}, 3, 2}, PermutationSpec{}}};
+}
+
 std::vector<Case> cases() {
   std::vector<Case> list;
   const std::pair<const char*, Activation> functions[] = {
@@ -57,6 +68,15 @@ std::vector<Case> cases() {
   list.push_back({"monotone_coupling", {2, {MonotoneCouplingSpec{1, 1, 3, {5}, 3, 2}}}});
   list.push_back({"monotone_coupling_one_passive", {4, {MonotoneCouplingSpec{1, 3, 3, {6}, 2, 1}, LinearSpec{3}}}});
   list.push_back({"monotone_coupling_wide", {5, {MonotoneCouplingSpec{0, 2, 3, {6, 4}, 2, 1}, LinearSpec{3}}}});
+  const RationalQuadraticCouplingSpec spline{1, 1, 3, {5}, 1.5, 0.05, 0.05, 0.1};
+  list.push_back({"rational_quadratic_coupling", {2, {spline}}});
+  list.push_back({"rational_quadratic_coupling_one_passive",
+                  {4, {RationalQuadraticCouplingSpec{1, 3, 4, {6}, 2.0, 0.05, 0.05, 0.1}, LinearSpec{3}}}});
+  list.push_back({"rational_quadratic_coupling_wide",
+                  {5, {RationalQuadraticCouplingSpec{0, 2, 3, {6, 4}, 2.0, 0.05, 0.05, 0.1}, LinearSpec{3}}}});
+  list.push_back({"permutation", {3, {PermutationSpec{}, LinearSpec{2}}}});
+  list.push_back({"rotation", {3, {RotationSpec{1}, LinearSpec{2}}}});
+  list.push_back({"triangular_stack", triangular_stack()});
   list.push_back({"confinement_of_input", {3, {LinearSpec{1}, ConfinementSpec{-1, 0.7, 3.0, 0.5}}}});
   list.push_back(
       {"confinement_of_a_layer_before_its_activation",
@@ -118,6 +138,45 @@ TEST_P(NetworkGradients, TangentsAloneEqualAReversePass) {
 TEST_P(NetworkGradients, ParameterGradientsAccumulate) {
   NetworkOnDevice n(context(), GetParam().spec, DType::f64);
   expect_gradients_accumulate(n);
+}
+
+// log |det J| and its tangents by Jacobians that are formed: the sums of d logarithms of size 1 and of their
+// derivatives agree to some hundred roundings, which a condition number of J below 1e3 multiplies.
+TEST_P(NetworkGradients, LogVolumeIsThatOfTheJacobian) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  const Network& network = n.network();
+  Ops& ops = context().ops();
+  PrimalPass pass;
+  const DeviceTensor x = upload(context(), random_matrix(5, network.input_size(), 101));
+  const auto forward = [&] {
+    n.arena().rewind(0);
+    network.forward(ops, n.arena(), pass, n.parameters(), x, PassMode::inference, {.log_volume = true});
+  };
+  if (!network.has_log_volume()) {
+    EXPECT_THROW(forward(), InvalidArgument);
+    return;
+  }
+  n.perturb(0.3);
+  forward();
+  const auto volume_at = [&](const HostMatrix& points) {
+    EntropyPass exact;
+    entropy_forward(ops, n.arena(), exact, network, n.parameters(), upload(context(), points), {});
+    return to_host(ops, exact.value);
+  };
+  const HostMatrix points = download(context(), x);
+  const std::vector<double> value = to_host(ops, pass.log_volume), want = volume_at(points);
+  for (std::size_t i = 0; i < value.size(); ++i) EXPECT_NEAR(value[i], want[i], 1e-12 * (1 + std::abs(want[i])));
+  const PrimalPass part = network.slice(pass, 1, 3);
+  EXPECT_EQ(to_host(ops, part.log_volume), std::vector<double>(value.begin() + 1, value.begin() + 4));
+}
+
+TEST_P(NetworkGradients, LogVolumesMatchCentralDifferences) {
+  NetworkOnDevice n(context(), GetParam().spec, DType::f64);
+  if (!n.network().has_log_volume()) return;
+  n.further.log_volume = true;
+  n.perturb(0.05);
+  for (const bool tangents : {false, true}) expect_gradients_match(n, tangents, PassMode::inference);
+  expect_push_equals_fused(n);
 }
 
 std::string case_name(const ::testing::TestParamInfo<Case>& info) { return info.param.name; }
@@ -189,8 +248,65 @@ TEST(NetworkStructure, AConfinementReadsTheLayerItNames) {
 
 TEST(NetworkStructure, InjectivityIsDecidedLayerByLayer) {
   EXPECT_TRUE(Network(calibrated_generator(), DType::f32).injective_by_construction());
+  EXPECT_TRUE(Network(triangular_stack(), DType::f32).injective_by_construction());
   EXPECT_FALSE(Network(mlp(2, 8, 2, Activation::silu), DType::f32).injective_by_construction());
   EXPECT_FALSE(Network({2, {LinearSpec{2}, activation(Activation::relu)}}, DType::f32).injective_by_construction());
+}
+
+TEST(NetworkStructure, LogVolumesAreKnownLayerByLayer) {
+  const auto known = [](NetworkSpec spec) { return Network(std::move(spec), DType::f32).has_log_volume(); };
+  EXPECT_TRUE(known(calibrated_generator()));
+  EXPECT_TRUE(known(triangular_stack()));
+  EXPECT_FALSE(known({2, {LinearSpec{3}}}));
+  EXPECT_FALSE(known({2, {LinearSpec{2}, activation(Activation::tanh)}}));
+  LinearSpec normalised{2};
+  normalised.spectral_norm = true;
+  EXPECT_FALSE(known({2, {normalised}}));
+  EXPECT_FALSE(known({2, {LinearSpec{2}, BatchNormSpec{}}}));
+  EXPECT_FALSE(known({2, {ResidualSpec{{LinearSpec{2}}, {}}}}));
+}
+
+TEST(NetworkStructure, CotangentsOfALogVolumeNeedAPassThatHasIt) {
+  TestDevice device("cpu");
+  NetworkOnDevice n(device.context(), triangular_stack(), DType::f64);
+  const DeviceTensor x = upload(device.context(), random_matrix(3, 4, 1)),
+                     c = upload(device.context(), HostMatrix(3, 1));
+  Ops& ops = device.context().ops();
+  PrimalPass without, with;
+  n.network().forward(ops, n.arena(), without, n.parameters(), x, PassMode::inference);
+  n.network().forward(ops, n.arena(), with, n.parameters(), x, PassMode::inference, {.log_volume = true});
+  EXPECT_TRUE(without.log_volume.absent());
+  EXPECT_THROW(n.network().reverse(ops, n.arena(), without, nullptr, {}, {}, {}, {c, {}}), InvalidArgument);
+  EXPECT_THROW(n.network().reverse(ops, n.arena(), with, nullptr, {}, {}, {}, {{}, c}), InvalidArgument);
+}
+
+// Rows and columns of the fixed maps are orthonormal to rounding, and functions of the seeds of their specifications.
+TEST(NetworkStructure, FixedMapsAreOrthogonal) {
+  TestDevice device("cpu");
+  const auto matrix = [&](const LayerSpec& layer, std::int64_t size, std::uint64_t seed) {
+    return NetworkOnDevice(device.context(), {size, {layer}}, DType::f64, seed).buffers();
+  };
+  for (const std::int64_t n : {1, 2, 7, 33}) {
+    for (const LayerSpec& layer :
+         {LayerSpec(RotationSpec{4}), LayerSpec(PermutationSpec{}), LayerSpec(PermutationSpec{true, 4})}) {
+      const std::vector<double> q = matrix(layer, n, 1);
+      EXPECT_EQ(q, matrix(layer, n, 2));
+      for (std::int64_t i = 0; i < n; ++i) {
+        for (std::int64_t j = 0; j < n; ++j) {
+          double sum = 0;
+          for (std::int64_t k = 0; k < n; ++k)
+            sum += q[static_cast<std::size_t>(i * n + k)] * q[static_cast<std::size_t>(j * n + k)];
+          EXPECT_NEAR(sum, i == j ? 1 : 0, 1e-14);
+        }
+      }
+    }
+  }
+  EXPECT_NE(matrix(RotationSpec{1}, 7, 1), matrix(RotationSpec{2}, 7, 1));
+  EXPECT_NE(matrix(PermutationSpec{true, 1}, 33, 1), matrix(PermutationSpec{true, 2}, 33, 1));
+  NetworkOnDevice reversed(device.context(), {3, {PermutationSpec{}}}, DType::f64);
+  const std::vector<double> x = {1, 2, 3};
+  EXPECT_EQ(network_outputs(device.context(), reversed.network(), reversed.parameters(), x, 1),
+            (std::vector<double>{3, 2, 1}));
 }
 
 TEST(NetworkStructure, BadSpecificationsAreRefusedWithTheLayer) {
@@ -208,6 +324,14 @@ TEST(NetworkStructure, BadSpecificationsAreRefusedWithTheLayer) {
   EXPECT_NE(message({2, {LinearSpec{2}, AffineSpec{{1}, {1}}}}).find("layer 1"), std::string::npos);
   EXPECT_NE(message({2, {MonotoneCouplingSpec{0, 2}}}).find("active_count"), std::string::npos);
   EXPECT_NE(message({3, {MonotoneCouplingSpec{1, 1}}}).find("first or the last"), std::string::npos);
+  const auto spline = [&](const RationalQuadraticCouplingSpec& spec) { return message({3, {spec}}); };
+  EXPECT_NE(spline({0, 3}).find("active_count"), std::string::npos);
+  EXPECT_NE(spline({1, 1}).find("first or the last"), std::string::npos);
+  EXPECT_NE(spline({0, 1, 0}).find("bins"), std::string::npos);
+  EXPECT_NE(spline({0, 1, 8, {4}, 0}).find("bound"), std::string::npos);
+  EXPECT_NE(spline({0, 1, 8, {4}, 2, 0.125}).find("min_width"), std::string::npos);
+  EXPECT_NE(spline({0, 1, 8, {4}, 2, 0.01, 0}).find("min_height"), std::string::npos);
+  EXPECT_NE(spline({0, 1, 8, {4}, 2, 0.01, 0.01, 1}).find("min_derivative"), std::string::npos);
   EXPECT_NE(message({2, {LinearSpec{2}, ConfinementSpec{}}}).find("scalar"), std::string::npos);
   EXPECT_NE(message({2, {LinearSpec{1}, ConfinementSpec{5, 1, 0, 0}}}).find("input_layer is 5"), std::string::npos);
 }
@@ -231,6 +355,7 @@ TEST_P(NetworkDevices, FloatPassesFollowTheDoubleReference) {
   TestDevice reference("cpu");
   for (const Case& item : cases()) {
     NetworkOnDevice exact(reference.context(), item.spec, DType::f64), single(context(), item.spec, DType::f32);
+    exact.further.log_volume = single.further.log_volume = exact.network().has_log_volume();
     expect_pull_equals_reverse(single, 1e-4);
     exact.set_values(single.values());
     exact.set_buffers(single.buffers());

@@ -58,8 +58,9 @@ class OpsCheckTest : public ::testing::Test {
   const Rows rows{10, 2, 4, 3};  // 12 tangent rows
   StepState* const state = static_cast<StepState*>(at.next());
   const Tensor workspace = at.f64({kReductionWorkspace});
-  const Staircase staircase{1, 2, 5, 2.0, 1.0};        // 2 columns of 2 + 15 parameters
-  const Convolution convolution{6, 5, 2, 4, 3, 2, 1};  // 6 x 5 pixels to 3 x 3
+  const Staircase staircase{1, 2, 5, 2.0, 1.0};                    // 2 columns of 2 + 15 parameters
+  const RationalQuadratic spline{1, 2, 5, 3.0, 0.01, 0.01, 0.01};  // 2 columns of 14 parameters
+  const Convolution convolution{6, 5, 2, 4, 3, 2, 1};              // 6 x 5 pixels to 3 x 3
   const Window window{4, 4, 3, 2, 0.25};
   const RandomKey key{1, RandomStream::test, 0};
 };

@@ -79,8 +79,10 @@ TEST_F(OpsCheckTest, CorrectCallsPassAndAreCountedOncePerOp) {
   ops.tile_identity(m(12, 3), 4);
   ops.fourier_features_forward(s(2 + 16), s(2), m(8, 2), rows);
   ops.fourier_features_reverse(s(2), s(2 + 16), s(2), m(8, 2), rows, Update::overwrite);
-  ops.monotone_staircase_forward(s(4), s(4), s(34), staircase, rows);
-  ops.monotone_staircase_reverse(s(4), s(34), s(4), s(4), s(34), staircase, rows);
+  ops.monotone_staircase_forward(s(4), s(2), s(4), s(34), staircase, rows);
+  ops.monotone_staircase_reverse(s(4), s(34), s(4), s(2), s(4), s(34), staircase, rows);
+  ops.rational_quadratic_forward(s(4), s(2), s(4), s(28), spline, rows);
+  ops.rational_quadratic_reverse(s(4), s(28), s(4), s(2), s(4), s(28), spline, rows);
   ops.confinement_forward(s(1), s(1), s(2), {0.1, 1, 3}, rows);
   ops.confinement_reverse(s(2), s(1), s(2), {0.1, 1, 3}, rows, Update::accumulate);
   ops.affine_columns_forward(s(4), s(4), v(4), v(4), rows);

@@ -57,7 +57,7 @@ TEST_F(OpsCheckTest, Densities) {
       },
       "fourier_features_reverse", "grad_y.primal is absent");
   const auto stairs = [&](const Staircase& map, std::int64_t parameters) {
-    ops.monotone_staircase_forward(s(4), s(4), s(parameters), map, rows);
+    ops.monotone_staircase_forward(s(4), {}, s(4), s(parameters), map, rows);
   };
   const std::string op = "monotone_staircase_forward";
   expect_refused([&] { stairs(staircase, 33); }, op, "theta.primal is f32[10, 33]; its shape must be [10, 34]");
@@ -68,20 +68,52 @@ TEST_F(OpsCheckTest, Densities) {
   expect_refused([&] { stairs({1, 2, 5, 2, kNan}, 34); }, op, "max_height is nan");
   expect_refused(
       [&] {
-        ops.monotone_staircase_reverse(s(4), s(34), s(4), s(4), {m(10, 34), {}}, staircase, rows);
+        ops.monotone_staircase_reverse(s(4), s(34), s(4), {}, s(4), {m(10, 34), {}}, staircase, rows);
       },
       "monotone_staircase_reverse", "theta.tangent is absent");
   Staircase jacobian = staircase;
   jacobian.passive_jacobian = true;
   expect_refused(
       [&] {
-        ops.monotone_staircase_forward(s(4), s(4), {m(10, 34), m(12, 34)}, jacobian, rows);
+        ops.monotone_staircase_forward(s(4), {}, s(4), {m(10, 34), m(12, 34)}, jacobian, rows);
       },
       op, "theta.tangent is f32[12, 34]; its shape must be [8, 34]");
+  // Logarithms of slopes, and what only their tangents need.
+  expect_refused([&] { ops.monotone_staircase_forward(s(4), s(3), s(4), s(34), staircase, rows); }, op,
+                 "log_slope.primal is f32[10, 3]; its shape must be [10, 2]");
+  expect_refused(
+      [&] {
+        ops.monotone_staircase_forward({m(10, 4), {}}, s(2), {m(10, 4), {}}, s(34), staircase, rows);
+      },
+      op, "x.tangent is absent");
+  const std::string reverse_op = "monotone_staircase_reverse";
+  expect_refused([&] { ops.monotone_staircase_reverse(s(4), s(34), s(4), s(4), s(4), s(34), staircase, rows); },
+                 reverse_op, "grad_log_slope.primal is f32[10, 4]");
+  expect_refused(
+      [&] {
+        ops.monotone_staircase_reverse({m(10, 4), {}}, {}, {m(10, 4), {}}, s(2), s(4), s(34), staircase, rows);
+      },
+      reverse_op, "grad_y.tangent is absent");
+  const auto splines = [&](const RationalQuadratic& map, std::int64_t parameters) {
+    ops.rational_quadratic_forward(s(4), s(2), s(4), s(parameters), map, rows);
+  };
+  const std::string spline_op = "rational_quadratic_forward";
+  expect_refused([&] { splines(spline, 27); }, spline_op, "theta.primal is f32[10, 27]; its shape must be [10, 28]");
+  expect_refused([&] { splines({3, 2, 5, 3, 0.01, 0.01, 0.01}, 28); }, spline_op, "active columns");
+  expect_refused([&] { splines({1, 2, 0, 3, 0.01, 0.01, 0.01}, 28); }, spline_op, "bins is 0");
+  expect_refused([&] { splines({1, 2, 5, 0, 0.01, 0.01, 0.01}, 28); }, spline_op, "bound is 0");
+  expect_refused([&] { splines({1, 2, 5, 3, 0.2, 0.01, 0.01}, 28); }, spline_op, "bins min_width is 1.0");
+  expect_refused([&] { splines({1, 2, 5, 3, 0.01, 0, 0.01}, 28); }, spline_op, "min_height is 0");
+  expect_refused([&] { splines({1, 2, 5, 3, 0.01, 0.01, 1}, 28); }, spline_op, "min_derivative is 1.0");
+  expect_refused(
+      [&] {
+        ops.rational_quadratic_reverse(s(4), s(28), s(4), {}, s(4), {m(10, 28), {}}, spline, rows);
+      },
+      "rational_quadratic_reverse", "theta.tangent is absent");
   const Stacked tangents{{}, m(12, 4)}, theta{m(10, 34), {}}, grad_theta{{}, m(8, 34)}, x{m(10, 4), {}};
-  expect_refused([&] { ops.monotone_staircase_reverse(tangents, {}, s(4), s(4), theta, jacobian, rows); },
+  expect_refused([&] { ops.monotone_staircase_reverse(tangents, {}, s(4), {}, s(4), theta, jacobian, rows); },
                  "monotone_staircase_reverse", "theta.tangent is absent");
-  expect_refused([&] { ops.monotone_staircase_reverse({}, grad_theta, s(4), x, theta, jacobian, rows); },
+  expect_refused([&] { ops.monotone_staircase_reverse({}, grad_theta, s(4), {}, x, theta, jacobian, rows); },
                  "monotone_staircase_reverse", "x.tangent is absent");
   expect_refused([&] { ops.confinement_forward(s(1), {}, s(2), {}, rows); }, "confinement_forward",
                  "e.primal is absent");

@@ -22,10 +22,25 @@ constexpr std::array kPenaltyKinds = {"bidirectional", "zero_gp"};
 constexpr std::array kPenaltyRules = {"constant", "power", "controller"};
 constexpr std::array kMathModes = {"context", "fp32", "tf32x3", "tf32", "bf16"};  // behind the word for none
 // In the order of LayerSpec's alternatives.
-constexpr std::array kLayerTypes = {"linear",           "activation",        "batch_norm",  "affine",
-                                    "fourier_features", "monotone_coupling", "confinement", "conv2d",
-                                    "conv_transpose2d", "average_pool",      "sum_pool",    "max_pool",
-                                    "upsample",         "flatten",           "unflatten",   "residual"};
+constexpr std::array kLayerTypes = {"linear",
+                                    "activation",
+                                    "batch_norm",
+                                    "affine",
+                                    "fourier_features",
+                                    "monotone_coupling",
+                                    "confinement",
+                                    "conv2d",
+                                    "conv_transpose2d",
+                                    "average_pool",
+                                    "sum_pool",
+                                    "max_pool",
+                                    "upsample",
+                                    "flatten",
+                                    "unflatten",
+                                    "residual",
+                                    "rational_quadratic_coupling",
+                                    "permutation",
+                                    "rotation"};
 static_assert(kLayerTypes.size() == std::variant_size_v<AnyLayerSpec>);
 
 // A product of two such widths fits 64 bits.
@@ -88,6 +103,29 @@ void visit_fields(ArchiveT& archive, MonotoneCouplingSpec& spec) {
   archive.numbers("hidden", spec.hidden, kWidth);
   archive.number("max_slope", spec.max_slope, kPositive);
   archive.number("max_height", spec.max_height, kPositive);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, RationalQuadraticCouplingSpec& spec) {
+  archive.number("active_first", spec.active_first, NumberRange::between(0, kLargestWidth));
+  archive.number("active_count", spec.active_count, kWidth);
+  archive.number("bins", spec.bins, NumberRange::between(1, kLargestKnots));
+  archive.numbers("hidden", spec.hidden, kWidth);
+  archive.number("bound", spec.bound, kPositive);
+  archive.number("min_width", spec.min_width, kPositive);
+  archive.number("min_height", spec.min_height, kPositive);
+  archive.number("min_derivative", spec.min_derivative, kPositive);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, PermutationSpec& spec) {
+  archive.flag("random", spec.random);
+  archive.number("seed", spec.seed);
+}
+
+template <class ArchiveT>
+void visit_fields(ArchiveT& archive, RotationSpec& spec) {
+  archive.number("seed", spec.seed);
 }
 
 template <class ArchiveT>
@@ -242,9 +280,9 @@ void visit_fields(ArchiveT& archive, DataConfig& data) {
 
 template <class ArchiveT>
 void visit_fields(ArchiveT& archive, TrainerConfig& config) {
-  const std::array estimators = {entropy_estimator_name(EntropyEstimator::exact),
-                                 entropy_estimator_name(EntropyEstimator::min_singular),
-                                 entropy_estimator_name(EntropyEstimator::lobpcg)};
+  const std::array estimators = {
+      entropy_estimator_name(EntropyEstimator::exact), entropy_estimator_name(EntropyEstimator::min_singular),
+      entropy_estimator_name(EntropyEstimator::lobpcg), entropy_estimator_name(EntropyEstimator::triangular)};
   const std::array precisions = {dtype_name(DType::f32), dtype_name(DType::f64)};
   archive.object(
       "energy", [&](auto& child) { visit_fields(child, config.energy); }, Presence::required);

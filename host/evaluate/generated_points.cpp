@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <string>
 
 #include "bracket/entropy.h"
 #include "bracket/error.h"
+#include "bracket/jacobian.h"
 #include "host/training/inference.h"
 #include "host/training/row_chunks.h"
 #include "host/training/smallest_singular.h"
@@ -16,6 +18,26 @@ namespace bracket {
 namespace {
 
 constexpr std::int64_t kChunkRows = 4096;  // primal and tangent rows together; a 64-wide network's values take a few MB
+
+// Jacobians of more columns are formed for the log-volume only, where nothing else gives it.
+constexpr std::int64_t kMostColumns = 16;
+
+// d log s_1 [count], NaN where no Jacobian is formed.
+Tensor min_singular_volume(Ops& ops, Arena& arena, const EntropyPass& entropy, const Network& generator,
+                           std::int64_t count) {
+  const std::int64_t d = generator.input_size();
+  Tensor jacobian = entropy.jacobian;
+  if (jacobian.absent() && d > kMostColumns) {
+    const Tensor unknown = arena.allocate(generator.dtype(), {count});
+    ops.fill(unknown, std::numeric_limits<double>::quiet_NaN());
+    return unknown;
+  }
+  if (jacobian.absent()) {
+    jacobian = arena.allocate(generator.dtype(), {count * d, generator.output_size()});
+    jacobian_columns(ops, arena, jacobian, NetworkJacobian(generator, entropy.primal));
+  }
+  return smallest_singular(ops, arena, jacobian, count, d).volume;
+}
 
 // The reverse pass of the generator with -grad E on its output and C on its tangents gives grad h - J^T grad E; with z
 // added that is s - J^T grad E = -grad phi.
@@ -49,16 +71,18 @@ GeneratedPoints generated_points(const NetworkPair& pair, std::span<const double
   GeneratedPoints points;
   EntropyPass entropy;
   PrimalPass energy;
+  EntropyConfig config;
+  if (pair.generator.has_log_volume()) config.estimator = EntropyEstimator::triangular;
   const std::int64_t chunk = std::max<std::int64_t>(1, kChunkRows / (1 + d));
   for_row_chunks(pair.context, rows, chunk, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
     const Tensor latent = arena.allocate(pair.generator.dtype(), {count, d});
     to_device(ops, latent, z.subspan(static_cast<std::size_t>(first * d), static_cast<std::size_t>(count * d)));
-    entropy_forward(ops, arena, entropy, pair.generator, pair.generator_parameters, latent, {});
+    entropy_forward(ops, arena, entropy, pair.generator, pair.generator_parameters, latent, config);
     pair.energy.forward(ops, arena, energy, pair.energy_parameters, entropy.primal.output(), PassMode::inference);
     append_to_host(points.x, ops, entropy.primal.output());
     append_to_host(points.energy, ops, energy.output());
     append_to_host(points.log_volume, ops, entropy.value);
-    append_to_host(points.phi_min_singular, ops, smallest_singular(ops, arena, entropy.jacobian, count, d).volume);
+    append_to_host(points.phi_min_singular, ops, min_singular_volume(ops, arena, entropy, pair.generator, count));
     append_to_host(points.phi_gradient, ops, negative_phi_gradient(ops, arena, pair, energy, entropy, count));
   });
   for (double& g : points.phi_gradient) g = -g;

@@ -20,7 +20,8 @@ struct NetworkPair {
 };
 
 /// Per latent z [rows, d]: x = G(z), E(x), phi = E(x) + log N(z; 0, I) - h(z), phi with d log s_1 in place of h, and
-/// grad_z phi = J^T grad E - s. The penalty is P = 1/2 mean |grad_z phi|^2.
+/// grad_z phi = J^T grad E - s. The penalty is P = 1/2 mean |grad_z phi|^2. h is `triangular` where the generator knows
+/// it, else `exact`; beyond 16 latents the former forms no Jacobian, and phi with s_1 is NaN.
 struct GeneratedPoints {
   std::vector<double> x;                 ///< [rows, D]
   std::vector<double> energy;            ///< [rows]

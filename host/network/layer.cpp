@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 namespace bracket {
 namespace {
@@ -68,6 +69,40 @@ Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols)
   const Tensor zeros = frame.arena.allocate(frame.dtype, {frame.rows.primal, cols});
   frame.ops.fill(zeros, 0);
   return {zeros, value.tangent};
+}
+
+namespace {
+
+// Products that are sums in truth: never in a mode that rounds their factors.
+Tensor ones(const Frame& frame, std::int64_t cols) {
+  const Tensor row = frame.arena.allocate(frame.dtype, {1, cols});
+  frame.ops.fill(row, 1);
+  return row;
+}
+
+}  // namespace
+
+void add_row_sums(const Frame& frame, const Stacked& total, const Stacked& shares) {
+  const std::int64_t mark = frame.arena.mark();
+  const MathScope math(frame.ops, MathMode::fp32);
+  for (const auto& [to, from] : {std::pair{total.primal, shares.primal}, std::pair{total.tangent, shares.tangent}}) {
+    if (to.absent() || from.absent()) continue;
+    const Tensor sums = frame.arena.allocate(frame.dtype, {from.rows(), 1});
+    frame.ops.linear_forward(sums, from, ones(frame, from.cols()));
+    frame.ops.axpy(to, 1, sums);
+  }
+  frame.arena.rewind(mark);
+}
+
+Stacked spread_over_row(const Frame& frame, const Stacked& total, std::int64_t cols) {
+  const MathScope math(frame.ops, MathMode::fp32);
+  const auto spread = [&](const Tensor& from) -> Tensor {
+    if (from.absent()) return {};
+    const Tensor shares = frame.arena.allocate(frame.dtype, {from.rows(), cols});
+    frame.ops.linear_reverse_data(shares, from, ones(frame, cols), Update::overwrite);
+    return shares;
+  };
+  return {spread(total.primal), spread(total.tangent)};
 }
 
 bool injective_function(Activation function, double negative_slope) noexcept {

@@ -67,6 +67,9 @@ struct Frame {
   /// Whether the primal part is computed. False: a push reads it forwards; a pull, backwards, is the adjoint of a push
   /// and knows primal values and adjoints of tangents alone.
   bool primal;
+  /// Forwards: where every layer adds its log |det|, fused or pushed, in the parts that are present. Backwards: the
+  /// adjoint of the sum, and with it of every layer's share.
+  Stacked log_volume = {};
   /// What a forward op of this call writes of `value`.
   Stacked output(const Stacked& value) const { return primal ? value : Stacked{{}, value.tangent}; }
 };
@@ -121,6 +124,10 @@ class Layer {
   /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
   virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;
+  /// Whether the layer adds to Frame::log_volume. What is the same for all rows and parameters it does not add:
+  /// constant_log_volume().
+  virtual bool has_log_volume() const noexcept { return false; }
+  virtual double constant_log_volume() const noexcept { return 0; }
   /// Whether second derivatives in the input vanish wherever they exist and no parameter bends it (as prelu's slope).
   virtual bool piecewise_linear() const noexcept { return false; }
   /// Whether `reverse` writes into grad_y.
@@ -155,6 +162,11 @@ Tensor joined(const Stacked& value);
 
 /// `value` with a zero-filled primal part where that was absent; in a pull as it is.
 Stacked with_primal(const Frame& frame, const Stacked& value, std::int64_t cols);
+
+/// Adds the sum of every row's `shares` [r, c] to `total` [r, 1], part by part where both are present.
+void add_row_sums(const Frame& frame, const Stacked& total, const Stacked& shares);
+/// The adjoint: every one of `cols` shares has that of its row's total.
+Stacked spread_over_row(const Frame& frame, const Stacked& total, std::int64_t cols);
 
 /// Whether a pointwise function is strictly monotone whatever is learnt: relu is flat, silu turns, and a learnt prelu
 /// slope may reach zero or below.
@@ -216,6 +228,13 @@ std::unique_ptr<Layer> make_fourier_features_layer(const FourierFeaturesSpec& sp
                                                    const std::string& prefix, BlockLayout& layout);
 std::unique_ptr<Layer> make_monotone_coupling_layer(const MonotoneCouplingSpec& spec, std::int64_t inputs,
                                                     const std::string& prefix, BlockLayout& layout);
+std::unique_ptr<Layer> make_rational_quadratic_coupling_layer(const RationalQuadraticCouplingSpec& spec,
+                                                              std::int64_t inputs, const std::string& prefix,
+                                                              BlockLayout& layout);
+std::unique_ptr<Layer> make_permutation_layer(const PermutationSpec& spec, std::int64_t inputs,
+                                              const std::string& prefix, BlockLayout& layout);
+std::unique_ptr<Layer> make_rotation_layer(const RotationSpec& spec, std::int64_t inputs, const std::string& prefix,
+                                           BlockLayout& layout);
 std::unique_ptr<Layer> make_confinement_layer(const ConfinementSpec& spec);
 /// Sum (scale 1), mean or nearest upsampling of windows; `image` is the larger one.
 std::unique_ptr<Layer> make_pool_layer(const ImageShape& image, std::int64_t window, double scale);

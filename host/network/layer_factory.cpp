@@ -85,6 +85,18 @@ class LayerMaker {
     check_(s);
     return {make_monotone_coupling_layer(s, input_.size, prefix(), layout_), input_};
   }
+  MadeLayer made_of(const RationalQuadraticCouplingSpec& s) const {
+    check_(s);
+    return {make_rational_quadratic_coupling_layer(s, input_.size, prefix(), layout_), input_};
+  }
+  MadeLayer made_of(const PermutationSpec& s) const {
+    check_.columns("permutation");
+    return {make_permutation_layer(s, input_.size, prefix(), layout_), input_};
+  }
+  MadeLayer made_of(const RotationSpec& s) const {
+    check_.columns("rotation");
+    return {make_rotation_layer(s, input_.size, prefix(), layout_), input_};
+  }
   MadeLayer made_of(const ConfinementSpec& s) const {
     check_(s);
     return {make_confinement_layer(s), input_};

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "bracket/error.h"
+#include "host/jacobian/gram_factor.h"
 #include "host/network/product_layer.h"
 #include "host/network/weights/composed_map.h"
 #include "host/network/weights/layer_maps.h"
@@ -17,6 +18,9 @@ class LinearLayer final : public ProductLayer {
       : ProductLayer(std::move(map), std::move(epilogue)), spec_(spec), stored_(stored), inputs_(inputs) {}
 
   bool injective() const noexcept override { return spec_.features >= inputs_ && epilogue_.injective(); }
+  bool has_log_volume() const noexcept override {
+    return spec_.features == inputs_ && !spec_.spectral_norm && !epilogue_.has_function();
+  }
   std::int64_t row_flops() const noexcept override { return 2 * spec_.features * inputs_; }
 
   void initialize(const RandomKey& key, const ValueWriter& write) const override {
@@ -34,7 +38,44 @@ class LinearLayer final : public ProductLayer {
     epilogue_.initialize(write);
   }
 
+  void forward(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
+               std::span<const Tensor> extras) const override {
+    ProductLayer::forward(frame, x, side, slots, extras);
+    if (frame.log_volume.primal.absent()) return;  // the same at every point: tangents add nothing
+    const std::int64_t mark = frame.arena.mark(), n = frame.rows.primal;
+    const Tensor volume = frame.arena.allocate(frame.dtype, {1, 1});
+    factor(frame, volume, map_->used(frame, extras).weight);
+    frame.ops.axpy(frame.log_volume.primal, 1, spread_over_row(frame, {volume, {}}, n).primal.reshaped({n, 1}));
+    frame.arena.rewind(mark);
+  }
+
+  // The gradient of log |det W| is W^-T.
+  void reverse(const Frame& frame, const Stacked& x, const Stacked& side, std::span<const Stacked> slots,
+               std::span<const Tensor> extras, const Stacked& grad_y, const Stacked& grad_x, const Stacked& grad_side,
+               const Tensor& grad_block, Update update) const override {
+    ProductLayer::reverse(frame, x, side, slots, extras, grad_y, grad_x, grad_side, grad_block, update);
+    if (frame.log_volume.primal.absent() || grad_block.absent()) return;
+    const std::int64_t mark = frame.arena.mark(), n = frame.rows.primal, elements = inputs_ * inputs_;
+    const Tensor weight = map_->used(frame, extras).weight, total = frame.arena.allocate(frame.dtype, {1, 1});
+    const Tensor inverse = frame.arena.allocate(frame.dtype, {inputs_, inputs_});
+    gram_cotangents(frame.ops, inverse, factor(frame, total, weight), weight);
+    frame.ops.fill(total, 0);
+    add_row_sums(frame, {total, {}}, {frame.log_volume.primal.reshaped({1, n}), {}});
+    const Tensor flat = inverse.reshaped({1, elements});
+    frame.ops.scale_rows(flat, flat, total.reshaped({1}), 1);
+    frame.ops.axpy(map_->gradient(frame, grad_block, Update::accumulate).weight.reshaped({1, elements}), 1, flat);
+    frame.arena.rewind(mark);
+  }
+
  private:
+  // L L^T = W W^T and volume [1, 1] = log |det W|.
+  static Tensor factor(const Frame& frame, const Tensor& volume, const Tensor& weight) {
+    const std::int64_t d = weight.rows();
+    const Tensor lower = frame.arena.allocate(DType::f64, {1, d, d});
+    gram_factor(frame.ops, lower, volume.reshaped({1}), weight);
+    return lower;
+  }
+
   void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& epilogue) const override {
     ops.linear_forward(y, x, weight, epilogue);
   }

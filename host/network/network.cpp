@@ -171,6 +171,7 @@ bool Network::has_batch_norm() const noexcept { return plain_->batch_norm(); }
 bool Network::has_training_state() const noexcept { return plain_->training_state(); }
 bool Network::piecewise_linear() const noexcept { return plain_->piecewise_linear(); }
 bool Network::injective_by_construction() const { return plain_->injective(); }
+bool Network::has_log_volume() const noexcept { return plain_->has_log_volume(); }
 
 const LayerChain& Network::chain(PassForm form) const noexcept {
   if (form == PassForm::linear_composed && composed_) return *composed_;
@@ -221,12 +222,22 @@ void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent
   const Rows rows = rows_of(primal, tangent_pass);
   if (tangent_pass && primal.mode == PassMode::training && has_batch_norm())
     throw InvalidArgument(kTangentsNeedInference);
-  const Frame frame{ops, arena, dtype_, primal.mode, rows, primal.parameters, pass != nullptr};
+  Frame frame{ops, arena, dtype_, primal.mode, rows, primal.parameters, pass != nullptr};
   if (pass) {
     pass->slots.clear();
     pass->extras.clear();
   }
-  if (tangent_pass) tangent_pass->slots.clear();
+  if (tangent_pass) {
+    tangent_pass->slots.clear();
+    tangent_pass->log_volume = {};
+  }
+  if (!primal.log_volume.absent()) {
+    if (pass) frame.log_volume.primal = primal.log_volume;
+    if (tangent_pass) {
+      tangent_pass->log_volume = frame.log_volume.tangent = arena.allocate(dtype_, {rows.tangent_rows(), 1});
+      ops.fill(tangent_pass->log_volume, 0);
+    }
+  }
   for (const SlotSize& size : layers.slot_sizes()) {
     const Stacked slot =
         allocate_stacked(arena, dtype_, size.rows(rows), size.cols, pass != nullptr, tangent_pass != nullptr);
@@ -239,14 +250,27 @@ void Network::run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent
   layers.forward(frame, input, stacked_slots(primal, tangent_pass), primal.extras);
 }
 
-void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
-                      const FurtherUse& further) const {
-  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
+void Network::begin(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
+                    std::int64_t rows, const FurtherUse& further) const {
   pass.mode = mode;
   pass.rows = x.rows();
   pass.parameters = parameters;
   pass.input = x;
-  pass.form = form_for(mode, pass.rows, further);
+  pass.form = form_for(mode, rows, further);
+  pass.log_volume = {};
+  if (!further.log_volume) return;
+  if (!has_log_volume())
+    throw InvalidArgument(
+        "the network has no log-volume that comes with a pass: every layer must be a coupling, a permutation, a "
+        "rotation, affine, or linear with as many outputs as inputs, no activation and no spectral norm");
+  pass.log_volume = arena.allocate(dtype_, {pass.rows, 1});
+  ops.fill(pass.log_volume, plain_->constant_log_volume());
+}
+
+void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
+                      const FurtherUse& further) const {
+  const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
+  begin(ops, arena, pass, parameters, x, mode, x.rows(), further);
   run(ops, arena, &pass, nullptr, pass);
 }
 
@@ -254,11 +278,7 @@ void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, TangentPass& tan
                       const ParameterSet& parameters, Tensor x, Tensor tangents, const TangentLayout& layout,
                       PassMode mode, const FurtherUse& further) const {
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
-  pass.mode = mode;
-  pass.rows = x.rows();
-  pass.parameters = parameters;
-  pass.input = x;
-  pass.form = form_for(mode, pass.rows + layout.rows(), further);
+  begin(ops, arena, pass, parameters, x, mode, x.rows() + layout.rows(), further);
   tangent_pass.layout = layout;
   tangent_pass.input = tangents;
   run(ops, arena, &pass, &tangent_pass, pass);
@@ -315,6 +335,7 @@ PrimalPass Network::slice(const PrimalPass& pass, std::int64_t first, std::int64
   if (pass.mode == PassMode::training && has_batch_norm())
     throw InvalidArgument("slice: the rows of a training pass with BatchNorm belong together");
   PrimalPass part{pass.mode, count, pass.parameters, pass.input.slice_rows(first, count), {}, {}, pass.form};
+  if (!pass.log_volume.absent()) part.log_volume = pass.log_volume.slice_rows(first, count);
   for (const Tensor& slot : pass.slots) part.slots.push_back(slot.slice_rows(first, count));
   const std::vector<Extra>& extras = chain(pass.form).extras();
   for (std::size_t i = 0; i < pass.extras.size(); ++i)
@@ -351,11 +372,17 @@ void Network::pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, con
 }
 
 void Network::reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
-                      Tensor tangent_cotangent, const ReverseRequest& request) const {
+                      Tensor tangent_cotangent, const ReverseRequest& request,
+                      const LogVolumeCotangents& log_volume) const {
   const MathScope math(ops, math_.passes.value_or(ops.math_mode()));
   const std::int64_t mark = arena.mark();
   const Rows rows = rows_of(pass, tangent_pass);
-  const Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, true};
+  Frame frame{ops, arena, dtype_, pass.mode, rows, pass.parameters, true};
+  if ((!log_volume.primal.absent() || !log_volume.tangent.absent()) && pass.log_volume.absent())
+    throw InvalidArgument("reverse: cotangents of a log-volume that the pass does not carry; ask for it in FurtherUse");
+  if (!log_volume.tangent.absent() && tangent_pass == nullptr)
+    throw InvalidArgument("reverse: the cotangent of the log-volume's tangents needs the tangent pass it belongs to");
+  frame.log_volume = {log_volume.primal, log_volume.tangent};
   const Update update = request.accumulate_parameters ? Update::accumulate : Update::overwrite;
   const std::vector<Stacked> slots = stacked_slots(pass, tangent_pass);
   const Stacked input{pass.input, tangent_pass ? tangent_pass->input : Tensor()};

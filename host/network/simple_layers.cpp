@@ -55,6 +55,12 @@ class AffineLayer final : public Layer {
   }
   bool piecewise_linear() const noexcept override { return true; }
   bool injective() const noexcept override { return true; }
+  bool has_log_volume() const noexcept override { return true; }
+  double constant_log_volume() const noexcept override {
+    double sum = 0;
+    for (const double scale : spec_.scale) sum += std::log(std::abs(scale));
+    return sum;
+  }
   void initialize(const RandomKey&, const ValueWriter& write) const override {
     write(scale_, true, spec_.scale);
     write(shift_, true, spec_.shift);

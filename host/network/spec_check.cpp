@@ -80,16 +80,38 @@ void SpecCheck::operator()(const FourierFeaturesSpec& s) const {
   require(s.frequencies >= 1, "fourier_features frequencies must be at least 1");
 }
 
+void SpecCheck::coupling(const std::string& type, std::int64_t active_first, std::int64_t active_count,
+                         const std::vector<std::int64_t>& hidden) const {
+  require(!input_.image, type + " reads rows, here come images; put flatten and linear before it");
+  require(active_count >= 1 && active_count < input_.size,
+          type + " needs 1 <= active_count < inputs (" + number(input_.size) + "), got " + number(active_count));
+  require(active_first == 0 || active_first + active_count == input_.size,
+          type + "'s active columns must be the first or the last ones");
+  for (const std::int64_t width : hidden) require(width > 0, type + " hidden widths must be positive");
+}
+
 void SpecCheck::operator()(const MonotoneCouplingSpec& s) const {
-  require(!input_.image, "monotone_coupling reads rows, here come images; put flatten and linear before it");
-  require(s.active_count >= 1 && s.active_count < input_.size, "monotone_coupling needs 1 <= active_count < inputs (" +
-                                                                   number(input_.size) + "), got " +
-                                                                   number(s.active_count));
-  require(s.active_first == 0 || s.active_first + s.active_count == input_.size,
-          "monotone_coupling's active columns must be the first or the last ones");
+  coupling("monotone_coupling", s.active_first, s.active_count, s.hidden);
   require(s.knots >= 1, "monotone_coupling knots must be at least 1");
   require(s.max_slope > 0 && s.max_height > 0, "monotone_coupling max_slope and max_height must be positive");
-  for (const std::int64_t width : s.hidden) require(width > 0, "monotone_coupling hidden widths must be positive");
+}
+
+void SpecCheck::operator()(const RationalQuadraticCouplingSpec& s) const {
+  const std::string type = "rational_quadratic_coupling";
+  coupling(type, s.active_first, s.active_count, s.hidden);
+  require(s.bins >= 1, type + " bins must be at least 1");
+  require(s.bound > 0, type + " bound must be positive");
+  const auto shares = [&](const char* field, double least) {
+    require(least > 0 && static_cast<double>(s.bins) * least < 1,
+            type + " " + field + " must be positive and bins " + field + " below 1, got " + number(s.bins) + " bins");
+  };
+  shares("min_width", s.min_width);
+  shares("min_height", s.min_height);
+  require(s.min_derivative > 0 && s.min_derivative < 1, type + " min_derivative must lie between 0 and 1");
+}
+
+void SpecCheck::columns(const char* type) const {
+  require(!input_.image, std::string(type) + " reads rows, here come images; put flatten and linear before it");
 }
 
 void SpecCheck::operator()(const ConfinementSpec& s) const {

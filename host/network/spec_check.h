@@ -24,6 +24,9 @@ class SpecCheck {
   void operator()(const AffineSpec& s) const;
   void operator()(const FourierFeaturesSpec& s) const;
   void operator()(const MonotoneCouplingSpec& s) const;
+  void operator()(const RationalQuadraticCouplingSpec& s) const;
+  /// Of a fixed map of columns.
+  void columns(const char* type) const;
   void operator()(const ConfinementSpec& s) const;
   void operator()(const FlattenSpec& s) const;
   void operator()(const UnflattenSpec& s) const;
@@ -37,6 +40,8 @@ class SpecCheck {
   void require(bool holds, const std::string& what) const;
   void plain_rows(const char* type) const;
   void image(const char* type) const;
+  void coupling(const std::string& type, std::int64_t active_first, std::int64_t active_count,
+                const std::vector<std::int64_t>& hidden) const;
   void convolution(const char* type, std::int64_t channels, std::int64_t kernel, std::int64_t stride,
                    std::int64_t padding, double deviation) const;
   ImageShape sized(const char* type, std::int64_t channels, std::int64_t height, std::int64_t width) const;

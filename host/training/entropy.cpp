@@ -16,8 +16,8 @@
 namespace bracket {
 namespace {
 
-constexpr const char* kNames[] = {"exact", "min_singular", "lobpcg"};
-constexpr const char* kCertificates[] = {"exact", "certified", "optimistic"};
+constexpr const char* kNames[] = {"exact", "min_singular", "lobpcg", "triangular"};
+constexpr const char* kCertificates[] = {"exact", "certified", "optimistic", "exact"};
 
 /// One direction per sample keeps no more than the primal pass beside it does.
 constexpr std::int64_t kWholeBatch = std::numeric_limits<std::int64_t>::max();
@@ -92,6 +92,16 @@ void lobpcg_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
   ops.scale_rows(pass.cotangents, pass.tangents.output(), scale, 1);
 }
 
+void triangular_estimate(Ops& ops, Arena& arena, EntropyPass& pass, const Network& generator,
+                         const ParameterSet& parameters, Tensor z) {
+  const std::int64_t n = z.rows();
+  pass.tangent_bytes = 0;
+  pass.jacobian = pass.cotangents = {};
+  generator.forward(ops, arena, pass.primal, parameters, z, PassMode::inference,
+                    {.rows = kStepProducts * n, .log_volume = true});
+  pass.value = pass.primal.log_volume.reshaped({n});
+}
+
 // The tangents are sent again, in portions; then <cotangent, G(z)> by a pass of its own.
 void reverse_in_portions(Ops& ops, Arena& arena, const EntropyPass& pass, const Network& generator, Tensor cotangent,
                          double factor, ReverseRequest request) {
@@ -126,6 +136,8 @@ std::int64_t entropy_passes(const EntropyConfig& config, std::int64_t d) noexcep
       return 2 * d;
     case EntropyEstimator::min_singular:
       return d + 2;
+    case EntropyEstimator::triangular:
+      return 0;
     case EntropyEstimator::lobpcg:
       break;
   }
@@ -151,6 +163,8 @@ void entropy_forward(Ops& ops, Arena& arena, EntropyPass& pass, const Network& g
     if (direction.absent()) throw InvalidArgument("lobpcg needs a direction to start from: [n, d] normals");
     return lobpcg_estimate(ops, arena, pass, generator, parameters, z, config.iterations, direction);
   }
+  if (config.estimator == EntropyEstimator::triangular)
+    return triangular_estimate(ops, arena, pass, generator, parameters, z);
   if (config.chunk < 0)
     throw InvalidArgument("entropy chunk is " + std::to_string(config.chunk) + ", must not be negative");
   const bool exact = config.estimator == EntropyEstimator::exact;
@@ -167,6 +181,13 @@ void entropy_reverse(Ops& ops, Arena& arena, const EntropyPass& pass, const Netw
     throw InvalidArgument("entropy_reverse: the tangents are the estimator's own; ask for grad_input or parameters");
   if (pass.tangent_bytes > 0) return reverse_in_portions(ops, arena, pass, generator, cotangent, factor, request);
   const std::int64_t mark = arena.mark();
+  if (!pass.primal.log_volume.absent()) {
+    const Tensor seed = arena.allocate(pass.value.dtype(), {pass.value.rows(), 1});
+    ops.fill(seed, factor);
+    generator.reverse(ops, arena, pass.primal, nullptr, cotangent, {}, request, {seed, {}});
+    arena.rewind(mark);
+    return;
+  }
   generator.reverse(ops, arena, pass.primal, &pass.tangents, cotangent, scaled(ops, arena, factor, pass.cotangents),
                     request);
   arena.rewind(mark);
@@ -177,6 +198,24 @@ void jacobian_product(Ops& ops, Arena& arena, Tensor y, const EntropyPass& pass,
     generator.push_through(ops, arena, y, pass.primal, v, {0, v.rows(), 1});
   else
     ops.combine_tangents(y, pass.jacobian, v);
+}
+
+void entropy_probe(Ops& ops, Arena& arena, Tensor y, Tensor score_dot, const EntropyPass& pass,
+                   const Network& generator, Tensor v) {
+  const std::int64_t mark = arena.mark(), n = v.rows();
+  if (!pass.primal.log_volume.absent()) {  // s . v = z . v + the derivative of h along v
+    TangentPass tangents;
+    generator.push(ops, arena, tangents, pass.primal, v, {0, n, 1});
+    ops.copy(y, tangents.output());
+    ops.row_dot(score_dot, pass.primal.input, v);
+    ops.axpy(score_dot, 1, tangents.log_volume.reshaped({n}));
+  } else {
+    const Tensor score = arena.allocate(v.dtype(), {n, v.cols()});
+    entropy_score(ops, arena, score, pass, generator);
+    ops.row_dot(score_dot, score, v);
+    jacobian_product(ops, arena, y, pass, generator, v);
+  }
+  arena.rewind(mark);
 }
 
 void entropy_score(Ops& ops, Arena& arena, Tensor score, const EntropyPass& pass, const Network& generator) {

@@ -82,11 +82,13 @@ class Start {
   std::vector<double> latents_;
 };
 
-std::vector<EntropyCandidate> candidates_for(std::int64_t d, DType least) {
+std::vector<EntropyCandidate> candidates_for(const Network& generator, DType least) {
+  const std::int64_t d = generator.input_size();
   std::vector<EntropyCandidate> list;
   for (const DType dtype : {DType::f32, DType::f64}) {
     if (dtype == DType::f32 && least == DType::f64) continue;
     const auto add = [&](const EntropyConfig& config) { list.push_back({config, dtype, entropy_passes(config, d)}); };
+    if (generator.has_log_volume()) add({.estimator = EntropyEstimator::triangular});
     add({.estimator = EntropyEstimator::exact});
     add({.estimator = EntropyEstimator::min_singular});
     for (std::int64_t steps = 1; steps <= kMostSteps && 2 * steps + 3 < 2 * d; steps *= 2)
@@ -156,7 +158,7 @@ EntropyChoice choose_entropy(Context& context, const NetworkSpec& generator, con
   choice.inputs = d;
   choice.outputs = reference.network().output_size();
   choice.median_condition = median_condition(exact, d);
-  choice.candidates = candidates_for(d, request.least);
+  choice.candidates = candidates_for(reference.network(), request.least);
   for (const DType dtype : {DType::f32, DType::f64}) {
     if (dtype == DType::f32 && request.least == DType::f64) continue;
     const Start start(context, generator, dtype, request);

@@ -37,8 +37,13 @@ void check(const TrainerConfig& config, const Network& energy, const Network& ge
   require(config.dtype == DType::f32 || config.dtype == DType::f64, "dtype must be f32 or f64");
   const EntropyConfig& entropy = config.entropy;
   const bool lobpcg = entropy.estimator == EntropyEstimator::lobpcg;
-  require(lobpcg || entropy.estimator == EntropyEstimator::exact || entropy.estimator == EntropyEstimator::min_singular,
-          "entropy: estimator must be exact, min_singular or lobpcg");
+  const bool triangular = entropy.estimator == EntropyEstimator::triangular;
+  require(lobpcg || triangular || entropy.estimator == EntropyEstimator::exact ||
+              entropy.estimator == EntropyEstimator::min_singular,
+          "entropy: estimator must be exact, min_singular, lobpcg or triangular");
+  require(!triangular || generator.has_log_volume(),
+          "entropy: triangular needs a generator whose layers are couplings, permutations, rotations, affine or square "
+          "linear ones; name another estimator");
   require(entropy.iterations >= 1, "entropy: iterations is " + number(entropy.iterations) + ", must be at least 1");
   require(entropy.chunk >= 0, "entropy: chunk is " + number(entropy.chunk) + ", must not be negative (0: automatic)");
   require(lobpcg || !entropy.warm_start, "entropy: warm_start is for lobpcg; the other estimators start from nothing");

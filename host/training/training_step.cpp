@@ -136,17 +136,14 @@ void TrainingStep::bidirectional_gradient(Ops& ops, Arena& arena, Tensor x, Tens
 
   const Tensor probe = arena.allocate(dtype, {n, z.cols()});
   ops.random_normal(probe, {config.seed, RandomStream::penalty_probe, 0}, counter);
-  const Tensor score = arena.allocate(dtype, {n, z.cols()});
-  entropy_score(ops, arena, score, passes.entropy, generator.network);
   const Tensor score_dot = arena.allocate(dtype, {n});
-  ops.row_dot(score_dot, score, probe);
+  const Tensor rows = arena.allocate(dtype, {primal_rows + n, D});
+  entropy_probe(ops, arena, rows.slice_rows(primal_rows, n), score_dot, passes.entropy, generator.network, probe);
   done("score");
 
-  const Tensor rows = arena.allocate(dtype, {primal_rows + n, D});
   ops.copy(rows.slice_rows(0, n), x);
   ops.copy(rows.slice_rows(n, n), fake);
   if (split) ops.copy(rows.slice_rows(2 * n, n), passes.entropy.primal.output());
-  jacobian_product(ops, arena, rows.slice_rows(primal_rows, n), passes.entropy, generator.network, probe);
   energy.network.forward(ops, arena, passes.energy, passes.energy_tangent, energy.raw, rows.slice_rows(0, primal_rows),
                          rows.slice_rows(primal_rows, n), {primal_rows - n, n, 1}, PassMode::training);
   done("energy forward");

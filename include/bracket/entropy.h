@@ -15,9 +15,11 @@ enum class EntropyEstimator : std::uint8_t {
   exact,         ///< h: fp64 Gram matrix of all d tangents and its Cholesky factor
   min_singular,  ///< d log s_1 <= h from the smallest singular value s_1 of J, by a dense symmetric eigen-solve
   lobpcg,        ///< d log mu, mu >= s_1 after a few steps of LOBPCG, without J (the estimator of the paper)
+  triangular,    ///< h: sum over layers of log |det|, of generators with Network::has_log_volume(); no tangents
 };
 
-const char* entropy_estimator_name(EntropyEstimator estimator) noexcept;  ///< "exact", "min_singular", "lobpcg"
+/// "exact", "min_singular", "lobpcg", "triangular"
+const char* entropy_estimator_name(EntropyEstimator estimator) noexcept;
 EntropyEstimator entropy_estimator_from_name(
     const std::string& name);  ///< throws InvalidArgument with the nearest name
 
@@ -39,7 +41,8 @@ struct EntropyConfig {
 };
 
 /// Products with J and with J^T per sample for the estimate and its derivative, d latents: exact 2 d, min_singular d +
-/// 2, lobpcg 2 K + 3. Where `chunk` leaves samples out, exact sends its d tangents once more.
+/// 2, lobpcg 2 K + 3, triangular 0 (they come with the passes of the samples themselves). Where `chunk` leaves samples
+/// out, exact sends its d tangents once more.
 std::int64_t entropy_passes(const EntropyConfig& config, std::int64_t d) noexcept;
 
 /// One batch sent through a generator in inference mode, and the estimate. Valid until the arena is rewound.
@@ -48,7 +51,8 @@ struct EntropyPass {
   Tensor value;       ///< h or what stands for it [n]
   Tensor jacobian;    ///< exact, min_singular: [n d, D], row i d + k = column k of J_i
 
-  // For any parameter or latent coordinate a, dh/da = <C, d(J V)/da> with the tangents V of `tangents` and C =
+  // Not of triangular, whose log-volume the primal pass carries. For any parameter or latent coordinate a,
+  // dh/da = <C, d(J V)/da> with the tangents V of `tangents` and C =
   // `cotangents` [n K, D]. Where the tangents went through in portions V are the coordinate directions, sent again.
   TangentPass tangents;
   Tensor cotangents;
@@ -67,6 +71,11 @@ void entropy_reverse(Ops& ops, Arena& arena, const EntropyPass& pass, const Netw
 
 /// y_i = J_i v_i; y [n, D], v [n, d].
 void jacobian_product(Ops& ops, Arena& arena, Tensor y, const EntropyPass& pass, const Network& generator, Tensor v);
+
+/// y_i = J_i v_i and score_dot_i = <s(z_i), v_i> with the score s of entropy_score; y [n, D], score_dot [n], v [n, d].
+/// Triangular: one tangent per sample, no reverse pass.
+void entropy_probe(Ops& ops, Arena& arena, Tensor y, Tensor score_dot, const EntropyPass& pass,
+                   const Network& generator, Tensor v);
 
 /// score [n, d] = grad_z (|z|^2 / 2 + h(z)), the negative gradient of the pulled-back log-density of generated points.
 void entropy_score(Ops& ops, Arena& arena, Tensor score, const EntropyPass& pass, const Network& generator);

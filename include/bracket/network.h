@@ -141,6 +141,33 @@ struct MonotoneCouplingSpec {
   double max_height = 2;
 };
 
+/// As MonotoneCouplingSpec, with a monotone rational-quadratic spline per active column: `bins` pieces on [-bound,
+/// bound], the identity outside (Durkan, Bekasov, Murray, Papamakarios, "Neural spline flows", 2019). Formula:
+/// `RationalQuadratic` in kernels/README.md; with s = min_height and e = min_derivative <= s its slope is never below
+/// s^2 e^3. Starts close to the identity.
+struct RationalQuadraticCouplingSpec {
+  std::int64_t active_first = 0;
+  std::int64_t active_count = 1;
+  std::int64_t bins = 8;
+  std::vector<std::int64_t> hidden = {48, 48};  ///< SiLU layers of the conditioner
+  double bound = 4;
+  double min_width = 1e-3;  ///< of a bin, as a share of the interval; bins min_width < 1, as for the height
+  double min_height = 1e-3;
+  double min_derivative = 1e-3;  ///< slopes at the ends of bins lie between it and its reciprocal
+};
+
+/// A fixed permutation of the columns, log-volume 0: the order turned round, or one drawn at random from `seed` alone.
+struct PermutationSpec {
+  bool random = false;
+  std::uint64_t seed = 0;
+};
+
+/// A fixed rotation y = x Q^T, log-volume 0 to rounding: Q orthogonal and uniformly distributed, a function of `seed`
+/// alone (the Q of the QR factorisation of a matrix of normals, in double).
+struct RotationSpec {
+  std::uint64_t seed = 0;
+};
+
 /// Adds quadratic/2 |u|^2 + wall relu(|u| - radius)^2 to a scalar output; u is the output of layer `input_layer`
 /// (-1: the network's input). Keeps exp(-E) normalisable.
 struct ConfinementSpec {
@@ -150,10 +177,10 @@ struct ConfinementSpec {
   double radius = 0;
 };
 
-using AnyLayerSpec =
-    std::variant<LinearSpec, ActivationSpec, BatchNormSpec, AffineSpec, FourierFeaturesSpec, MonotoneCouplingSpec,
-                 ConfinementSpec, Conv2dSpec, ConvTranspose2dSpec, AveragePoolSpec, SumPoolSpec, MaxPoolSpec,
-                 UpsampleSpec, FlattenSpec, UnflattenSpec, ResidualSpec>;
+using AnyLayerSpec = std::variant<LinearSpec, ActivationSpec, BatchNormSpec, AffineSpec, FourierFeaturesSpec,
+                                  MonotoneCouplingSpec, ConfinementSpec, Conv2dSpec, ConvTranspose2dSpec,
+                                  AveragePoolSpec, SumPoolSpec, MaxPoolSpec, UpsampleSpec, FlattenSpec, UnflattenSpec,
+                                  ResidualSpec, RationalQuadraticCouplingSpec, PermutationSpec, RotationSpec>;
 
 /// A class of its own, because a residual layer holds layers.
 struct LayerSpec : AnyLayerSpec {
@@ -169,7 +196,8 @@ struct NetworkSpec {
 /// JSON: {"input_size": 2, "layers": [{"type": "linear", "features": 100}, ...]}, for images with "image": {"channels":
 /// 3, "height": 32, "width": 32}. Keys are the field names above. Types, in the order of LayerSpec's alternatives:
 /// linear, activation, batch_norm, affine, fourier_features, monotone_coupling, confinement, conv2d, conv_transpose2d,
-/// average_pool, sum_pool, max_pool, upsample, flatten, unflatten, residual.
+/// average_pool, sum_pool, max_pool, upsample, flatten, unflatten, residual, rational_quadratic_coupling, permutation,
+/// rotation.
 std::string to_json(const NetworkSpec& spec);
 /// Throws InvalidArgument for malformed JSON, a missing or unknown key or type (with the nearest name) or a bad value.
 NetworkSpec network_spec_from_json(const std::string& text);
@@ -238,6 +266,8 @@ enum class PassForm : std::uint8_t { layers, norm_folded, linear_composed };
 struct FurtherUse {
   std::int64_t rows = 0;              ///< tangents and adjoints to go through it; those of a parameter_pass count twice
   std::int64_t parameter_passes = 1;  ///< reverse passes with parameter gradients
+  /// The pass and tangents pushed through it carry log |det J| per row; needs Network::has_log_volume().
+  bool log_volume = false;
 };
 
 /// Which primal rows of a pass carry how many tangents: tangent k of primal row first + i is tangent row i K + k.
@@ -259,6 +289,7 @@ struct PrimalPass {
   std::vector<Tensor> slots;   ///< one per intermediate value, in layer order
   std::vector<Tensor> extras;  ///< batch statistics, weights as used, signs of what went into a relu
   PassForm form = PassForm::layers;
+  Tensor log_volume = {};  ///< log |det J| [rows, 1] where FurtherUse asked for it, else absent
   Tensor output() const { return slots.back(); }
 };
 
@@ -267,7 +298,14 @@ struct TangentPass {
   TangentLayout layout;
   Tensor input;
   std::vector<Tensor> slots;
+  Tensor log_volume = {};  ///< its derivative along each tangent [layout.rows(), 1] where the primal pass carries it
   Tensor output() const { return slots.back(); }
+};
+
+/// Adjoints of the log-volumes of a pass, [rows, 1] and [layout.rows(), 1]. Absent: zero.
+struct LogVolumeCotangents {
+  Tensor primal = {};
+  Tensor tangent = {};
 };
 
 /// What a reverse pass should return. Absent tensors are not computed.
@@ -326,6 +364,9 @@ class Network {
   /// True when every layer is injective whatever its parameters, matrices that do not lower the dimension and BatchNorm
   /// scales taken to have full rank (the set where they have not has measure zero): a lower bound is then a bound.
   bool injective_by_construction() const;
+  /// Whether log |det J| comes with a forward pass: every layer has as many outputs as inputs and a Jacobian that is
+  /// triangular, diagonal, orthogonal or one matrix for all rows.
+  bool has_log_volume() const noexcept;
 
   /// Fills both blocks with starting values: a function of (seed, stream) alone, the same on every device.
   void initialize(Ops& ops, const ParameterSet& parameters, std::uint64_t seed, RandomStream stream) const;
@@ -359,13 +400,17 @@ class Network {
   void reverse_tangents(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass& tangent_pass,
                         Tensor tangent_cotangent, Tensor grad_parameters, bool accumulate) const;
   /// Adjoints of <cotangent, output> + <tangent_cotangent, output tangents>: everything `request` names, second-order
-  /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are.
+  /// terms included. Either cotangent may be absent (zero). Cotangents are left as they are. Those of the log-volume,
+  /// of passes that carry it, add <its cotangents, log-volumes and their tangents> to the sum.
   void reverse(Ops& ops, Arena& arena, const PrimalPass& pass, const TangentPass* tangent_pass, Tensor cotangent,
-               Tensor tangent_cotangent, const ReverseRequest& request) const;
+               Tensor tangent_cotangent, const ReverseRequest& request,
+               const LogVolumeCotangents& log_volume = {}) const;
 
  private:
   const LayerChain& chain(PassForm form) const noexcept;
   PassForm form_for(PassMode mode, std::int64_t rows, const FurtherUse& further) const;
+  void begin(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,
+             std::int64_t rows, const FurtherUse& further) const;
   void run(Ops& ops, Arena& arena, PrimalPass* pass, TangentPass* tangent_pass, const PrimalPass& primal) const;
   void pull(Ops& ops, Arena& arena, Tensor x, const PrimalPass& pass, const TangentPass* tangent_pass,
             Tensor cotangents, const TangentLayout& layout, const ReverseRequest& request) const;

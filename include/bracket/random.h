@@ -26,6 +26,7 @@ enum class RandomStream : std::uint16_t {
   statistics = 10,       ///< data used to measure location, scale and radius
   energy_start = 11,     ///< where lobpcg starts in the energy update
   generator_start = 12,  ///< and in the generator update
+  fixed_map = 13,        ///< permutations and rotations of layers
   image_triples = 16,    ///< which digits stacked-mnist puts together
   markov_proposal = 20,  ///< noise of Langevin proposals
   markov_acceptance = 21,

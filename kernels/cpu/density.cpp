@@ -9,6 +9,7 @@
 #include "kernels/cpu/fourier_rows.h"
 #include "kernels/cpu/stacked_rows.h"
 #include "kernels/cpu/staircase_rows.h"
+#include "kernels/cpu/staircase_slope_rows.h"
 
 namespace bracket {
 namespace {
@@ -123,18 +124,25 @@ void CpuOps::do_fourier_features_reverse(Stacked grad_x, Stacked grad_y, Stacked
   });
 }
 
-void CpuOps::do_monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const Staircase& map,
+void CpuOps::do_monotone_staircase_forward(Stacked y, Stacked log_slope, Stacked x, Stacked theta, const Staircase& map,
                                            const Rows& rows) {
   dispatch(x.primal.dtype(), [&]<class T>() {
-    staircase_rows_forward(StackedMatrix<T>(y), StackedMatrix<T>(x), StackedMatrix<T>(theta), map, rows, team_);
+    const StackedMatrix<T> point(x), parameters(theta), slopes(log_slope);
+    staircase_rows_forward(StackedMatrix<T>(y), point, parameters, map, rows, team_);
+    if (slopes.has_primal || slopes.has_tangent) {
+      staircase_slope_rows_forward(slopes, point, parameters, map, rows, team_);
+    }
   });
 }
 
-void CpuOps::do_monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked x, Stacked theta,
-                                           const Staircase& map, const Rows& rows) {
+void CpuOps::do_monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked grad_log_slope,
+                                           Stacked x, Stacked theta, const Staircase& map, const Rows& rows) {
   dispatch(x.primal.dtype(), [&]<class T>() {
-    staircase_rows_reverse(StackedMatrix<T>(grad_x), StackedMatrix<T>(grad_theta), StackedMatrix<T>(grad_y),
-                           StackedMatrix<T>(x), StackedMatrix<T>(theta), map, rows, team_);
+    const StackedMatrix<T> to(grad_x), to_theta(grad_theta), point(x), parameters(theta), slopes(grad_log_slope);
+    staircase_rows_reverse(to, to_theta, StackedMatrix<T>(grad_y), point, parameters, map, rows, team_);
+    if (slopes.has_primal || slopes.has_tangent) {
+      staircase_slope_rows_reverse(to, to_theta, slopes, point, parameters, map, rows, team_);
+    }
   });
 }
 

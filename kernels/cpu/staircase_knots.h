@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/pointwise.h"
+#include "kernels/formula/staircase_slope.h"
 
 namespace bracket {
 
@@ -163,7 +164,7 @@ class StaircaseKnots {
   }
 
   const PointValues<T>& value() const { return value_; }  ///< the round's share of y
-  const PointValues<T>& slope() const { return slope_; }  ///< of dy/da
+  const PointValues<T>& slope() const { return slope_; }  ///< of u = dy/da
 
   /// dy / dtheta of the round's slots, after evaluate().
   void gradient(SlotValues<T>& result, const KnotRound& round, const PointValues<T>& a) const {
@@ -224,7 +225,61 @@ class StaircaseKnots {
     }
   }
 
+  /// du / dtheta of the round's slots, and its share of du / da, after evaluate().
+  void slope_gradient(SlotValues<T>& result, PointValues<T>& grad_a, const KnotRound& round) const {
+    for (int lane = 0; round.lead != 0 && lane < kLanes; ++lane) {
+      result.slot(0)[lane] = max_slope_ * q_.slot(0)[lane];
+      result.slot(1)[lane] = T{0};
+    }
+    alignas(64) T along_a[kKnots * kLanes];
+    T *const to_h = result.slot(round.h()), *const to_b = result.slot(round.b()), *const to_c = result.slot(round.c());
+#pragma omp simd
+    for (int k = 0; k < round.count * kLanes; ++k) {
+      const formula::KnotVector<T> gradient = formula::slope_gradient(knot(round, k));
+      along_a[k] = max_height_ * gradient.a;
+      to_h[k] = max_height_ * gradient.h;
+      to_b[k] = max_height_ * gradient.b;
+      to_c[k] = max_height_ * gradient.c;
+    }
+    grad_a = {};
+    add_groups(grad_a, along_a, round.count);
+  }
+
+  /// Adds the Hessian of u, applied to (direction_a, direction), times factor to result and its component in a to
+  /// grad_a.
+  void add_slope_hessian_product(SlotValues<T>& result, PointValues<T>& grad_a, const KnotRound& round,
+                                 const SlotValues<T>& direction, const PointValues<T>& direction_a,
+                                 const PointValues<T>& factor) const {
+    alignas(64) T v_a[kKnots * kLanes], scale[kKnots * kLanes], along_a[kKnots * kLanes];
+    repeat(v_a, direction_a, round.count);
+    repeat(scale, factor, round.count);
+    const T *const v_h = direction.slot(round.h()), *const v_b = direction.slot(round.b()),
+                   *const v_c = direction.slot(round.c());
+    T *const to_h = result.slot(round.h()), *const to_b = result.slot(round.b()), *const to_c = result.slot(round.c());
+#pragma omp simd
+    for (int k = 0; k < round.count * kLanes; ++k) {
+      const formula::KnotVector<T> product =
+          formula::slope_hessian_product(knot(round, k), formula::KnotVector<T>{v_a[k], v_h[k], v_b[k], v_c[k]});
+      const T weight = max_height_ * scale[k];
+      along_a[k] = weight * product.a;
+      to_h[k] += weight * product.h;
+      to_b[k] += weight * product.b;
+      to_c[k] += weight * product.c;
+    }
+    add_groups(grad_a, along_a, round.count);
+    for (int lane = 0; round.lead != 0 && lane < kLanes; ++lane) {
+      result.slot(0)[lane] -=
+          factor.at[lane] * max_slope_ * q_.slot(0)[lane] * tau_.slot(0)[lane] * direction.slot(0)[lane];
+    }
+  }
+
  private:
+  formula::SlopeKnot<T> knot(const KnotRound& round, int k) const {
+    const int h = round.h() * kLanes + k, b = round.b() * kLanes + k, c = round.c() * kLanes + k;
+    return formula::slope_knot(sigmoid_.at[h], q_.at[h], tau_.at[h], q_z_[k], tau_z_[k], beta_[k], z_[k], q_.at[b],
+                               tau_.at[b], q_.at[c], tau_.at[c]);
+  }
+
   /// tau, q and the sigmoid of `count` slots with the bound m (2: a sigmoid).
   void squash(const SlotValues<T>& theta, int first, int count, double m) {
     const T scale = static_cast<T>(-2 / m);

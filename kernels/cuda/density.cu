@@ -1,6 +1,7 @@
 // Launchers of density.cuh.
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/density.cuh"
+#include "kernels/cuda/staircase_slope.cuh"
 
 namespace bracket::BRACKET_TARGET {
 namespace {
@@ -45,6 +46,26 @@ cudaError_t monotone_staircase_reverse(const Stacked& grad_x, const Stacked& gra
   return launch<MonotoneStaircaseReverseBody<T>>(blocks_for(tasks, kWarpsPerBlock), kThreads, 0, stream,
                                                  stacked<T>(grad_x), stacked<T>(grad_theta), stacked<T>(grad_y),
                                                  stacked<T>(x), stacked<T>(theta), map, rows);
+}
+
+template <class T>
+cudaError_t staircase_slope_forward(const Stacked& log_slope, const Stacked& x, const Stacked& theta,
+                                    const Staircase& map, const Rows& rows, cudaStream_t stream) {
+  const std::int64_t tasks = rows.primal * map.active_count;
+  if (tasks == 0 || (log_slope.primal.absent() && log_slope.tangent.absent())) return cudaSuccess;
+  return launch<StaircaseSlopeForwardBody<T>>(blocks_for(tasks, kWarpsPerBlock), kThreads, 0, stream,
+                                              stacked<T>(log_slope), stacked<T>(x), stacked<T>(theta), map, rows);
+}
+
+template <class T>
+cudaError_t staircase_slope_reverse(const Stacked& grad_x, const Stacked& grad_theta, const Stacked& grad_log_slope,
+                                    const Stacked& x, const Stacked& theta, const Staircase& map, const Rows& rows,
+                                    cudaStream_t stream) {
+  const std::int64_t tasks = rows.primal * map.active_count;
+  if (tasks == 0 || (grad_log_slope.primal.absent() && grad_log_slope.tangent.absent())) return cudaSuccess;
+  return launch<StaircaseSlopeReverseBody<T>>(blocks_for(tasks, kWarpsPerBlock), kThreads, 0, stream,
+                                              stacked<T>(grad_x), stacked<T>(grad_theta), stacked<T>(grad_log_slope),
+                                              stacked<T>(x), stacked<T>(theta), map, rows);
 }
 
 template <class T>
@@ -96,22 +117,26 @@ void CudaOps::do_fourier_features_reverse(Stacked grad_x, Stacked grad_y, Stacke
         "fourier_features_reverse", x.primal);
 }
 
-void CudaOps::do_monotone_staircase_forward(Stacked y, Stacked x, Stacked theta, const Staircase& map,
-                                            const Rows& rows) {
-  check(dispatch(
-            x.primal.dtype(),
-            [&]<class T>() { return BRACKET_TARGET::monotone_staircase_forward<T>(y, x, theta, map, rows, stream_); }),
-        "monotone_staircase_forward", x.primal);
+void CudaOps::do_monotone_staircase_forward(Stacked y, Stacked log_slope, Stacked x, Stacked theta,
+                                            const Staircase& map, const Rows& rows) {
+  dispatch(x.primal.dtype(), [&]<class T>() {
+    check(BRACKET_TARGET::monotone_staircase_forward<T>(y, x, theta, map, rows, stream_), "monotone_staircase_forward",
+          x.primal);
+    check(BRACKET_TARGET::staircase_slope_forward<T>(log_slope, x, theta, map, rows, stream_),
+          "monotone_staircase_forward", x.primal);
+    return cudaSuccess;
+  });
 }
 
-void CudaOps::do_monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked x,
-                                            Stacked theta, const Staircase& map, const Rows& rows) {
-  check(dispatch(x.primal.dtype(),
-                 [&]<class T>() {
-                   return BRACKET_TARGET::monotone_staircase_reverse<T>(grad_x, grad_theta, grad_y, x, theta, map, rows,
-                                                                        stream_);
-                 }),
-        "monotone_staircase_reverse", x.primal);
+void CudaOps::do_monotone_staircase_reverse(Stacked grad_x, Stacked grad_theta, Stacked grad_y, Stacked grad_log_slope,
+                                            Stacked x, Stacked theta, const Staircase& map, const Rows& rows) {
+  dispatch(x.primal.dtype(), [&]<class T>() {
+    check(BRACKET_TARGET::monotone_staircase_reverse<T>(grad_x, grad_theta, grad_y, x, theta, map, rows, stream_),
+          "monotone_staircase_reverse", x.primal);
+    check(BRACKET_TARGET::staircase_slope_reverse<T>(grad_x, grad_theta, grad_log_slope, x, theta, map, rows, stream_),
+          "monotone_staircase_reverse", x.primal);
+    return cudaSuccess;
+  });
 }
 
 void CudaOps::do_confinement_forward(Stacked y, Stacked e, Stacked x, const Confinement& map, const Rows& rows) {

@@ -17,11 +17,13 @@
 // | fourier_features_forward         | one thread per row and output column     | not yet measured on a GPU |
 // | fourier_features_reverse         | one warp per row, lanes over features    | not yet measured on a GPU |
 // | monotone_staircase               | one warp per row and column, lanes: knots| not yet measured on a GPU |
+// |   logarithms of its slopes       | the same, a kernel of their own          | not yet measured on a GPU |
 // | confinement                      | one warp per row                         | not yet measured on a GPU |
 // | affine_columns                   | one thread per 1, 2 or 4 elements        | not yet measured on a GPU |
 //
 // ptxas of CUDA 13.0, sm_90, float / double: staircase forward 104 / 128 registers, reverse 208 / 238; Fourier features
-// in reverse 72 / 106. Nothing spills; sin and cos keep 32 / 40 bytes of stack for arguments beyond their fast range.
+// in reverse 72 / 106; slopes of staircases 90 / 98, in reverse 164 / 209. Nothing spills; sin and cos keep 32 / 40 bytes
+// of stack for arguments beyond their fast range.
 #pragma once
 
 #include "kernels/cuda/common/body.cuh"
