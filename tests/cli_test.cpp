@@ -49,7 +49,7 @@ TEST_F(CliTest, WrongUsageEndsWith2AndNamesTheNearest) {
   expect_failure(train + " --stepz=5", 2, {"'--stepz'", "'--steps'"});
   expect_failure(train + " --steps many", 2, {"--steps", "many"});
   expect_failure(train + " --steps -1", 2, {"--steps", "-1"});
-  expect_failure(train + " --preset calibrated", 2, {"'calibrated'", "'calibrated-2d'"});
+  expect_failure(train + " --preset calibrated-3d", 2, {"'calibrated-3d'", "'calibrated-2d'"});
   expect_failure(train + " --set energy.learning=1", 2, {"'energy.learning'", "'energy.l"});
   expect_failure(train + " --set log_evry=1", 2, {"'log_evry'", "'log_every'"});
   expect_failure(train + " --set log_every=0", 2, {"log_every", "at least 1"});

@@ -9,6 +9,7 @@
 #include "bracket/device.h"
 #include "bracket/error.h"
 #include "files_test_folder.h"
+#include "host/data/gaussian_mixture.h"
 #include "kernels/ops.h"
 
 namespace bracket {
@@ -52,6 +53,49 @@ TEST(Dataset, EveryNameOpensAndSamplesItsOwnDensity) {
     all.insert(sample);
   }
   EXPECT_EQ(all.size(), 10U);
+}
+
+TEST(Dataset, MixturesAreTablesWithAKnownDensity) {
+  const std::int64_t dims[] = {8, 32, 64};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const std::string& name = Dataset::mixture_names()[i];
+    SCOPED_TRACE(name);
+    DatasetOptions options;
+    options.split = Split::test;
+    const Dataset train = Dataset::open(name), test = Dataset::open(name, options);
+    EXPECT_FALSE(train.is_density());
+    EXPECT_EQ(train.rows(), 50000);
+    EXPECT_EQ(test.rows(), 10000);
+    EXPECT_EQ(train.cols(), dims[i]);
+    EXPECT_TRUE(std::ranges::equal(Dataset::open(name).values(), train.values()));
+    EXPECT_FALSE(std::ranges::equal(test.values(), train.values().first(test.values().size())));
+    const GaussianMixture mixture = *GaussianMixture::named(name);
+    EXPECT_TRUE(std::ranges::equal(mixture.sample(50000, 0), train.values()));
+    // Apart modes: the entropy of a mode and of the choice, from which overlap takes at most a little. The nearest
+    // centres are 6 deviations apart, where a sample of one mode has a share of exp(-6^2 / 8) in the other at worst.
+    const GaussianMixture::Entropy entropy = mixture.entropy(20000, 5);
+    const double apart = std::log(16.0) + static_cast<double>(dims[i]) / 2 * std::log(2 * M_PI * M_E * 0.25);
+    EXPECT_NEAR(entropy.value, apart, 4 * entropy.standard_error + std::exp(-36.0 / 8));
+    EXPECT_GT(entropy.standard_error, 0);
+  }
+  EXPECT_THROW(Dataset::open("mixture-16"), InvalidArgument);
+  EXPECT_THROW(GaussianMixture(0), InvalidArgument);
+  EXPECT_THROW(GaussianMixture(2).entropy(1, 0), InvalidArgument);
+}
+
+// In one dimension the density integrates to 1, and -p log p to what sampling says.
+TEST(Dataset, TheDensityOfAMixtureIsOne) {
+  const GaussianMixture mixture(1);
+  constexpr double kStep = 1e-3;  // deviations are 500 of them: the sum of a smooth function is exact to rounding
+  double mass = 0, entropy = 0;
+  for (int i = -12000; i <= 12000; ++i) {
+    const double x = kStep * i, logarithm = mixture.log_density({&x, 1});
+    mass += kStep * std::exp(logarithm);
+    entropy -= kStep * std::exp(logarithm) * logarithm;
+  }
+  EXPECT_NEAR(mass, 1, 1e-10);
+  const GaussianMixture::Entropy sampled = mixture.entropy(20000, 3);
+  EXPECT_NEAR(sampled.value, entropy, 4 * sampled.standard_error);
 }
 
 TEST(Dataset, NamesAreInTheOrderOfTheDensities) {

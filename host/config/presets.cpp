@@ -104,6 +104,52 @@ TrainerConfig calibrated_2d(const DataStatistics& data) {
   return config;
 }
 
+// calibrated-2d's recipe for rows of 2 to 128 columns: as many latents, an injective generator whose log-volume comes
+// with its passes, and the trust region. Couplings move each half of the columns in turn; the rotations in between mix
+// what they move. Fourier features of fixed frequencies cover a few dimensions only, a wider energy takes their place.
+constexpr std::int64_t kLeastCalibrated = 2, kMostCalibrated = 128;
+
+TrainerConfig calibrated(const DataStatistics& data) {
+  constexpr std::int64_t kMostForFeatures = 3;
+  constexpr int kCouplings = 4;
+  const auto cols = static_cast<std::int64_t>(data.mean.size());
+  const bool few = cols <= kMostForFeatures;
+  TrainerConfig config = calibrated_2d(data);
+  NetworkSpec& energy = config.energy.network;
+  energy.input_size = cols;
+  energy.layers = {standardisation(data)};
+  if (few) energy.layers.emplace_back(FourierFeaturesSpec{.frequencies = 32, .deviation = 3});
+  const std::int64_t width = few ? 64 : 128;
+  for (int layer = 0; layer < 3; ++layer) {
+    energy.layers.emplace_back(layer == 0 ? linear(width, 2, 1) : linear(width, 1.5, 0.1));
+    energy.layers.emplace_back(ActivationSpec{Activation::silu});
+  }
+  energy.layers.emplace_back(linear(1, 1, 0));
+  energy.layers.emplace_back(confinement(0, data));
+
+  LinearSpec identity = linear(cols, 1, 0);
+  identity.identity_start = true;
+  NetworkSpec& generator = config.generator.network;
+  generator.input_size = cols;
+  generator.layers = {identity};
+  const std::int64_t first_half = cols / 2;
+  for (int layer = 0; layer < kCouplings; ++layer) {
+    if (layer > 0 && layer % 2 == 0 && cols > 2)
+      generator.layers.emplace_back(RotationSpec{.seed = static_cast<std::uint64_t>(layer)});
+    const bool last = layer % 2 == 0;
+    generator.layers.emplace_back(MonotoneCouplingSpec{.active_first = last ? first_half : 0,
+                                                       .active_count = last ? cols - first_half : first_half,
+                                                       .knots = 12,
+                                                       .hidden = {48, 48},
+                                                       .max_slope = 3,
+                                                       .max_height = 2});
+  }
+  generator.layers.emplace_back(identity);
+  generator.layers.emplace_back(standardisation_undone(data));
+  config.entropy.estimator = EntropyEstimator::triangular;
+  return config;
+}
+
 // The networks and optimizer of the authors' published toy code: PyTorch's default start, no standardisation, BatchNorm
 // behind the activation. The energy ends in a bias-free scale that spectral normalisation leaves alone. The authors
 // average no weights; the averages here serve reports only and do not touch training.
@@ -205,7 +251,7 @@ TrainerConfig vectors(const DataStatistics& data) {
 
 const std::vector<std::string>& preset_names() {
   static const std::vector<std::string> kNames = [] {
-    std::vector<std::string> names = {"calibrated-2d", "toy-a", "toy-b", "toy-zero-gp", "vectors"};
+    std::vector<std::string> names = {"calibrated", "calibrated-2d", "toy-a", "toy-b", "toy-zero-gp", "vectors"};
     names.insert(names.end(), image_preset_names().begin(), image_preset_names().end());
     return names;
   }();
@@ -233,12 +279,19 @@ TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uin
   if (!for_images && options.width != 1) {
     throw InvalidArgument("preset '" + name + "' has no width to change; only those for images have one");
   }
-  if (!for_images && name != "vectors" && data.cols() != 2) {
+  const bool any_columns = name == "vectors" || name == "calibrated";
+  if (name == "calibrated" && (data.cols() < kLeastCalibrated || data.cols() > kMostCalibrated)) {
+    throw InvalidArgument("preset 'calibrated' is for data with " + std::to_string(kLeastCalibrated) + " to " +
+                          std::to_string(kMostCalibrated) + " columns, " + text_in_quotes(data.name()) + " has " +
+                          std::to_string(data.cols()) + "; use the preset 'vectors'");
+  }
+  if (!for_images && !any_columns && data.cols() != 2) {
     throw InvalidArgument("preset '" + name + "' is for data with 2 columns, " + text_in_quotes(data.name()) + " has " +
                           std::to_string(data.cols()) + "; use the preset 'vectors'");
   }
   TrainerConfig config;
   if (for_images) config = make_image_preset(name, data.image(), data.rows(), options.width);
+  if (name == "calibrated") config = calibrated(data.statistics(seed));
   if (name == "calibrated-2d") config = calibrated_2d(data.statistics(seed));
   if (name == "toy-a") config = toy_a();
   if (name == "toy-b") config = toy_b();

@@ -11,6 +11,7 @@
 #include "bracket/error.h"
 #include "host/core/text.h"
 #include "host/data/data_file.h"
+#include "host/data/gaussian_mixture.h"
 #include "host/data/image_files.h"
 #include "host/data/image_statistics.h"
 #include "host/data/named_images.h"
@@ -25,6 +26,7 @@ namespace bracket {
 namespace {
 
 constexpr std::int64_t kStatisticsRows = 100000;
+constexpr std::int64_t kMixtureRows = 50000, kMixtureTestRows = 10000;
 constexpr const char* kFileEndings[] = {".npy", ".npz", ".csv", ".bin", ".gz"};
 
 std::vector<double> density_samples(ToyData data, std::int64_t count, const RandomKey& key) {
@@ -142,6 +144,11 @@ const std::vector<std::string>& Dataset::names() {
   return kNames;
 }
 
+const std::vector<std::string>& Dataset::mixture_names() {
+  static const std::vector<std::string> kNames = {"mixture-8", "mixture-32", "mixture-64"};
+  return kNames;
+}
+
 const std::vector<std::string>& Dataset::image_names() { return named_image_sets(); }
 
 Dataset Dataset::open(const std::string& name_or_path, const DatasetOptions& options) {
@@ -156,8 +163,16 @@ Dataset Dataset::open(const std::string& name_or_path, const DatasetOptions& opt
     data.cols_ = 2;
     return data;
   }
+  if (const std::optional<GaussianMixture> mixture = GaussianMixture::named(name_or_path)) {
+    const bool test = options.split == Split::test;
+    data.rows_ = test ? kMixtureTestRows : kMixtureRows;
+    data.cols_ = mixture->dims();
+    data.values_ = mixture->sample(data.rows_, test ? 1 : 0);
+    return data;
+  }
   if (!is_data_file(name_or_path) && !has_name(image_names())) {
     std::vector<std::string> all = names();
+    all.insert(all.end(), mixture_names().begin(), mixture_names().end());
     all.insert(all.end(), image_names().begin(), image_names().end());
     throw InvalidArgument("unknown data set " + text_in_quotes(name_or_path) + "; did you mean '" +
                           nearest_name(name_or_path, all) +

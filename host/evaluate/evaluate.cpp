@@ -8,6 +8,7 @@
 #include "bracket/bounds.h"
 #include "bracket/error.h"
 #include "host/core/text.h"
+#include "host/data/gaussian_mixture.h"
 #include "host/evaluate/gaussian.h"
 #include "host/evaluate/generated_points.h"
 #include "host/evaluate/log_sum.h"
@@ -20,6 +21,10 @@ namespace bracket {
 namespace {
 
 constexpr std::uint64_t kLatentStep = 1;  // of stream `evaluation`; step 0 makes the test points
+
+// Of a mixture's entropy: samples, of a set that is neither its training nor its test rows.
+constexpr std::int64_t kMixtureSamples = 20000;
+constexpr std::uint64_t kMixtureSet = 2;
 
 void check(const Trainer& trainer, const Dataset& data, const EvaluationOptions& options) {
   if (options.samples < 2)
@@ -153,6 +158,8 @@ Evaluation evaluate(Trainer& trainer, const Dataset& data, const EvaluationOptio
   }
   if (tested.is_density())
     add_known_density(e, ToyDensity(static_cast<ToyData>(tested.density_index())), test, energies, points.x);
+  if (const auto mixture = GaussianMixture::named(tested.name()))
+    e.data_entropy = mixture->entropy(kMixtureSamples, kMixtureSet).value;
   e.warnings = evaluation_warnings(e, variance_share);
   e.calibrated = e.nll_exact && e.bracket_ok && *e.bracket_ok && e.warnings.empty();
   return e;

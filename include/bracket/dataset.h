@@ -40,6 +40,8 @@ class Dataset {
  public:
   /// A density: "25gaussians", "8gaussians", "swiss_roll", "swiss_roll_thin", "two_moons", "rings", "circles",
   /// "pinwheel", "checkerboard", "two_spirals".
+  /// A table: "mixture-8", "mixture-32", "mixture-64", 50,000 rows of 8, 32 or 64 columns (10,000 others as the test
+  /// split) of 16 round Gaussians, the same whenever and wherever it is opened.
   /// An image set of the data folder: "mnist", "fashion-mnist", "cifar10", "cifar100", "stacked-mnist" (128,000 triples
   /// of MNIST's training digits, or 26,000 of its test digits, as the channels of an image of class 100 a + 10 b + c).
   /// With a slash, or ending in .npy, .npz, .csv, .bin or .gz: a file or a folder.
@@ -59,7 +61,8 @@ class Dataset {
   /// Throws DataError for no image and InvalidArgument for sizes that do not agree or a negative label.
   static Dataset from_images(std::span<const std::uint8_t> pixels, const ImageShape& shape, std::int64_t count,
                              std::span<const std::int32_t> labels = {});
-  static const std::vector<std::string>& names();        ///< of the densities
+  static const std::vector<std::string>& names();  ///< of the densities
+  static const std::vector<std::string>& mixture_names();
   static const std::vector<std::string>& image_names();  ///< of the image sets
 
   const std::string& name() const noexcept { return name_; }           ///< as given to `open`; else "rows" or "images"

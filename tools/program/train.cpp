@@ -289,6 +289,8 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
   for (const std::string& name : preset_names()) presets += (presets.empty() ? "" : ", ") + name;
   std::string data_names;
   for (const std::string& name : Dataset::names()) data_names += (data_names.empty() ? "" : ", ") + name;
+  std::string mixture_names;
+  for (const std::string& name : Dataset::mixture_names()) mixture_names += (mixture_names.empty() ? "" : ", ") + name;
   std::string image_names;
   for (const std::string& name : Dataset::image_names()) image_names += (image_names.empty() ? "" : ", ") + name;
   only_new(command->add_option("--preset", options->preset, "Start of the settings: " + presets))
@@ -297,8 +299,8 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
                                "Presets for images: factor on the channels of hidden layers, e.g. 0.25 on a CPU"))
       ->capture_default_str();
   only_new(command->add_option("--data", options->data,
-                               "A density (" + data_names + "); a .npy or .csv file of shape (N, D); an image set (" +
-                                   image_names +
+                               "A density (" + data_names + "); a mixture of 16 Gaussians (" + mixture_names +
+                                   "); a .npy or .csv file of shape (N, D); an image set (" + image_names +
                                    "), or a folder or file of images: IDX, CIFAR .bin, PNG, JPEG, .npy or .npz of "
                                    "unsigned bytes"));
   add_data_dir(*command, options->data_dir);
@@ -318,7 +320,8 @@ void add_train(CLI::App& program, Action& action, const std::vector<std::string>
                                "energy.jacobian_math=, generator.math= or generator.jacobian_math="))
       ->check(not_empty());
   only_new(command->add_option("--entropy", options->entropy,
-                               "Estimator of the generator's log-volume: exact, min_singular, lobpcg, or auto: the "
+                               "Estimator of the generator's log-volume: exact, min_singular, lobpcg, triangular, or "
+                               "auto: the "
                                "cheapest one, and precision, that keeps --entropy-error where training starts"));
   only_new(command->add_option("--entropy-error", options->entropy_error,
                                "Nats by which --entropy auto may miss the exact log-volume; default 0.01"));
