@@ -216,6 +216,12 @@ TEST(Injectivity, IsNotClaimedWithoutProof) {
   EXPECT_FALSE(coupling.certificate().certified);
   EXPECT_NE(coupling.certificate().summary().find("layers.1 (monotone_coupling): a parameter is not finite"),
             std::string::npos);
+  Certified fixed({3, {PermutationSpec{}, RotationSpec{}, RationalQuadraticCouplingSpec{}}});
+  EXPECT_TRUE(fixed.certificate().certified);
+  EXPECT_NEAR(*fixed.certificate().layers[2].margin, 1e-15, 1e-20);
+  Certified turned({3, {ResidualSpec{{RotationSpec{}, AffineSpec{{0.9, 0.5, 0.9}, {0, 0, 0}}}, {}}}});
+  EXPECT_TRUE(turned.certificate().certified);
+  EXPECT_NEAR(*turned.certificate().layers[0].lipschitz, 0.9, 1e-6);
   Certified overflowing({2, {linear(2)}});
   overflowing.set("layers.0.weight", {1e308, 1e308, -1e308, 1e308});
   EXPECT_NO_THROW(overflowing.certificate());

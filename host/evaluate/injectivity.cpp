@@ -202,6 +202,8 @@ class Certifier {
   Stretch stretch_of(const UpsampleSpec& spec, const std::string&) const {
     return {static_cast<double>(spec.factor), static_cast<double>(spec.factor)};
   }
+  Stretch stretch_of(const PermutationSpec&, const std::string&) const { return {1, 1}; }
+  Stretch stretch_of(const RotationSpec&, const std::string&) const { return {1 - kRounding, 1 + kRounding}; }
   Stretch stretch_of(const FlattenSpec&, const std::string&) const { return {1, 1}; }
   Stretch stretch_of(const UnflattenSpec&, const std::string&) const { return {1, 1}; }
   template <class SpecT>
@@ -247,6 +249,12 @@ class Certifier {
   LayerCertificate certificate(const MonotoneCouplingSpec&, const std::string&) const {
     return {{}, "monotone_coupling", true, {}, {}, "strictly increasing by construction"};
   }
+  LayerCertificate certificate(const RationalQuadraticCouplingSpec& spec, const std::string&) const {
+    const double least = spec.min_height * spec.min_height * std::pow(spec.min_derivative, 3);
+    return {{}, "rational_quadratic_coupling", true, least, {}, "strictly increasing by construction"};
+  }
+  LayerCertificate certificate(const PermutationSpec&, const std::string&) const { return as_it_is("permutation"); }
+  LayerCertificate certificate(const RotationSpec&, const std::string&) const { return as_it_is("rotation"); }
   LayerCertificate certificate(const FourierFeaturesSpec&, const std::string&) const {
     return {{}, "fourier_features", true, 1, {}, "its input is part of its output"};
   }

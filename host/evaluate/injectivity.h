@@ -3,7 +3,8 @@
 // A chain of injective layers is injective. What each layer is asked for:
 //   linear, batch_norm, affine  full column rank: the smallest singular value is above the roundings of the largest
 //   activation                  strictly monotone, with the slope as learnt
-//   coupling                    by construction: its slope is positive everywhere, though no bound away from 0 is known
+//   coupling                    by construction: a staircase's slope is positive everywhere, though no bound away from
+//                               0 is known; a rational-quadratic spline's has one
 //   residual, y = s(x) + b(x)   |s(x) - s(x')| >= m |x - x'| and |b(x) - b(x')| <= L |x - x'| with L < m: then
 //                               |y - y'| >= (m - L) |x - x'| (Behrmann, Grathwohl, Chen, Duvenaud, Jacobsen,
 //                               "Invertible residual networks", 2019, for s = identity)
@@ -25,8 +26,8 @@ struct LayerCertificate {
   std::string layer;  ///< as in files: "layers.2"
   std::string type;   ///< as in the JSON of specifications
   bool injective = false;
-  /// linear, batch_norm, affine: smallest over largest singular value; activation: infimum of its slope; residual:
-  /// m - L. Absent where there is none.
+  /// linear, batch_norm, affine: smallest over largest singular value; activation, spline: a lower bound of the slope;
+  /// residual: m - L. Absent where there is none.
   std::optional<double> margin;
   std::optional<double> lipschitz;  ///< L of a residual layer's body, where there is a bound
   std::string reason;
