@@ -22,14 +22,15 @@ namespace {
 
 struct TrainingCase {
   const char* preset;
-  const char* data;            ///< name of a density; null: rows or images of random numbers
+  const char* data;            ///< name of a data set; null: rows or images of random numbers
   std::int64_t side = 0;       ///< of images of three channels; 0: normal rows of the shape of the 8 x 8 digits
   std::int64_t cpu_batch = 0;  ///< 0: the preset's, as on a GPU
-  const char* without = "";    ///< which saving of NetworkExecution is off
+  const char* variant = "";    ///< data, or which saving is off
   NetworkExecution execution = {};
   /// Not for the paper's recipes: their J has singular values below its rounding, and a figure of toy-a's first step
   /// was off by 0.995 of 1 + its size (on the SIMT executor).
   bool bf16 = true;
+  bool exact = false;  ///< log-volume from the Jacobian instead of layer by layer
   /// On a GPU, in fp32: of so many samples, as a graph and as one kernel.
   std::int64_t small_batch = 0;
   bool one_kernel = false;
@@ -38,6 +39,11 @@ constexpr std::array kCases = {
     TrainingCase{.preset = "toy-a", .data = "25gaussians", .bf16 = false},
     TrainingCase{.preset = "toy-b", .data = "25gaussians", .bf16 = false},
     TrainingCase{.preset = "calibrated-2d", .data = "25gaussians"},
+    TrainingCase{.preset = "calibrated", .data = "mixture-8", .variant = "/mixture-8"},
+    TrainingCase{.preset = "calibrated", .data = "mixture-8", .variant = "/mixture-8/exact", .exact = true},
+    TrainingCase{.preset = "calibrated", .data = "mixture-32", .variant = "/mixture-32"},
+    TrainingCase{.preset = "calibrated", .data = "mixture-32", .variant = "/mixture-32/exact", .exact = true},
+    TrainingCase{.preset = "calibrated", .data = "mixture-64", .variant = "/mixture-64"},
     TrainingCase{.preset = "vectors", .data = nullptr},
     TrainingCase{"cifar10-ii", nullptr, 32, 8},
     TrainingCase{"cifar10-ii", nullptr, 32, 8, "/without_norm", {.fold_batch_norm = false}},
@@ -82,9 +88,10 @@ CheckedTrainer prepare(const TrainingCase& training, MathMode math, Context& con
   TrainerConfig config = make_preset(training.preset, data, kSeed);
   config.energy.execution = config.generator.execution = training.execution;
   config.energy.math = config.generator.math = {math, math};
+  if (training.exact) config.entropy.estimator = EntropyEstimator::exact;
   if (training.cpu_batch > 0 && context.device().kind == DeviceKind::cpu) config.batch_size = training.cpu_batch;
   if (training.small_batch > 0) config.batch_size = training.small_batch;
-  const auto key = std::pair(std::string(training.preset), config.batch_size);
+  const auto key = std::pair(std::string(training.preset) + (training.data ? training.data : ""), config.batch_size);
   if (steps.count(key) == 0) steps.emplace(key, first_step_in_double(config, data));
   CheckedTrainer checked = checked_trainer(context, config, data, &steps.at(key));
   if (context.graphs() && context.device().kind == DeviceKind::cuda) {  // the step that is timed is a recorded one
@@ -181,7 +188,7 @@ void register_training_cases(std::vector<BenchDevice>& devices) {
         if (math == MathMode::bf16 && !training.bf16) continue;
         const std::string precision = math == MathMode::fp32 ? "f32" : math_mode_name(math);
         register_case(training, math, device,
-                      std::string("training_iteration/") + training.preset + training.without + "/" + precision + "/" +
+                      std::string("training_iteration/") + training.preset + training.variant + "/" + precision + "/" +
                           device.name);
       }
     }

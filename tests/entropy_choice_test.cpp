@@ -63,7 +63,7 @@ TEST(EntropyChoice, UnequalSingularValuesNeedAllOfThem) {
   EXPECT_LE(roomy.chosen.error, missed);
 }
 
-// A generator whose layers know their log-volumes needs no Jacobian, whatever its condition.
+// A generator whose layers know their log-volumes needs no Jacobian, whatever the condition of that.
 TEST(EntropyChoice, LayersThatKnowTheirLogVolumeCostNothing) {
   Context context;
   const NetworkSpec spec{

@@ -219,6 +219,8 @@ TEST(Injectivity, IsNotClaimedWithoutProof) {
   Certified fixed({3, {PermutationSpec{}, RotationSpec{}, RationalQuadraticCouplingSpec{}}});
   EXPECT_TRUE(fixed.certificate().certified);
   EXPECT_NEAR(*fixed.certificate().layers[2].margin, 1e-15, 1e-20);
+  fixed.set("layers.1.matrix", std::vector<double>(9, 0));
+  EXPECT_FALSE(fixed.certificate().certified);
   Certified turned({3, {ResidualSpec{{RotationSpec{}, AffineSpec{{0.9, 0.5, 0.9}, {0, 0, 0}}}, {}}}});
   EXPECT_TRUE(turned.certificate().certified);
   EXPECT_NEAR(*turned.certificate().layers[0].lipschitz, 0.9, 1e-6);

@@ -266,6 +266,48 @@ TEST(NetworkStructure, LogVolumesAreKnownLayerByLayer) {
   EXPECT_FALSE(known({2, {ResidualSpec{{LinearSpec{2}}, {}}}}));
 }
 
+// Of what the blocks hold, not of the specification; and of matrices whose Gram matrix has no rank in double.
+TEST(NetworkStructure, LogVolumesAreThoseOfTheParameters) {
+  TestDevice device("cpu");
+  Ops& ops = device.context().ops();
+  const DeviceTensor x = upload(device.context(), random_matrix(3, 2, 1));
+  const auto volume = [&](NetworkOnDevice& n, PrimalPass& pass) {
+    n.network().forward(ops, n.arena(), pass, n.parameters(), x, PassMode::inference, {.log_volume = true});
+    const std::vector<double> values = to_host(ops, pass.log_volume);
+    EXPECT_EQ(values, std::vector<double>(3, values[0]));
+    return values[0];
+  };
+  const auto offset = [](const NetworkOnDevice& n, const std::string& name) {
+    for (const ParameterInfo& info : n.network().parameters())
+      if (info.name == name) return static_cast<std::size_t>(info.offset);
+    throw InvalidArgument("no parameter " + name);
+  };
+  PrimalPass pass;
+  NetworkOnDevice affine(device.context(), {2, {AffineSpec{{2, -3}, {0, 1}}}}, DType::f64);
+  EXPECT_NEAR(volume(affine, pass), std::log(6), 1e-14);
+  std::vector<double> buffers = affine.buffers();
+  buffers[offset(affine, "layers.0.scale")] = 5;
+  affine.set_buffers(buffers);
+  EXPECT_NEAR(volume(affine, pass), std::log(15), 1e-14);
+
+  NetworkOnDevice linear(device.context(), {2, {LinearSpec{2}}}, DType::f64);
+  std::vector<double> values = linear.values();
+  const std::size_t w = offset(linear, "layers.0.weight");
+  constexpr double kDeterminant = 0x1p-30;  // of [[1, 1], [1, 1 + 2^-30]], condition 4 2^30
+  values[w] = values[w + 1] = values[w + 2] = 1;
+  values[w + 3] = 1 + kDeterminant;
+  linear.set_values(values);
+  const double allowed = 64 * 4 / kDeterminant * 0x1p-53;  // of a backward error of 64 roundings
+  EXPECT_NEAR(volume(linear, pass), std::log(kDeterminant), allowed);
+  ReverseRequest request;
+  request.grad_parameters = linear.gradient();
+  const DeviceTensor ones = upload(device.context(), HostMatrix(3, 1, 1.0 / 3));
+  linear.network().reverse(ops, linear.arena(), pass, nullptr, {}, {}, request, {ones, {}});
+  const std::vector<double> gradient = to_host(ops, linear.gradient());
+  const double inverse[] = {(1 + kDeterminant) / kDeterminant, -1 / kDeterminant, -1 / kDeterminant, 1 / kDeterminant};
+  for (std::size_t e = 0; e < 4; ++e) EXPECT_NEAR(gradient[w + e] / inverse[e], 1, allowed) << e;
+}
+
 TEST(NetworkStructure, CotangentsOfALogVolumeNeedAPassThatHasIt) {
   TestDevice device("cpu");
   NetworkOnDevice n(device.context(), triangular_stack(), DType::f64);

@@ -279,6 +279,19 @@ TEST(Trainer, ImpossibleCountsAreRefused) {
   EXPECT_TRUE(trainer.energies({}, 0).empty());
 }
 
+// The log-volume of a permutation or rotation is 0 whatever a pass reads.
+TEST(Trainer, RestoreRefusesAnotherFixedMap) {
+  TrainerConfig config = small_config();
+  config.generator.network.layers.insert(config.generator.network.layers.begin() + 1, RotationSpec{3});
+  config.entropy.estimator = EntropyEstimator::triangular;
+  Context context;
+  Trainer trainer(context, config, small_table());
+  TrainerSnapshot snapshot = trainer.snapshot();
+  trainer.restore(snapshot);
+  snapshot.generator.at("layers.1.matrix").bytes[0] ^= std::byte{1};
+  EXPECT_THROW(trainer.restore(snapshot), CheckpointError);
+}
+
 TEST(Trainer, RestoreChecksEveryTensor) {
   Context context;
   Trainer trainer(context, small_config(), small_table());

@@ -24,7 +24,7 @@ constexpr std::uint64_t kLatentStep = 1;  // of stream `evaluation`; step 0 make
 
 // Of a mixture's entropy: samples, of a set that is neither its training nor its test rows.
 constexpr std::int64_t kMixtureSamples = 20000;
-constexpr std::uint64_t kMixtureSet = 2;
+constexpr std::uint64_t kMixtureSet = 2, kMixtureTestSet = 3;  // 0 and 1 are the named splits
 
 void check(const Trainer& trainer, const Dataset& data, const EvaluationOptions& options) {
   if (options.samples < 2)
@@ -125,13 +125,16 @@ Evaluation evaluate(Trainer& trainer, const Dataset& data, const EvaluationOptio
   const Dataset& tested = options.held_out != nullptr ? *options.held_out : data;
   e.test_points = tested.is_density() ? options.samples : std::min(options.samples, tested.rows());
   if (options.held_out != nullptr) e.test_data = tested.name();
-  e.test_points_are_training_rows = options.held_out == nullptr && !data.is_density();
+  const auto mixture = GaussianMixture::named(tested.name());  // its rows are drawn anew
+  e.test_points_are_training_rows = options.held_out == nullptr && !data.is_density() && !mixture;
+  if (mixture) e.test_points = options.samples;
   e.data_dimension = data.cols();
   e.latent_dimension = pair.generator.input_size();
   e.injective_by_construction = pair.generator.injective_by_construction();
   e.injectivity = certify_injective(pair.context, pair.generator, pair.generator_parameters);
 
-  const std::vector<double> test = tested.sample(e.test_points, options.seed);
+  const std::vector<double> test = mixture ? mixture->sample(e.test_points, kMixtureTestSet + options.seed % 50000)
+                                           : tested.sample(e.test_points, options.seed);
   const std::vector<double> energies = trainer.energies(test, e.test_points, options.weights);
   require_finite(energies, "test point");
   const SampleMoments energy = sample_moments(energies);
@@ -158,8 +161,7 @@ Evaluation evaluate(Trainer& trainer, const Dataset& data, const EvaluationOptio
   }
   if (tested.is_density())
     add_known_density(e, ToyDensity(static_cast<ToyData>(tested.density_index())), test, energies, points.x);
-  if (const auto mixture = GaussianMixture::named(tested.name()))
-    e.data_entropy = mixture->entropy(kMixtureSamples, kMixtureSet).value;
+  if (mixture) e.data_entropy = mixture->entropy(kMixtureSamples, kMixtureSet).value;
   e.warnings = evaluation_warnings(e, variance_share);
   e.calibrated = e.nll_exact && e.bracket_ok && *e.bracket_ok && e.warnings.empty();
   return e;

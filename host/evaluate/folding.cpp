@@ -11,8 +11,8 @@
 
 #include "bracket/error.h"
 #include "bracket/random.h"
-#include "host/training/row_chunks.h"
 #include "host/training/inference.h"
+#include "host/training/row_chunks.h"
 #include "kernels/ops.h"
 
 namespace bracket {

@@ -131,6 +131,12 @@ class Certifier {
     return {std::max(least, 0.0), largest * (1 + kRounding)};
   }
 
+  Stretch of_matrix(const std::string& prefix) const {
+    Matrix matrix{0, 0, tensor(prefix + "matrix")};
+    matrix.rows = matrix.cols = std::llround(std::sqrt(static_cast<double>(matrix.values.size())));
+    return stretch(matrix);
+  }
+
   static Stretch of_factors(const std::vector<double>& factors) {
     Stretch s{kInfinity, 0};
     for (const double f : factors) {
@@ -202,8 +208,8 @@ class Certifier {
   Stretch stretch_of(const UpsampleSpec& spec, const std::string&) const {
     return {static_cast<double>(spec.factor), static_cast<double>(spec.factor)};
   }
-  Stretch stretch_of(const PermutationSpec&, const std::string&) const { return {1, 1}; }
-  Stretch stretch_of(const RotationSpec&, const std::string&) const { return {1 - kRounding, 1 + kRounding}; }
+  Stretch stretch_of(const PermutationSpec&, const std::string& prefix) const { return of_matrix(prefix); }
+  Stretch stretch_of(const RotationSpec&, const std::string& prefix) const { return of_matrix(prefix); }
   Stretch stretch_of(const FlattenSpec&, const std::string&) const { return {1, 1}; }
   Stretch stretch_of(const UnflattenSpec&, const std::string&) const { return {1, 1}; }
   template <class SpecT>
@@ -250,11 +256,16 @@ class Certifier {
     return {{}, "monotone_coupling", true, {}, {}, "strictly increasing by construction"};
   }
   LayerCertificate certificate(const RationalQuadraticCouplingSpec& spec, const std::string&) const {
-    const double least = spec.min_height * spec.min_height * std::pow(spec.min_derivative, 3);
+    // s^2 min(s, e) / max(s, 1 / e)^2 (formula/rational_quadratic.h), at its least for s = r or s > 1 / e.
+    const double r = spec.min_height, e = spec.min_derivative, least = std::min(r * r * std::min(r, e) * e * e, e);
     return {{}, "rational_quadratic_coupling", true, least, {}, "strictly increasing by construction"};
   }
-  LayerCertificate certificate(const PermutationSpec&, const std::string&) const { return as_it_is("permutation"); }
-  LayerCertificate certificate(const RotationSpec&, const std::string&) const { return as_it_is("rotation"); }
+  LayerCertificate certificate(const PermutationSpec& spec, const std::string& prefix) const {
+    return of_rank("permutation", stretch_of(spec, prefix));
+  }
+  LayerCertificate certificate(const RotationSpec& spec, const std::string& prefix) const {
+    return of_rank("rotation", stretch_of(spec, prefix));
+  }
   LayerCertificate certificate(const FourierFeaturesSpec&, const std::string&) const {
     return {{}, "fourier_features", true, 1, {}, "its input is part of its output"};
   }

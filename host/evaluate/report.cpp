@@ -129,13 +129,13 @@ std::string to_json(const Evaluation& e) {
 }
 
 std::string summary(const Evaluation& e) {
-  std::string text =
-      "Negative log-likelihood of " + e.data + " at step " + std::to_string(e.step) + " (" +
-      (e.weights == Weights::average ? "averaged" : "raw") + " weights, " + std::to_string(e.test_points) +
-      (e.test_points_are_training_rows ? " rows of the training table"
-       : e.test_data.empty()           ? " fresh test points"
-                                       : " rows of " + e.test_data) +
-      "), nats per sample\n";
+  std::string text = "Negative log-likelihood of " + e.data + " at step " + std::to_string(e.step) + " (" +
+                     (e.weights == Weights::average ? "averaged" : "raw") + " weights, " +
+                     std::to_string(e.test_points) +
+                     (e.test_points_are_training_rows ? " rows of the training table"
+                      : e.test_data.empty()           ? " fresh test points"
+                                                      : " rows of " + e.test_data) +
+                     "), nats per sample\n";
   text += bounds_lines(e);
   text += order_lines(e);
   if (e.kl_data_to_model) text += "KL from data to model: " + fixed_number(*e.kl_data_to_model, 4) + " nats\n";

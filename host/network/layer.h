@@ -124,10 +124,8 @@ class Layer {
   /// Whether a training pass moves buffers: running statistics, vectors of a power iteration.
   virtual bool training_state() const noexcept { return batch_norm(); }
   virtual bool injective() const noexcept = 0;
-  /// Whether the layer adds to Frame::log_volume. What is the same for all rows and parameters it does not add:
-  /// constant_log_volume().
+  /// Whether the layer adds its share to Frame::log_volume; permutations and rotations have none to add.
   virtual bool has_log_volume() const noexcept { return false; }
-  virtual double constant_log_volume() const noexcept { return 0; }
   /// Whether second derivatives in the input vanish wherever they exist and no parameter bends it (as prelu's slope).
   virtual bool piecewise_linear() const noexcept { return false; }
   /// Whether `reverse` writes into grad_y.

@@ -82,12 +82,6 @@ bool LayerChain::has_log_volume() const noexcept {
                      [](const auto& layer) { return !layer || layer->has_log_volume(); });
 }
 
-double LayerChain::constant_log_volume() const noexcept {
-  double sum = 0;
-  for (const auto& layer : layers_) sum += layer ? layer->constant_log_volume() : 0;
-  return sum;
-}
-
 bool LayerChain::consumes_grad_y() const noexcept {
   const auto last = std::find_if(layers_.rbegin(), layers_.rend(), [](const auto& layer) { return layer != nullptr; });
   return last != layers_.rend() && (*last)->consumes_grad_y();

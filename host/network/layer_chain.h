@@ -32,7 +32,6 @@ class LayerChain {
   bool injective() const noexcept;
   bool piecewise_linear() const noexcept;
   bool has_log_volume() const noexcept;
-  double constant_log_volume() const noexcept;
   bool consumes_grad_y() const noexcept;
   std::int64_t row_flops() const noexcept;
   std::int64_t once_flops() const noexcept;

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "bracket/error.h"
-#include "host/jacobian/gram_factor.h"
 #include "host/network/product_layer.h"
 #include "host/network/weights/composed_map.h"
 #include "host/network/weights/layer_maps.h"
@@ -44,7 +43,7 @@ class LinearLayer final : public ProductLayer {
     if (frame.log_volume.primal.absent()) return;  // the same at every point: tangents add nothing
     const std::int64_t mark = frame.arena.mark(), n = frame.rows.primal;
     const Tensor volume = frame.arena.allocate(frame.dtype, {1, 1});
-    factor(frame, volume, map_->used(frame, extras).weight);
+    factors(frame, volume, map_->used(frame, extras).weight);
     frame.ops.axpy(frame.log_volume.primal, 1, spread_over_row(frame, {volume, {}}, n).primal.reshaped({n, 1}));
     frame.arena.rewind(mark);
   }
@@ -57,8 +56,10 @@ class LinearLayer final : public ProductLayer {
     if (frame.log_volume.primal.absent() || grad_block.absent()) return;
     const std::int64_t mark = frame.arena.mark(), n = frame.rows.primal, elements = inputs_ * inputs_;
     const Tensor weight = map_->used(frame, extras).weight, total = frame.arena.allocate(frame.dtype, {1, 1});
+    const Factors of = factors(frame, total, weight);
+    frame.ops.triangular_solve(of.orthogonal, of.lower, of.orthogonal, true);  // L^-T Q
     const Tensor inverse = frame.arena.allocate(frame.dtype, {inputs_, inputs_});
-    gram_cotangents(frame.ops, inverse, factor(frame, total, weight), weight);
+    frame.ops.copy(inverse, of.orthogonal);
     frame.ops.fill(total, 0);
     add_row_sums(frame, {total, {}}, {frame.log_volume.primal.reshaped({1, n}), {}});
     const Tensor flat = inverse.reshaped({1, elements});
@@ -68,12 +69,18 @@ class LinearLayer final : public ProductLayer {
   }
 
  private:
-  // L L^T = W W^T and volume [1, 1] = log |det W|.
-  static Tensor factor(const Frame& frame, const Tensor& volume, const Tensor& weight) {
+  // W = L Q in double, and volume [1, 1] = log |det W| = sum log diag L. For a W of condition c both this and L^-T Q are
+  // known to some d c roundings of double.
+  struct Factors {
+    Tensor lower, orthogonal;
+  };
+  static Factors factors(const Frame& frame, const Tensor& volume, const Tensor& weight) {
     const std::int64_t d = weight.rows();
-    const Tensor lower = frame.arena.allocate(DType::f64, {1, d, d});
-    gram_factor(frame.ops, lower, volume.reshaped({1}), weight);
-    return lower;
+    const Factors of{frame.arena.allocate(DType::f64, {1, d, d}), frame.arena.allocate(DType::f64, {d, d})};
+    frame.ops.copy(of.orthogonal, weight);
+    frame.ops.lq_factor(of.lower, of.orthogonal);
+    frame.ops.log_diagonal_sum(volume.reshaped({1}), of.lower);
+    return of;
   }
 
   void multiply(Ops& ops, Tensor y, Tensor x, Tensor weight, const ProductEpilogue& epilogue) const override {

@@ -264,7 +264,7 @@ void Network::begin(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet
         "the network has no log-volume that comes with a pass: every layer must be a coupling, a permutation, a "
         "rotation, affine, or linear with as many outputs as inputs, no activation and no spectral norm");
   pass.log_volume = arena.allocate(dtype_, {pass.rows, 1});
-  ops.fill(pass.log_volume, plain_->constant_log_volume());
+  ops.fill(pass.log_volume, 0);
 }
 
 void Network::forward(Ops& ops, Arena& arena, PrimalPass& pass, const ParameterSet& parameters, Tensor x, PassMode mode,

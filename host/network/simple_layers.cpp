@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "host/jacobian/gram_factor.h"
 #include "host/network/layer.h"
 
 namespace bracket {
@@ -56,19 +57,23 @@ class AffineLayer final : public Layer {
   bool piecewise_linear() const noexcept override { return true; }
   bool injective() const noexcept override { return true; }
   bool has_log_volume() const noexcept override { return true; }
-  double constant_log_volume() const noexcept override {
-    double sum = 0;
-    for (const double scale : spec_.scale) sum += std::log(std::abs(scale));
-    return sum;
-  }
   void initialize(const RandomKey&, const ValueWriter& write) const override {
     write(scale_, true, spec_.scale);
     write(shift_, true, spec_.shift);
   }
   void forward(const Frame& frame, const Stacked& x, const Stacked&, std::span<const Stacked> slots,
                std::span<const Tensor>) const override {
-    frame.ops.affine_columns_forward(frame.output(slots.back()), x, scale_.of(frame.parameters.buffers),
-                                     shift_.of(frame.parameters.buffers), frame.rows);
+    const Tensor scale = scale_.of(frame.parameters.buffers);
+    frame.ops.affine_columns_forward(frame.output(slots.back()), x, scale, shift_.of(frame.parameters.buffers),
+                                     frame.rows);
+    if (frame.log_volume.primal.absent()) return;  // the same at every point: tangents add nothing
+    const std::int64_t mark = frame.arena.mark(), n = frame.rows.primal, columns = output_size();
+    const Tensor logs = frame.arena.allocate(frame.dtype, {columns}), total = frame.arena.allocate(frame.dtype, {1, 1});
+    gram_factor(frame.ops, frame.arena.allocate(DType::f64, {columns, 1, 1}), logs, scale.reshaped({columns, 1}));
+    frame.ops.fill(total, 0);
+    add_row_sums(frame, {total, {}}, {logs.reshaped({1, columns}), {}});
+    frame.ops.axpy(frame.log_volume.primal, 1, spread_over_row(frame, {total, {}}, n).primal.reshaped({n, 1}));
+    frame.arena.rewind(mark);
   }
   void reverse(const Frame& frame, const Stacked&, const Stacked&, std::span<const Stacked>, std::span<const Tensor>,
                const Stacked& grad_y, const Stacked& grad_x, const Stacked&, const Tensor&, Update) const override {

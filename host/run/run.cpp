@@ -115,16 +115,16 @@ bool is_logged(std::int64_t step, std::int64_t log_every, std::int64_t total_ste
   return due(step, log_every) || step == total_steps;
 }
 
-// A line of metrics.jsonl about a rollback.
-struct Rollback {
-  std::vector<NamedValue> values;
-  std::int64_t to_step = -1;  // known once a trainer has been resumed
-  bool written = false;
-};
-
 }  // namespace
 
 struct Run::Impl {
+  // A line of metrics.jsonl about a rollback.
+  struct Rollback {
+    std::vector<NamedValue> values;
+    std::int64_t to_step = -1;  // known once a trainer has been resumed
+    bool written = false;
+  };
+
   explicit Impl(const fs::path& path) : folder(path), lock(path) {}
 
   void log(const StepRecord& step, double step_ms) {
@@ -221,7 +221,7 @@ struct Run::Impl {
   RunDescription description;
   std::optional<JsonLinesFile> metrics;
   std::optional<EventFile> events;
-  std::int64_t saved_step = -1;                     // of the newest checkpoint on disk
+  std::int64_t saved_step = -1;     // of the newest checkpoint on disk
   std::vector<Rollback> rollbacks;  // of this session
   double time_offset = 0;
   Clock::time_point session_start;
@@ -330,8 +330,8 @@ std::vector<RefusedCheckpoint> Run::resume(Trainer& trainer, const Dataset& data
   // The record first: were the session lost, the line of the last step that it drops would be missing.
   const bool logged = is_logged(trainer.step(), run.description.settings.log_every, total_steps);
   cut_json_lines(run.folder / kMetricsName, logged ? trainer.step() : trainer.step() - 1);
-  std::erase_if(run.rollbacks, [&](const Rollback& r) { return r.to_step > trainer.step(); });
-  for (Rollback& rollback : run.rollbacks) {
+  std::erase_if(run.rollbacks, [&](const auto& r) { return r.to_step > trainer.step(); });
+  for (auto& rollback : run.rollbacks) {
     if (rollback.to_step < 0) rollback.to_step = trainer.step();
     if (rollback.to_step == trainer.step() && !logged) rollback.written = false;  // its line has been cut
   }
@@ -347,7 +347,7 @@ void Run::train(Trainer& trainer, const Dataset& data, std::int64_t last_step, c
   run.metrics.emplace(run.folder / kMetricsName);
   run.events.emplace(run.folder, trainer.step() == 0 ? 0 : trainer.step() + 1);
   run.session_start = Clock::now();
-  for (Rollback& rollback : run.rollbacks) {
+  for (auto& rollback : run.rollbacks) {
     if (rollback.written) continue;
     std::vector<NamedValue> values = {{"time_s", run.time_offset}};
     values.insert(values.end(), rollback.values.begin(), rollback.values.end());

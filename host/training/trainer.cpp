@@ -370,6 +370,14 @@ void Trainer::restore(const TrainerSnapshot& snapshot) {
   if (stored != entries.size())
     throw CheckpointError("the checkpoint holds " + std::to_string(stored) + " tensors, the networks have " +
                           std::to_string(entries.size()));
+  for (const SnapshotEntry& e : entries) {  // a permutation or rotation is its specification's: its log-volume is 0
+    if (!e.info->buffer || !e.info->name.ends_with(".matrix")) continue;
+    const auto* start = static_cast<const std::byte*>(e.block->data()) + e.info->offset * dtype_bytes(e.block->dtype());
+    std::vector<std::byte> own(static_cast<std::size_t>(e.info->size() * dtype_bytes(e.block->dtype())));
+    ops.copy_bytes_to_host(own.data(), start, static_cast<std::int64_t>(own.size()));
+    if (own != (*e.tensors)[e.name].bytes)
+      throw CheckpointError("tensor '" + e.name + "' is not the map that the specification draws from its seed");
+  }
   for (const SnapshotEntry& e : entries) {
     auto* start = static_cast<std::byte*>(e.block->data()) + e.info->offset * dtype_bytes(e.block->dtype());
     auto& bytes = (*e.tensors)[e.name].bytes;
