@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "kernels/cuda/common/body.cuh"
+#include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/step_program.h"
 
 namespace bracket::simt {
 namespace {
@@ -143,6 +146,27 @@ TEST(LaunchRecorder, IsSpoiledByAKernelThatIsNoBody) {
   EXPECT_EQ(target, 0);
   EXPECT_EQ(launch<plain_kernel>(1, 1, 0, nullptr, &target), cudaSuccess);
   EXPECT_EQ(target, 1);
+}
+
+/// Two launches of a body that the kernel can play, the first as given.
+std::optional<StepProgram> program_with(dim3 grid, std::size_t shared_bytes) {
+  using Body = elementwise_kernels::FillBody<float, 1>;
+  LaunchRecorder recorder(some_stream());
+  EXPECT_EQ(recorder.append(&body_key<Body>, grid, 256, shared_bytes, Body{}), cudaSuccess);
+  EXPECT_EQ(recorder.append(&body_key<Body>, dim3(1), 256, 0, Body{}), cudaSuccess);
+  return make_step_program(recorder);
+}
+
+// One block walks over x and y, has the shared memory of the launch that asks for most, and does not play everything.
+TEST(StepProgramDecision, IsAboutGridsAndSharedMemory) {
+  const std::optional<StepProgram> program = program_with(dim3(255, 257), 46 * 1024);  // 65,535 blocks and one
+  ASSERT_TRUE(program);
+  EXPECT_EQ(program->instructions, 2);
+  EXPECT_EQ(program->shared_bytes, 46U * 1024);
+  EXPECT_FALSE(program_with(dim3(256, 256), 0)) << "65,537 blocks";
+  EXPECT_FALSE(program_with(dim3(65536, 65536), 0)) << "2^32 blocks";
+  EXPECT_FALSE(program_with(dim3(1, 1, 2), 0)) << "a third dimension";
+  EXPECT_FALSE(program_with(dim3(1), 46 * 1024 + 1)) << "shared memory";
 }
 
 }  // namespace

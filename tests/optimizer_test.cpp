@@ -6,6 +6,9 @@
 #include <numbers>
 
 #include "ops_fixture.h"
+#ifdef BRACKET_TEST_SIMT
+#include "simt/scoped_options.h"
+#endif
 
 namespace bracket::test {
 namespace {
@@ -252,6 +255,28 @@ TEST(OptimizerCpuTest, SameBitsForAnyNumberOfThreads) {
   }
   for (std::size_t i = 2; i < results.size(); ++i) EXPECT_MATRICES_IDENTICAL(results[i], results[i % 2]);
 }
+
+#ifdef BRACKET_TEST_SIMT
+// The factors of a block are one thread's, which the others wait for.
+TEST(OptimizerOnTheExecutor, DoesNotDependOnTheOrderOfThreads) {
+  const std::int64_t n = 1009;
+  StepState start;
+  start.learning_rate[0] = 0.25;
+  const auto updated = [&](::simt::Order order) {
+    const ::simt::ScopedOptions options(order, 3);
+    Context context(ContextOptions{}, simt::make_cuda_ops(0, nullptr, {}));
+    const DeviceArray<StepState> state(context, start);
+    const DeviceTensor p = upload_vector(context, random_matrix(n, 1, 1), DType::f32);
+    const DeviceTensor v = upload_vector(context, random_matrix(n, 1, 2, 0, 1), DType::f32);
+    const DeviceTensor g = upload_vector(context, random_matrix(n, 1, 3), DType::f32);
+    context.ops().adam(p, {}, v, g, {0, 0.9, 1e-8, 0.1}, state.address(), Player::energy);
+    return download(context, p);
+  };
+  const HostMatrix want = updated(::simt::Order::forward);
+  for (const ::simt::Order order : {::simt::Order::reverse, ::simt::Order::random})
+    EXPECT_MATRICES_IDENTICAL(updated(order), want);
+}
+#endif
 
 }  // namespace
 }  // namespace bracket::test
