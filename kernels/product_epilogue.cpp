@@ -36,10 +36,14 @@ void OperandCheck::epilogue(const ProductEpilogue& e, const Tensor& y, std::int6
     }
     unused("epilogue.bias", e.bias, "tangent rows have none");
   }
-  if (!e.bias.absent()) vector("epilogue.bias", e.bias, channels);
+  if (!e.bias.absent()) {
+    vector("epilogue.bias", e.bias, channels);
+    distinct("epilogue.bias", e.bias, "the result", y);
+  }
   if (e.masked()) {
     const std::int64_t pixels = channels == 0 ? 0 : y.cols() / channels;
     u8_matrix("epilogue.mask", e.mask, tangent ? e.rows.primal : y.rows(), pixels * ((channels + 7) / 8));
+    distinct("epilogue.mask", e.mask, "the result", y);
     unused("epilogue.before", e.before, "relu and leaky_relu keep a mask instead");
   } else {
     unused("epilogue.mask", e.mask, "only relu and leaky_relu have one");

@@ -193,11 +193,24 @@ class Compare(unittest.TestCase):
         before, after = result({"op": spread(1)}), result({"op": spread(1)}, cpu_model="other")
         self.assertIn("cpu_model differs", self.run_compare(before, after)[1])
 
+    def test_thresholds_that_hide_everything_are_refused(self):
+        for arguments in (("--threshold", "nan"), ("--threshold", "-1"), ("--alpha", "nan"), ("--alpha", "0")):
+            done = subprocess.run([sys.executable, str(SCRIPT), "a.json", "b.json", *arguments], capture_output=True,
+                                  check=False)
+            self.assertEqual(done.returncode, 2, arguments)
+
     def test_bad_files_in_a_process_of_their_own(self):
         good = json.dumps(result({"op": spread(1)}))
         aggregates = result({"op": spread(1)})
         aggregates["benchmarks"] = [b for b in aggregates["benchmarks"] if b["run_type"] == "aggregate"]
-        for bad in ("", "[]", "{}", good[: len(good) // 2], json.dumps(aggregates)):
+        strange = []
+        for change in ({"real_time": float("nan")}, {"real_time": "1"}, {"real_time": True}, {"run_name": 5}):
+            data = result({"op": spread(1)})
+            data["benchmarks"][0].update(change)
+            strange.append(json.dumps(data))
+        for context in (None, [], "x"):
+            strange.append(json.dumps({**result({"op": spread(1)}), "context": context}))
+        for bad in ("", "[]", "{}", good[: len(good) // 2], json.dumps(aggregates), "[" * 100000, *strange):
             with tempfile.TemporaryDirectory() as folder:
                 a, b = pathlib.Path(folder) / "a.json", pathlib.Path(folder) / "b.json"
                 a.write_text(good, encoding="utf-8")

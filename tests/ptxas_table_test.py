@@ -75,7 +75,21 @@ class PtxasTable(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertIn("no report of ptxas", err)
 
+    def test_a_report_that_was_cut_off_is_an_error(self):
+        (self.build / "a.cu.o.ptxas").write_text(CLEAN[:CLEAN.index("Used")])
+        status, _, err = self.table()
+        self.assertEqual(status, 2)
+        self.assertIn("a.cu", err)
+
+    def test_a_folder_that_cannot_be_written_is_an_error(self):
+        (self.build / "a.cu.o.ptxas").write_text(CLEAN)
+        status, _, err = self.table("--json", str(self.build / "absent" / "t.json"))
+        self.assertEqual(status, 2)
+        self.assertIn("absent", err)
+
     def test_names_lose_what_all_of_them_share(self):
+        mode = "void bracket::gpu::linear_tensor_kernel<(bracket::MathMode)1, 128>(int)"
+        self.assertEqual(ptxas_table.short_name(mode), "linear_tensor<1, 128>")
         name = "void bracket::gpu::(anonymous namespace)::adam_kernel<float>(bracket::gpu::DeviceMatrix<float>)"
         self.assertEqual(ptxas_table.short_name(name), "adam<float>")
         body = "void bracket::gpu::body_kernel<bracket::gpu::optimizer_kernels::AdamBody<float> >(T1)"

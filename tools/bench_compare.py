@@ -59,6 +59,13 @@ def mann_whitney(a, b):
     return math.erfc(distance / math.sqrt(2 * variance))
 
 
+def time_of(entry, metric):
+    time = entry[metric]
+    if isinstance(time, bool) or not isinstance(time, (int, float)) or not math.isfinite(time):
+        raise ValueError(f"a time is {time!r}")
+    return time
+
+
 def read_results(path, metric):
     """(context, {case: times in ns, or None where the case failed}) of a file."""
     try:
@@ -72,9 +79,11 @@ def read_results(path, metric):
             if entry.get("error_occurred"):
                 cases[name] = None
             elif cases.setdefault(name, []) is not None:
-                cases[name].append(float(entry[metric]) * NANOSECONDS[entry["time_unit"]])
+                cases[name].append(time_of(entry, metric) * NANOSECONDS[entry["time_unit"]])
         context = data["context"]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(context, dict) or not all(isinstance(name, str) for name in cases):
+            raise ValueError("the context is no object, or a name no text")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadFile(f"{path} is not a benchmark result: {type(error).__name__}: {error}") from error
     if not cases:
         raise BadFile(f"{path} holds no single repetitions; write it without --benchmark_report_aggregates_only")
@@ -142,6 +151,8 @@ def main(arguments=None, out=None):
     parser.add_argument("--metric", choices=["real_time", "cpu_time"], default="real_time",
                         help="cpu_time on a machine that others use (default real_time)")
     options = parser.parse_args(arguments)
+    if not (math.isfinite(options.threshold) and options.threshold >= 0 and 0 < options.alpha < 1):
+        parser.error("--threshold must not be negative, --alpha must lie between 0 and 1")
     try:
         context_a, before = read_results(options.before, options.metric)
         context_b, after = read_results(options.after, options.metric)

@@ -10,14 +10,13 @@ case ${1:-} in -h | --help) echo "usage: tools/gpu_check.sh RESULTS [BUILD]"; ex
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 results=${1:?usage: tools/gpu_check.sh RESULTS [BUILD]}
 build=${2:-}
-mkdir -p "$results"
-results=$(cd "$results" && pwd)
+mkdir -p "$results" && results=$(cd "$results" && pwd) || exit 2
 
 if [ -z "$build" ]; then
   "$root/tools/install_deps.sh" && cd "$root" && cmake --preset cuda >/dev/null && cmake --build --preset cuda -j "$(nproc)" || exit 1
   build=$root/build/cuda
 fi
-build=$(cd "$build" && pwd)
+build=$(cd "$build" && pwd) || exit 2
 revision=$(git -C "$root" rev-parse HEAD 2>/dev/null || cat "$root/REVISION" 2>/dev/null || echo unknown)
 echo "revision $revision"
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit --format=csv,noheader || echo "nvidia-smi: not available"

@@ -33,7 +33,7 @@ def read_report(text, source):
             kernels[-1]["spill_store_bytes"] += int(match[2])
             kernels[-1]["spill_load_bytes"] += int(match[3])
         elif kernels and (match := USED.search(line)):
-            kernels[-1]["registers"] = int(match[1])
+            kernels[-1]["registers"] = int(match[1])  # never 0
             if shared := SHARED.search(line):
                 kernels[-1]["shared_bytes"] = int(shared[1])
     return kernels
@@ -41,7 +41,8 @@ def read_report(text, source):
 
 def short_name(demangled):
     """`adam<float>` of `void bracket::gpu::(anonymous namespace)::adam_kernel<float>(...)`."""
-    text = demangled.replace("(anonymous namespace)::", "").partition("(")[0].removeprefix("void ")
+    text = re.sub(r"\((\w+::)*\w+\)(?=\d)", "", demangled.replace("(anonymous namespace)::", ""))  # (MathMode)1
+    text = text.partition("(")[0].removeprefix("void ")
     match = KERNEL.search(re.sub(r"\bbracket::(?:gpu::)?", "", text))
     if match is None:
         return demangled
@@ -88,10 +89,19 @@ def main(arguments=None):
     if not kernels:
         print(f"ptxas_table: error: no report of ptxas in {options.build}; build with CUDA first", file=sys.stderr)
         return 2
-    if options.json:
-        options.json.write_text(json.dumps({"kernels": kernels}, indent=1) + "\n", encoding="utf-8")
-    if options.markdown:
-        options.markdown.write_text(markdown(kernels), encoding="utf-8")
+    cut = [k for k in kernels if k["registers"] == 0]
+    if cut:
+        print(f"ptxas_table: error: the report of {cut[0]['source']} ends before the registers of {cut[0]['name']}; "
+              "build it anew", file=sys.stderr)
+        return 2
+    try:
+        if options.json:
+            options.json.write_text(json.dumps({"kernels": kernels}, indent=1) + "\n", encoding="utf-8")
+        if options.markdown:
+            options.markdown.write_text(markdown(kernels), encoding="utf-8")
+    except OSError as error:
+        print(f"ptxas_table: error: {error}", file=sys.stderr)
+        return 2
     spilling = [k for k in kernels if k["spill_store_bytes"] or k["spill_load_bytes"]]
     for k in spilling:
         print(f"ptxas_table: {k['name']} ({k['source']}) spills on {k['architecture']}: {k['spill_store_bytes']} bytes "

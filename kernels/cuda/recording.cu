@@ -86,7 +86,10 @@ std::unique_ptr<Recording> CudaOps::record(const std::function<void()>& queue, R
   static_cast<void>(scratch());
   if (is_capturing(stream_)) return nullptr;
   if (replay == Replay::one_kernel) {
-    if (std::unique_ptr<Recording> program = record_program(queue)) return program;
+    try {
+      if (std::unique_ptr<Recording> program = record_program(queue)) return program;
+    } catch (const OutOfMemory&) {  // of its image: a graph needs none
+    }
   }
   if (!begin_capture(stream_)) return nullptr;
   cudaGraph_t graph = nullptr;
