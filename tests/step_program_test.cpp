@@ -223,7 +223,8 @@ class StepProgram : public ::testing::Test {
     const std::int64_t before = ::simt::launches();
     trainer.run(steps);
     const std::int64_t made = ::simt::launches() - before;
-    EXPECT_EQ(trainer.step_form(), config.dtype == DType::f32 ? StepForm::one_kernel : StepForm::graph);
+    const bool one = context.one_kernel() && config.dtype == DType::f32;
+    EXPECT_EQ(trainer.step_form(), one ? StepForm::one_kernel : StepForm::graph);
     EXPECT_EQ(trainer.reports().size(), static_cast<std::size_t>(steps) + 1);
     return made;
   }
