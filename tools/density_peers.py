@@ -3,10 +3,10 @@
 
   tools/density_peers.py tables/digits --json peers.json
 
-Reads train.npy, validation.npy and test.npy (tools/density_tables.py writes them). Bandwidth, number of components and type of
-covariance are those of the best validation rows; the winner's figure on the test rows is what `bracket eval --test
-tables/digits/test.npy` is compared with. Columns are standardised by the training rows first; the figures are in the units of
-the files. Needs numpy and scikit-learn.
+Reads train.npy, validation.npy and test.npy (tools/density_tables.py writes them). Bandwidth, number of components and
+type of covariance are those that the validation rows like best; the winner's figure on the test rows is what `bracket
+eval --test tables/digits/test.npy` is compared with. Columns are standardised by the training rows first; the figures
+are in the units of the files. Needs numpy and scikit-learn.
 """
 import argparse
 import json

@@ -5,14 +5,14 @@
   tools/density_tables.py pca-mnist --data-dir DATA --out tables/pca       MNIST on its first --columns principal axes
   tools/density_tables.py mixture --columns 8 --modes 16 --out tables/m8   Gaussian mixture of known entropy
 
-Writes OUT/train.npy, OUT/validation.npy, OUT/test.npy (float64, shape (N, D)) and OUT/about.json: how they came about and,
-of a mixture, the entropy in nats with its standard error. The same arguments give the same bytes.
+Writes OUT/train.npy, OUT/validation.npy, OUT/test.npy (float64, shape (N, D)) and OUT/about.json: how they came about
+and, of a mixture, the entropy in nats with its standard error. The same arguments give the same bytes.
 
-digits: pixels 0 to 16 plus uniform noise in [0, 1), over 17: a density on [0, 1]^64 whose negative log-likelihood bounds
-that of the whole numbers from above (Theis, van den Oord, Bethge 2016). Corner pixels that are 0 in every image carry the
-noise alone. pca-mnist: pixels dequantised in the same way (256 levels), centred, projected on the axes of largest variance
-of the training rows. mixture: equal weights, means uniform in [-spread, spread]^D, a full covariance per mode whose
-deviations are uniform in [0.3, 1]. Needs numpy.
+digits: pixels 0 to 16 plus uniform noise in [0, 1), over 17: a density on [0, 1]^64 whose negative log-likelihood
+bounds that of the whole numbers from above (Theis, van den Oord, Bethge 2016). Corner pixels that are 0 in every image
+carry the noise alone. pca-mnist: pixels dequantised in the same way (256 levels), centred, projected on the axes of
+largest variance of the training rows. mixture: equal weights, means uniform in [-spread, spread]^D, a full covariance
+per mode whose deviations are uniform in [0.3, 1]. Needs numpy.
 """
 import argparse
 import gzip

@@ -17,9 +17,9 @@ MINIMUM_GPU_TESTS = 200
 # Suites whose kernels use shared memory; small shapes, so that the sanitizers finish in seconds.
 SANITIZER_SUITES = ["reduction_test", "dense_test", "linear_test", "convolution_test", "math_mode_test",
                     "product_epilogue_test", "step_program_test", "convolution_math_mode_test",
-                    "quadrature_rules_test", "trace_ops_test", "lobpcg_test", "lobpcg_block_test", "eigen_test", "jacobian_ops_test", "normalization_test",
-                    "spectral_norm_test", "network_test", "kernel_box_test", "network_execution_test",
-                    "network_execution_exact_test"]
+                    "quadrature_rules_test", "trace_ops_test", "lobpcg_test", "lobpcg_block_test", "eigen_test",
+                    "jacobian_ops_test", "normalization_test", "spectral_norm_test", "network_test",
+                    "kernel_box_test", "network_execution_test", "network_execution_exact_test"]
 TAIL_CHARACTERS = 2000
 
 

@@ -286,7 +286,8 @@ def chosen_metric(options, rows):
 
 def keep_plan(options, runs):
     """Refuses to continue another sweep in the same folder."""
-    wanted = {"data": options.data, "train_arguments": options.train_arguments, "runs": [{**run, "settings": dict(run["settings"])} for run in runs]}
+    wanted = {"data": options.data, "train_arguments": options.train_arguments,
+              "runs": [{**run, "settings": dict(run["settings"])} for run in runs]}
     path = options.out / "sweep.json"
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8")) != wanted:

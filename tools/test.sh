@@ -48,8 +48,8 @@ trap forget_objects EXIT
 stage "kernels and files, without CUDA, under address and undefined-behaviour sanitizers"
 build asan --target simt_selftest simt_errors_selftest memory_test activation_test classification_test \
   convolution_test dense_test density_test elementwise_test images_test jacobian_ops_test kernel_box_test \
-  linear_test lobpcg_block_test lobpcg_test losses_test masked_activation_test normalization_test optimizer_test pooling_test random_test \
-  reduction_test files_compressed_test files_images_test files_json_lines_test files_safetensors_test files_table_test \
+  linear_test lobpcg_block_test lobpcg_test losses_test masked_activation_test normalization_test optimizer_test \
+  pooling_test random_test reduction_test files_compressed_test files_images_test files_json_lines_test files_safetensors_test files_table_test \
   dataset_test image_dataset_test
 run asan asan -L 'cpu|simt' -LE slow
 

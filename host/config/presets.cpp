@@ -105,10 +105,10 @@ TrainerConfig calibrated_2d(const DataStatistics& data) {
 }
 
 // calibrated-2d's recipe for rows of 2 to 128 columns: as many latents, an injective generator whose log-volume comes
-// with its passes, and the trust region. Couplings move each half of the columns in turn; a rotation between the two pairs
-// mixes what they move. Fourier features of fixed frequencies cover a few dimensions only, a wider energy takes their
-// place. Learning rates and trust region are those tuned in two dimensions: beyond some ten columns the energy outruns
-// the generator with them.
+// with its passes, and the trust region. Couplings move each half of the columns in turn; a rotation between the two
+// pairs mixes what they move. Fourier features of fixed frequencies cover a few dimensions only, a wider energy takes
+// their place. Learning rates and trust region are those tuned in two dimensions: beyond some ten columns the energy
+// outruns the generator with them.
 constexpr std::int64_t kLeastCalibrated = 2, kMostCalibrated = 128;
 
 TrainerConfig calibrated(const DataStatistics& data) {

@@ -41,9 +41,10 @@ struct EntropyChoice {
 
 /// The cheapest candidate whose error at `samples` latents keeps the target; where none does, the one with the least
 /// error. Candidates: triangular where the generator has a log-volume, exact, min_singular, and lobpcg with 1, 2, 4, ...
-/// 32 steps as long as that is cheaper than exact, each in the precisions from `least` on. h is that of exact_log_volume (singular_values.h) in f64, which takes the QR
-/// path where J is ill-conditioned. A function of its arguments alone: nothing is timed. It knows the start only: where
-/// J loses condition in training, so does the choice; `bracket jacobian` measures a trained run.
+/// 32 steps as long as that is cheaper than exact, each in the precisions from `least` on. h is that of exact_log_volume
+/// (singular_values.h) in f64, which takes the QR path where J is ill-conditioned. A function of its arguments alone:
+/// nothing is timed. It knows the start only: where J loses condition in training, so does the choice; `bracket
+/// jacobian` measures a trained run.
 /// Throws InvalidArgument for a generator with d > D, a target or number of samples that is not positive, and where J
 /// has no full rank at any of the latents.
 EntropyChoice choose_entropy(Context& context, const NetworkSpec& generator, const EntropyRequest& request = {});
