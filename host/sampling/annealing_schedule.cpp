@@ -111,7 +111,8 @@ class Pilot {
         throw Diverged("annealing: the target has no mass at any of " + std::to_string(log_ratio.size()) +
                            " points of the base; take a base that covers it",
                        "energy", 0);
-      const double step = next_step(log_ratio, 1 - at, variance);
+      // No less than to the next number: a schedule has no temperature twice.
+      const double step = std::max(next_step(log_ratio, 1 - at, variance), std::nextafter(at, 1.0) - at);
       const bool last = step >= 1 - at;
       at = last ? 1 : at + step;
       const std::uint64_t key = annealing_step(AnnealingPhase::pilot, step_++);
@@ -152,7 +153,10 @@ AnnealingSchedule resized(const AnnealingSchedule& found, std::int64_t count) {
     const double place = static_cast<double>(i) * size / static_cast<double>(count);
     const auto next = std::min(static_cast<std::size_t>(place), found.temperature.size() - 1);
     const double share = place - static_cast<double>(next), low = next == 0 ? 0 : found.temperature[next - 1];
-    schedule.temperature.push_back(i == count ? 1 : low + share * (found.temperature[next] - low));
+    const double at = i == count ? 1 : low + share * (found.temperature[next] - low);
+    // Between neighbouring numbers there is none: fewer temperatures, then.
+    if (at <= (schedule.temperature.empty() ? 0 : schedule.temperature.back())) continue;
+    schedule.temperature.push_back(at);
     schedule.step_size.push_back(found.step_size[next]);
   }
   return schedule;
