@@ -20,6 +20,7 @@ namespace {
 using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 constexpr std::int64_t kTangentValues = std::int64_t{1} << 22;  // columns of Jacobians at a time
+constexpr std::int64_t kSearchValues = std::int64_t{1} << 24;   // of the Jacobians that searches keep at a time
 constexpr double kFirstDamping = 1e-3;                          // relative to the mean of J^T J's diagonal
 constexpr double kLargestDamping = 1e3;                         // a search whose steps keep failing is given up
 constexpr double kLongestStep = 2;
@@ -189,7 +190,15 @@ SecondPreimages second_preimages(Context& context, const Network& generator, con
   result.samples = options.samples;
   result.least_stretch = std::numeric_limits<double>::infinity();
   std::vector<Search> searches = starts(z, x, options, result.least_stretch);
-  const std::vector<Search> arrived = arrivals(map, z, x, std::move(searches), options, tolerance);
+  const auto portion = std::max<std::ptrdiff_t>(1, kSearchValues / (d * generator.output_size()));
+  std::vector<Search> arrived;
+  for (std::ptrdiff_t first = 0; first < std::ssize(searches); first += portion) {
+    const auto begin = searches.begin() + first, end = begin + std::min(portion, std::ssize(searches) - first);
+    for (Search& search : arrivals(map, z, x, {begin, end}, options, tolerance)) {
+      search.columns.resize(0, 0);
+      arrived.push_back(std::move(search));
+    }
+  }
   RowMatrix midpoints(static_cast<std::int64_t>(arrived.size()), d);
   for (std::size_t i = 0; i < arrived.size(); ++i)
     midpoints.row(static_cast<std::int64_t>(i)) = 0.5 * (z.row(arrived[i].sample) + arrived[i].z);
