@@ -154,7 +154,29 @@ TEST_F(FarEnergiesTest, BadInput) {
   const FarEnergies far = energies(options);
   EXPECT_EQ(far.not_finite, 600);
   EXPECT_EQ(far.chains, 0);
-  for (const BroadProposal& p : far.proposals) EXPECT_FALSE(p.log_mass);
+  for (const BroadProposal& p : far.proposals) {
+    EXPECT_FALSE(p.log_mass);
+    EXPECT_EQ(p.far_share_upper, 1);
+  }
+}
+
+// What n effective points did not see may still be there.
+TEST_F(FarEnergiesTest, NoMassSeenIsAShareWithABound) {
+  FarOptions options;
+  options.chains = 0;
+  int unseen = 0;
+  for (const std::int64_t points : {64, 256, 4096}) {
+    options.points = points;
+    for (const BroadProposal& p : energies(options).proposals) {
+      if (!p.log_mass) continue;
+      const double resolution = std::min(1.0, std::log(1000.0) / p.effective_points());  // 1 - 0.999
+      EXPECT_GE(p.far_share_upper, resolution * (1 - 1e-12)) << p.name;
+      if (p.log_far_mass) continue;
+      EXPECT_NEAR(p.far_share_upper, resolution, 1e-12) << p.name;
+      ++unseen;
+    }
+  }
+  EXPECT_GT(unseen, 0);
 }
 
 TEST(GaussianOf, MeanCovarianceAndConstantColumns) {

@@ -78,6 +78,30 @@ Pair second_well(std::int64_t d, double distance) {
   return pair;
 }
 
+// exp(-E) = exp(-|x|^2 / 2) (1 + exp(h)), h = A - 2 sum_j [softplus(8 (x_j - c_j)) + softplus(8 (c_j - x_j))], c = (8,
+// 0, 0): a funnel with a well of deviation 1/8 at its end. exp(h - |x|^2 / 2) has the integral
+//   exp(A) exp(-32) B(1, 3) B(2, 2)^2 / 8^3 to a part in 20: u = 8 (x_1 - 8), exp(-8 (x_1 - 8)) = exp(-u), and
+//   int exp(-t u) sigma(u)^2 sigma(-u)^2 du = B(2 - t, 2 + t),
+// which A makes that of the other well, (2 pi)^(3/2).
+Pair narrow_well() {
+  Pair pair = gaussian_pair_of(3, 3);
+  pair.energy = network_of(
+      3, {LinearSpec{.features = 6}, ActivationSpec{Activation::softplus}, LinearSpec{.features = 1},
+          ActivationSpec{Activation::softplus}, LinearSpec{.features = 1}, ConfinementSpec{.input_layer = -1}});
+  std::vector<double> slopes(18), shifts(6);
+  for (std::size_t k = 0; k < 6; ++k) {
+    const double sign = k % 2 == 0 ? 8 : -8;
+    slopes[k * 3 + k / 2] = sign;
+    shifts[k] = k < 2 ? -8 * sign : 0;
+  }
+  const double height =
+      1.5 * std::log(2 * std::numbers::pi) + 32 - std::log(1.0 / 3) - 2 * std::log(1.0 / 6) + 3 * std::log(8.0);
+  pair.energy_values = {
+      {"layers.0.weight", slopes}, {"layers.0.bias", shifts}, {"layers.2.weight", std::vector<double>(6, -2)},
+      {"layers.2.bias", {height}}, {"layers.4.weight", {-1}}, {"layers.4.bias", {0}}};
+  return pair;
+}
+
 // (z_1, .., z_d) -> (|z_1|, z_2, .., z_d, 0, ..).
 Pair folding(std::int64_t d, std::int64_t dimension) {
   Pair pair = gaussian_pair_of(d, dimension);
@@ -128,8 +152,10 @@ AuditOptions quick() {
   return options;
 }
 
-Audit audited(const Pair& pair, const Dataset& data, const AuditOptions& options = quick()) {
-  Context context;
+Audit audited(const Pair& pair, const Dataset& data, const AuditOptions& options = quick(), int threads = 0) {
+  ContextOptions device;
+  device.threads = threads;
+  Context context(device);
   TrainerConfig config;
   config.energy.network = pair.energy;
   config.generator.network = pair.generator;
@@ -163,6 +189,7 @@ void expect_failed(const Audit& audit, const std::string& name) {
 constexpr const char* kFolds = "generator does not fold";
 constexpr const char* kFarMass = "no mass far from generated points";
 constexpr const char* kFarWells = "no deep well that nobody visits";
+constexpr const char* kBothBases = "annealing from the data agrees";
 
 TEST(Audit, AGaussianPairIsClean) {
   for (const std::int64_t d : {1, 2, 3, 8}) {
@@ -230,8 +257,55 @@ TEST(Audit, AHoleFarAwayIsNamed) {
   }
 }
 
+// No broad point falls into it, so none of their masses knows of it; chains do.
+TEST(Audit, ANarrowHoleInThreeDimensionsIsNamed) {
+  const Audit a = audited(narrow_well(), rows_of(3));
+  expect_failed(a, kFarWells);
+  EXPECT_EQ(check_of(a, kFarMass).passed, std::optional(true)) << summary(a);
+  EXPECT_GT(a.far.chains_in_unseen_wells, 1);
+  EXPECT_NEAR(a.far.far_well[0], 8, 1);
+}
+
+// Here chains from the data see what none from the generator's latents do.
 TEST(Audit, AModeOfTheDataThatTheGeneratorLacksIsNamed) {
-  for (const std::int64_t d : {2, 3}) expect_failed(audited(second_well(d, 7), rows_of(d, 7)), kFarMass);
+  for (const std::int64_t d : {2, 3, 8}) {
+    const Audit a = audited(second_well(d, 7), rows_of(d, 7));
+    expect_failed(a, kBothBases);
+    if (d <= 3) expect_failed(a, kFarMass);
+    ASSERT_TRUE(a.annealing.latent && a.annealing_in_data_space);
+    const double log_z = 0.5 * static_cast<double>(d) * std::log(2 * std::numbers::pi) + std::log(2.0);
+    const LogMeanInterval& from_data = a.annealing_in_data_space->forward;
+    EXPECT_NEAR(from_data.estimate, log_z, 4.5 * from_data.standard_error);
+    EXPECT_LT(a.annealing.upper, log_z - 0.6);  // whose checks of itself are content
+    EXPECT_EQ(check_of(a, "annealing has converged").passed, std::optional(true));
+    if (d > 2) {
+      EXPECT_EQ(check_of(a, "estimates of log Z agree").passed, std::optional(true));
+    }
+  }
+}
+
+// tanh is injective, but exp(-E) has mass outside its values: latent space holds the integral over the cube alone.
+TEST(Audit, AGeneratorThatIsNotOntoGoesThroughDataSpace) {
+  const double log_z = 1.5 * std::log(2 * std::numbers::pi);
+  for (const Activation function : {Activation::tanh, Activation::sigmoid, Activation::softplus}) {
+    Pair pair = gaussian_pair_of(3, 3);
+    pair.generator.layers.push_back(ActivationSpec{function});
+    const Audit a = audited(pair, rows_of(3));
+    EXPECT_TRUE(a.evaluation.injectivity.certified);
+    EXPECT_FALSE(a.annealing.latent);
+    EXPECT_FALSE(a.annealing_in_data_space);
+    EXPECT_NEAR(a.annealing.forward.estimate, log_z, 4.5 * a.annealing.forward.standard_error + 1e-9);
+  }
+  Pair leaky = gaussian_pair_of(3, 3);
+  leaky.generator.layers.push_back(ActivationSpec{Activation::leaky_relu, 0.9});
+  const Audit a = audited(leaky, rows_of(3));
+  EXPECT_TRUE(a.annealing.latent);
+  EXPECT_NEAR(a.annealing.forward.estimate, log_z, 4.5 * a.annealing.forward.standard_error + 1e-9);
+  const ActivationSpec bounded{Activation::tanh};
+  EXPECT_TRUE(onto_if_injective({AffineSpec{{2}, {1}}, MonotoneCouplingSpec{}, RationalQuadraticCouplingSpec{},
+                                 BatchNormSpec{}, ResidualSpec{{bounded}, {}}, RotationSpec{}}));
+  EXPECT_FALSE(onto_if_injective({LinearSpec{.features = 1}, bounded, LinearSpec{.features = 1}}));
+  EXPECT_FALSE(onto_if_injective({ResidualSpec{{}, {bounded}}}));
 }
 
 TEST(Audit, AMissingWallIsNamed) {
@@ -278,98 +352,50 @@ TEST(Audit, JsonAndSummarySayTheSame) {
   EXPECT_NE(text.find("Verdict: " + a.verdict), std::string::npos) << text;
   EXPECT_NE(text.find("FAILED"), std::string::npos) << text;
   EXPECT_NE(text.find("upper end approximate"), std::string::npos) << text;
+  EXPECT_NE(text.find("2000 rows of the training table"), std::string::npos) << text;
+  EXPECT_NE(text.find("a bound (G certified injective), estimated from samples"), std::string::npos) << text;
+  EXPECT_EQ(json["annealing"]["interval_holds"], true);
+  EXPECT_EQ(json["annealing_in_data_space"]["space"], "data");
   EXPECT_GT(spectrum_picture(a).width(), 0);
+  const std::string folded = summary(audited(folding(2, 2), rows_of(2)));
+  EXPECT_NE(folded.find("G not certified injective, need not be a bound"), std::string::npos) << folded;
 }
 
-// An audit without anything to complain of, in three dimensions.
-Audit sound() {
-  Audit a;
-  Evaluation& e = a.evaluation;
-  e.data_dimension = e.latent_dimension = 3;
-  e.latents = 20000;
-  e.lower_bound = 1;
-  e.gap_standard_error = 0.001;
-  e.nll_importance = 1.02;
-  e.ess = 0.97;
-  a.annealing.chains = 1000;
-  a.annealing.forward = {.estimate = 1.02, .lower = 1.01, .upper = 1.03, .standard_error = 0.005, .ess = 0.9};
-  a.annealing.above = 1.03;
-  a.annealing.above_standard_error = 0.005;
-  a.annealing.lower = 1.01;
-  a.annealing.upper = 1.04;
-  a.preimages = SecondPreimages{};
-  a.spectrum = JacobianSpectrum{{1}, {1}, {1}, {0}};
-  a.far.chains = 256;
-  BroadProposal broad;
-  broad.points = 4096;
-  broad.widening = 4;
-  broad.covers = true;
-  broad.log_mass = LogMeanInterval{.ess = 0.5};
-  a.far.proposals = {broad};
-  return a;
-}
-
-TEST(AuditChecks, EachDefectHasItsFinding) {
-  EXPECT_EQ(audit_verdict(audit_checks(sound())), "trustworthy: every check that applies has passed");
-  const auto only = [](const std::function<void(Audit&)>& damage, const std::string& part) {
-    Audit a = sound();
-    damage(a);
-    const std::vector<AuditCheck> checks = audit_checks(a);
-    EXPECT_EQ(std::count_if(checks.begin(), checks.end(), [](const AuditCheck& c) { return c.passed == false; }), 1)
-        << part;
-    const std::string verdict = audit_verdict(checks);
-    EXPECT_NE(verdict.find(part), std::string::npos) << verdict;
-  };
-  only([](Audit& a) { a.preimages->share = 0.25; }, "at least 25 %");
-  only([](Audit& a) { a.evaluation.fold_fraction = 0.5; }, "at least 50 %");
-  only([](Audit& a) { a.spectrum->log_volume[0] = -HUGE_VAL; }, "singular at 1 of 1");
-  only([](Audit& a) { a.evaluation.lower_bound = 1.05; }, "(10 standard errors) above the interval of L");
-  only([](Audit& a) { a.evaluation.ess = 0.49; }, "effective share of only 0.49");
-  only([](Audit& a) { a.annealing.forward.ess = 0.02; }, "20 effective chains");
-  only([](Audit& a) { a.annealing.above = 1.2; }, "differ by 0.18");
-  only([](Audit& a) { a.annealing.upper = 1.6; }, "0.59 nats wide");
-  only([](Audit& a) { a.evaluation.nll_importance = 1.1; }, "importance sampling by the generator and annealing");
-  only([](Audit& a) { a.far.not_finite = 3; }, "not a number at 3");
-  only(
-      [](Audit& a) {
-        a.far.proposals[0].far_share = 0.02, a.far.proposals[0].far_share_lower = 0.01,
-        a.far.proposals[0].far_share_upper = 0.03;
-      },
-      "about 2 %");
-  only([](Audit& a) { a.evaluation.warnings = {"something else"}; }, "something else");
-  // A well counts where its mass is not known to be small.
-  const auto well = [](Audit& a) {
-    a.far.chains_in_far_wells = 3;
-    a.far.far_well = {4, 5, 6};
-  };
-  only(
-      [&](Audit& a) {
-        well(a);
-        a.far.proposals[0].log_mass->ess = 0.001;
-      },
-      "near (4, 5, 6)");
-  only(
-      [&](Audit& a) {
-        well(a);
-        a.far.proposals[0].far_share_upper = 0.02;
-      },
-      "3 of 256 chains");
-  Audit small = sound();
-  well(small);
-  EXPECT_TRUE(audit_verdict(audit_checks(small)).starts_with("trustworthy"));
-  // Noise is no mass, and one chain no well.
-  Audit noise = sound();
-  noise.far.proposals[0].far_share = 0.5;
-  noise.far.chains_in_far_wells = 1;
-  EXPECT_TRUE(audit_verdict(audit_checks(noise)).starts_with("trustworthy"));
-}
-
-TEST(Audit, IsAFunctionOfTheSeed) {
+TEST(Audit, TooFewEffectiveChainsGiveNoInterval) {
   AuditOptions options = quick();
-  const std::string first = to_json(audited(second_well(3, 3), rows_of(3), options));
-  EXPECT_EQ(to_json(audited(second_well(3, 3), rows_of(3), options)), first);
+  options.chains = 64;
+  const Audit a = audited(gaussian_pair_of(2, 2), rows_of(2), options);
+  expect_failed(a, "annealing has converged");
+  EXPECT_FALSE(a.annealing.interval_holds);
+  EXPECT_EQ(a.annealing.lower, a.annealing.forward.markov_lower);
+  EXPECT_EQ(a.nll_annealed_upper, HUGE_VAL);
+  const nlohmann::json json = nlohmann::json::parse(to_json(a));
+  EXPECT_TRUE(json["nll_annealed_upper_approximate"].is_null());
+  EXPECT_TRUE(json["nll_annealed_lower"].is_number());
+  EXPECT_NE(summary(a).find("(Markov's inequality)"), std::string::npos) << summary(a);
+}
+
+TEST(Audit, OfHeldOutRows) {
+  const Dataset held_out = rows_of(2, 1);
+  AuditOptions options = quick();
+  options.held_out = &held_out;
+  const Audit a = audited(gaussian_pair_of(2, 2), rows_of(2), options);
+  EXPECT_FALSE(a.evaluation.test_points_are_training_rows);
+  double energy = 0;
+  for (const double x : held_out.values()) energy += 0.5 * x * x / 2000;
+  EXPECT_NEAR(a.nll_annealed, energy + std::log(2 * std::numbers::pi), 1e-9);
+  EXPECT_EQ(summary(a).find("training table"), std::string::npos) << summary(a);
+}
+
+TEST(Audit, IsAFunctionOfTheSeedWhateverTheThreads) {
+  AuditOptions options = quick();
+  options.samples = 1000;
+  options.chains = 256;
+  const std::string first = to_json(audited(second_well(3, 3), rows_of(3), options, 1));
+  EXPECT_EQ(to_json(audited(second_well(3, 3), rows_of(3), options, 1)), first);
+  EXPECT_EQ(to_json(audited(second_well(3, 3), rows_of(3), options, 2)), first);
   options.seed = 1;
-  EXPECT_NE(to_json(audited(second_well(3, 3), rows_of(3), options)), first);
+  EXPECT_NE(to_json(audited(second_well(3, 3), rows_of(3), options, 1)), first);
 }
 
 TEST(Audit, RefusesBadOptions) {

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 
 #include "bracket/error.h"
+#include "host/data/data_file.h"
 #include "host/files/atomic_file.h"
+#include "host/files/in_quotes.h"
 #include "tools/program/command_line.h"
 #include "tools/program/model.h"
 #include "tools/program/output.h"
@@ -25,6 +28,7 @@ struct AuditRequest {
   AuditOptions audit;
   std::string temperatures = "auto";
   std::string pictures;
+  std::string test;
   bool json = false;
   bool strict = false;
 };
@@ -55,6 +59,13 @@ int run_audit(const AuditRequest& request) {
   AuditOptions options = request.audit;
   options.weights = request.model.chosen_weights();
   options.temperatures = request.temperatures == "auto" ? 0 : std::stoll(request.temperatures);
+  std::optional<Dataset> held_out;
+  if (!request.test.empty()) {
+    if (!is_data_file(request.test))
+      throw InvalidArgument("--test wants a .npy or .csv file, got " + text_in_quotes(request.test));
+    held_out = Dataset::open(request.test);
+    options.held_out = &*held_out;
+  }
   const Audit result = audit(*model.trainer, model.data, options);
   print(request.json ? to_json(result) + "\n" : summary(result));
   draw(model, result, request);
@@ -73,6 +84,12 @@ void add_audit(CLI::App& program, Action& action) {
   add_model_options(*command, options->model, DataUse::required);
   command->add_flag("--json", options->json, "Print one JSON object; null: not known for this run");
   command->add_flag("--strict", options->strict, "End with exit code 8 where a check fails");
+  command
+      ->add_option(
+          "--test", options->test,
+          "Held-out rows, a .npy or .csv file of the columns of the data; default: fresh samples of a density, "
+          "the training rows of a table")
+      ->check(not_empty());
   command->add_option("--samples", options->audit.samples, "Test points and latents")
       ->check(whole_number(2, std::uint64_t{1} << 32))
       ->capture_default_str();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <variant>
 
 #define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Cholesky>
@@ -58,52 +59,68 @@ GaussianBase gaussian_of(std::span<const double> points, std::int64_t rows, std:
   return base;
 }
 
-AnnealedPartition annealed_partition(const NetworkPair& pair, std::span<const double> data, std::int64_t data_rows,
-                                     const PartitionOptions& options) {
-  const std::int64_t d = pair.generator.input_size(), cols = pair.energy.input_size();
+AnnealedPartition annealed_partition(Context& context, const GaussianBase& base, const PotentialFunction& target,
+                                     std::span<const double> start, const PartitionOptions& options) {
   AnnealedPartition result;
-  result.latent = d == cols && pair.generator.injective_by_construction();
   result.chains = options.chains;
-
-  const std::vector<double> z =
-      normal_values({options.seed, RandomStream::evaluation, kBackStartStep}, std::max(kGenerated, options.chains) * d);
-  GaussianBase base{std::vector<double>(static_cast<std::size_t>(d)),
-                    std::vector<double>(static_cast<std::size_t>(d), 1)};
-  PotentialFunction target = latent_potential(pair);
-  std::vector<double> start(z.begin(), z.begin() + options.chains * d);
-  if (!result.latent) {
-    const std::int64_t rows = static_cast<std::int64_t>(z.size()) / d;
-    std::vector<double> points = network_outputs(pair.context, pair.generator, pair.generator_parameters, z, rows);
-    // Chains in turn from a generated point and from one of the data.
-    start.assign(points.begin(), points.begin() + options.chains * cols);
-    for (std::int64_t i = 1; i < options.chains; i += 2)
-      std::copy_n(data.begin() + (i / 2 % data_rows) * cols, cols, start.begin() + i * cols);
-    points.insert(points.end(), data.begin(), data.end());
-    base = gaussian_of(points, rows + data_rows, cols, kWidening, cols > kMostFullColumns);
-    target = network_potential(pair.context, {pair.energy, pair.energy_parameters});
-  }
-
   AnnealingOptions annealing;
   annealing.temperatures = options.temperatures;
   annealing.seed = options.seed;
-  const AnnealingSchedule schedule = plan_annealing(pair.context, base, target, annealing);
-  const AnnealedChains forward = anneal_forward(pair.context, base, target, schedule, options.chains, annealing);
+  const AnnealingSchedule schedule = plan_annealing(context, base, target, annealing);
+  const AnnealedChains forward = anneal_forward(context, base, target, schedule, options.chains, annealing);
   result.temperatures = static_cast<std::int64_t>(schedule.temperature.size());
   result.acceptance = forward.acceptance;
   result.forward = log_mean_interval(forward.log_weight, options.confidence);
 
   const std::int64_t steps = std::clamp(kEquilibration * result.temperatures, kLeastEquilibration, kMostEquilibration);
   const AnnealedChains settled =
-      run_target_chains(pair.context, base, target, schedule, start, options.chains, steps, annealing);
-  const AnnealedChains back =
-      anneal_back(pair.context, base, target, schedule, settled.states, options.chains, annealing);
+      run_target_chains(context, base, target, schedule, start, options.chains, steps, annealing);
+  const AnnealedChains back = anneal_back(context, base, target, schedule, settled.states, options.chains, annealing);
   const LogMeanInterval inverse = log_mean_interval(back.log_weight, options.confidence);
   result.above = -inverse.estimate;
   result.above_standard_error = inverse.standard_error;
   result.back_ess = inverse.ess;
-  result.lower = result.forward.lower;
-  result.upper = std::max(result.forward.upper, -inverse.lower);
+  result.interval_holds = result.effective_chains() >= kLeastEffectiveChains;
+  result.lower = result.interval_holds ? result.forward.lower : result.forward.markov_lower;
+  result.upper = result.interval_holds ? std::max(result.forward.upper, -inverse.lower) : HUGE_VAL;
   return result;
+}
+
+AnnealedPartition annealed_in_latent_space(const NetworkPair& pair, const PartitionOptions& options) {
+  const std::int64_t d = pair.generator.input_size();
+  const GaussianBase base{std::vector<double>(static_cast<std::size_t>(d)),
+                          std::vector<double>(static_cast<std::size_t>(d), 1)};
+  const std::vector<double> start =
+      normal_values({options.seed, RandomStream::evaluation, kBackStartStep}, options.chains * d);
+  AnnealedPartition result = annealed_partition(pair.context, base, latent_potential(pair), start, options);
+  result.latent = true;
+  return result;
+}
+
+AnnealedPartition annealed_in_data_space(const NetworkPair& pair, std::span<const double> data, std::int64_t data_rows,
+                                         const PartitionOptions& options) {
+  const std::int64_t cols = pair.energy.input_size(), rows = std::max(kGenerated, options.chains);
+  const std::vector<double> z =
+      normal_values({options.seed, RandomStream::evaluation, kBackStartStep}, rows * pair.generator.input_size());
+  std::vector<double> points = network_outputs(pair.context, pair.generator, pair.generator_parameters, z, rows);
+  std::vector<double> start(points.begin(), points.begin() + options.chains * cols);
+  for (std::int64_t i = 1; i < options.chains && i / 2 < data_rows; i += 2)
+    std::copy_n(data.begin() + i / 2 * cols, cols, start.begin() + i * cols);
+  points.insert(points.end(), data.begin(), data.end());
+  const GaussianBase base = gaussian_of(points, rows + data_rows, cols, kWidening, cols > kMostFullColumns);
+  return annealed_partition(pair.context, base, network_potential(pair.context, {pair.energy, pair.energy_parameters}),
+                            start, options);
+}
+
+bool onto_if_injective(const std::vector<LayerSpec>& layers) {
+  return std::all_of(layers.begin(), layers.end(), [](const LayerSpec& layer) {
+    if (const auto* activation = std::get_if<ActivationSpec>(&layer))
+      return activation->function != Activation::tanh && activation->function != Activation::sigmoid &&
+             activation->function != Activation::softplus;
+    // y = s(x) + b(x), b of a smaller Lipschitz constant than s stretches by: x = s^-1(y - b(x)) is a contraction.
+    if (const auto* residual = std::get_if<ResidualSpec>(&layer)) return onto_if_injective(residual->skip);
+    return true;
+  });
 }
 
 }  // namespace bracket

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "bracket/error.h"
 #include "host/core/text.h"
@@ -29,19 +30,23 @@ Audit audit(Trainer& trainer, const Dataset& data, const AuditOptions& options) 
   evaluation.samples = options.samples;
   evaluation.seed = options.seed;
   evaluation.weights = options.weights;
+  evaluation.held_out = options.held_out;
   result.evaluation = evaluate(trainer, data, evaluation);
   const Evaluation& e = result.evaluation;
 
   const NetworkPair pair{trainer.context(), trainer.energy_network(), trainer.energy_parameters(options.weights),
                          trainer.generator_network(), trainer.generator_parameters(options.weights)};
   const std::int64_t rows = std::min(e.test_points, kTestPoints);
-  const std::vector<double> test = data.sample(rows, options.seed);
+  const std::vector<double> test = (options.held_out != nullptr ? *options.held_out : data).sample(rows, options.seed);
   PartitionOptions partition;
   partition.chains = options.chains;
   partition.temperatures = options.temperatures;
   partition.confidence = options.confidence;
   partition.seed = options.seed;
-  result.annealing = annealed_partition(pair, test, rows, partition);
+  result.annealing = annealed_in_data_space(pair, test, rows, partition);
+  if (e.latent_dimension == e.data_dimension && e.injectivity.certified &&
+      onto_if_injective(pair.generator.spec().layers))
+    result.annealing_in_data_space = std::exchange(result.annealing, annealed_in_latent_space(pair, partition));
   result.nll_annealed = e.energy_data + result.annealing.forward.estimate;
   // Independent errors: ends as far as both together, the confidence of the normal quantile scaled to that of log Z.
   const double quantile = normal_quantile(options.confidence);
@@ -54,8 +59,10 @@ Audit audit(Trainer& trainer, const Dataset& data, const AuditOptions& options) 
   FarOptions far;
   far.seed = options.seed;
   const std::vector<double> energies = trainer.energies(test, rows, options.weights);
-  result.far = energies_far_away(pair, test, energies,
-                                 {e.log_z.value_or(result.annealing.forward.estimate), e.log_z.has_value()}, far);
+  const LogMeanInterval& forward = result.annealing.forward;
+  const double error = e.log_z_error.value_or(normal_quantile(far.confidence) * forward.standard_error);
+  result.far =
+      energies_far_away(pair, test, energies, {e.log_z.value_or(forward.estimate), e.log_z.has_value(), error}, far);
   const std::int64_t d = e.latent_dimension;
   if (d <= e.data_dimension) {
     PreimageOptions preimages;

@@ -1,8 +1,10 @@
 // An audit of a trained pair: is what its figures say true? Every check that Bracket knows, one sentence of verdict.
 //
-// What is proved: log Z by quadrature in one and two dimensions, up to its error estimate; L_low where the generator is
-// injective by construction; the lower end of annealing in expectation (annealed_importance.h). All else is evidence: a
-// check that fails shows a defect, checks that pass show that these tests found none.
+// What is proved: that L_low is a bound where the generator is certified injective (injectivity.h), its figure an
+// estimate from samples; of annealing E[log mean w] <= log Z and, at its confidence, `markov_lower`
+// (annealed_importance.h). The ends of its interval are normal theory, right if chains reach all mass. Log Z by
+// quadrature in one and two dimensions is right up to its error estimate. All else is evidence: a check that fails shows
+// a defect, checks that pass show that these tests found none.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +31,7 @@ struct AuditOptions {
   double confidence = 0.95;  ///< of the intervals of log Z and L
   std::uint64_t seed = 0;
   Weights weights = Weights::average;
+  const Dataset* held_out = nullptr;  ///< test points, as in EvaluationOptions
 };
 
 struct AuditCheck {
@@ -38,12 +41,13 @@ struct AuditCheck {
 };
 
 struct Audit {
-  Evaluation evaluation;  ///< quadrature, bounds, paired gap, importance sampling with its effective share
-  AnnealedPartition annealing;
+  Evaluation evaluation;        ///< quadrature, bounds, paired gap, importance sampling with its effective share
+  AnnealedPartition annealing;  ///< in latent space where G is certified injective and onto, else in data space
+  std::optional<AnnealedPartition> annealing_in_data_space;  ///< beside one in latent space: other blind spots
   double confidence = 0.95;
   double nll_annealed = 0;        ///< L = mean E of the test points + log Z of the forward chains
-  double nll_annealed_lower = 0;  ///< interval of L, the noise of the test points included
-  double nll_annealed_upper = 0;
+  double nll_annealed_lower = 0;  ///< interval of L if chains reach all mass, the noise of the test points included;
+  double nll_annealed_upper = 0;  ///< without one as in AnnealedPartition: Markov's lower end, infinity
   FarEnergies far;
   std::optional<SecondPreimages> preimages;  ///< d <= D
   std::optional<JacobianSpectrum> spectrum;  ///< d <= D
@@ -59,6 +63,9 @@ Audit audit(Trainer& trainer, const Dataset& data, const AuditOptions& options =
 std::vector<AuditCheck> audit_checks(const Audit& audit);
 std::string audit_verdict(const std::vector<AuditCheck>& checks);
 
+/// Keys are the members' names, nested as they are; null for what is unknown or infinite. `nll_annealed_lower` to
+/// `nll_annealed_upper_approximate` and `annealing.log_z_lower` to `log_z_upper_approximate` hold at `confidence` if
+/// chains reach all mass, where `annealing.interval_holds`; else the lower end is that of Markov's inequality.
 std::string to_json(const Audit& audit);
 std::string summary(const Audit& audit);
 

@@ -43,7 +43,8 @@ Series estimates_from_above(const std::filesystem::path& metrics_file) {
 Image bounds_picture(const std::filesystem::path& metrics_file, const Audit& a) {
   const Evaluation& e = a.evaluation;
   LineChart chart = lower_bound_chart(metrics_file);
-  chart.title = "Bounds and estimates of the negative log-likelihood";
+  const std::string uncertified = e.injectivity.certified ? "" : ", G not certified injective";
+  chart.title = "Bounds and estimates of the negative log-likelihood" + uncertified;
   chart.series[0].name = "lower bound, batches";
   chart.series.push_back(estimates_from_above(metrics_file));
   Range range = *chart.y_range;
@@ -51,7 +52,7 @@ Image bounds_picture(const std::filesystem::path& metrics_file, const Audit& a) 
   const auto step = static_cast<double>(e.step);
   if (std::isfinite(a.nll_annealed_lower) && std::isfinite(a.nll_annealed_upper)) {
     // Both ends as lines towards the audited step, joined there.
-    chart.series.push_back({"interval of L by annealing",
+    chart.series.push_back({"interval of L by annealing, if chains reach all mass",
                             {kIntervalStart * step, step, step, kIntervalStart * step},
                             {a.nll_annealed_lower, a.nll_annealed_lower, a.nll_annealed_upper, a.nll_annealed_upper}});
     hold(a.nll_annealed_lower);
@@ -65,8 +66,8 @@ Image bounds_picture(const std::filesystem::path& metrics_file, const Audit& a) 
     hold(*value);
   };
   mark("annealing", a.nll_annealed);
-  mark("lower bound, audited", e.lower_bound);
-  mark("lower bound on manifold", e.lower_bound_on_manifold);
+  mark("lower bound, audited" + uncertified, e.lower_bound);
+  mark("lower bound on manifold" + uncertified, e.lower_bound_on_manifold);
   mark("exact", e.nll_exact);
   mark("importance sampling", e.nll_importance);
   mark("upper bound", e.upper_bound);

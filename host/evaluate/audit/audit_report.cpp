@@ -30,6 +30,7 @@ Json to_json(const AnnealedPartition& p) {
           {"temperatures", p.temperatures},
           {"acceptance", p.acceptance},
           {"log_z", to_json(p.forward)},
+          {"interval_holds", p.interval_holds},
           {"log_z_lower", finite(p.lower)},
           {"log_z_upper_approximate", finite(p.upper)},
           {"log_z_back", finite(p.above)},
@@ -57,6 +58,7 @@ Json to_json(const FarEnergies& far) {
           {"not_finite", far.not_finite},
           {"chains", far.chains},
           {"chains_in_far_wells", far.chains_in_far_wells},
+          {"chains_in_unseen_wells", far.chains_in_unseen_wells},
           {"far_well", far.far_well},
           {"far_well_energy", far.far_well.empty() ? Json(nullptr) : Json(far.far_well_energy)}};
 }
@@ -95,26 +97,43 @@ std::string line(const std::string& name, const std::string& text) {
 
 std::string figure(double value) { return fixed_number(value, 4); }
 
+std::string bound_remark(const Evaluation& e) {
+  return e.injectivity.certified ? "a bound (G certified injective)" : "G not certified injective, need not be a bound";
+}
+
+std::string chains_line(const Evaluation& e, const AnnealedPartition& p) {
+  return std::to_string(p.chains) + " chains, " + std::to_string(p.temperatures) + " temperatures in " +
+         (p.latent ? "latent" : "data") + " space, effective shares of " + rounded_number(p.forward.ess, 2) +
+         " forward and " + rounded_number(p.back_ess, 2) + " back; back " + figure(e.energy_data + p.above);
+}
+
 std::string figures(const Audit& a) {
   const Evaluation& e = a.evaluation;
   const AnnealedPartition& p = a.annealing;
   const std::string confidence = rounded_number(100 * a.confidence, 4) + " %";
   std::string text;
   if (e.lower_bound)
-    text += line("lower bound", figure(*e.lower_bound) + " +- " + rounded_number(*e.gap_standard_error, 2) +
-                                    (e.injective_by_construction ? ", proved" : ", if the generator is injective"));
+    text += line("lower bound", figure(*e.lower_bound) + " +- " + rounded_number(*e.gap_standard_error, 2) + ", " +
+                                    bound_remark(e) + ", estimated from samples");
   if (e.lower_bound_on_manifold)
-    text += line("lower bound on manifold", figure(*e.lower_bound_on_manifold) + ", not comparable with L");
+    text += line("lower bound on manifold", figure(*e.lower_bound_on_manifold) + ", not comparable with L; " +
+                                                bound_remark(e) + ", estimated from samples");
   if (e.nll_exact)
     text += line("exact", figure(*e.nll_exact) + ", quadrature error " + rounded_number(*e.log_z_error, 2) +
                               ", mass outside " + rounded_number(*e.mass_outside, 2));
-  text += line("annealing", figure(a.nll_annealed) + ", " + confidence + " in [" + figure(a.nll_annealed_lower) + ", " +
-                                figure(a.nll_annealed_upper) + "], upper end approximate");
-  text += line("", std::to_string(p.chains) + " chains, " + std::to_string(p.temperatures) + " temperatures in " +
-                       (p.latent ? "latent" : "data") + " space, an effective share of " +
-                       rounded_number(p.forward.ess, 2) + "; back " + figure(e.energy_data + p.above));
-  text += line("log Z", figure(p.forward.estimate) + ", " + confidence + " in [" + figure(p.lower) + ", " +
-                            figure(p.upper) + "]");
+  // An interval, or its lower end alone.
+  const auto ends = [&](double lower, double upper) {
+    return p.interval_holds ? confidence + " in [" + figure(lower) + ", " + figure(upper) + "] if chains reach all mass"
+                            : "at least " + figure(lower) + " at " + confidence +
+                                  " (Markov's inequality): too few effective chains for an interval";
+  };
+  text += line("annealing", figure(a.nll_annealed) + ", " + ends(a.nll_annealed_lower, a.nll_annealed_upper) +
+                                (p.interval_holds ? ", upper end approximate" : ""));
+  text += line("", chains_line(e, p));
+  if (a.annealing_in_data_space)
+    text += line("annealing from the data", figure(e.energy_data + a.annealing_in_data_space->forward.estimate) + ", " +
+                                                chains_line(e, *a.annealing_in_data_space));
+  text += line("log Z", figure(p.forward.estimate) + ", " + ends(p.lower, p.upper));
   if (e.nll_importance)
     text +=
         line("importance sampling", figure(*e.nll_importance) + ", an effective share of " + rounded_number(*e.ess, 2));
@@ -137,26 +156,32 @@ std::string to_json(const Audit& a) {
   Json checks = Json::array();
   for (const AuditCheck& check : a.checks)
     checks.push_back({{"name", check.name}, {"passed", or_null(check.passed)}, {"finding", check.finding}});
-  const Json json = {{"verdict", a.verdict},
-                     {"trustworthy", a.trustworthy},
-                     {"checks", checks},
-                     {"confidence", a.confidence},
-                     {"nll_annealed", finite(a.nll_annealed)},
-                     {"nll_annealed_lower", finite(a.nll_annealed_lower)},
-                     {"nll_annealed_upper_approximate", finite(a.nll_annealed_upper)},
-                     {"annealing", to_json(a.annealing)},
-                     {"far", to_json(a.far)},
-                     {"preimages", a.preimages ? to_json(*a.preimages) : Json(nullptr)},
-                     {"spectrum", a.spectrum ? to_json(*a.spectrum) : Json(nullptr)},
-                     {"evaluation", Json::parse(to_json(a.evaluation))}};
+  const Json json = {
+      {"verdict", a.verdict},
+      {"trustworthy", a.trustworthy},
+      {"checks", checks},
+      {"confidence", a.confidence},
+      {"nll_annealed", finite(a.nll_annealed)},
+      {"nll_annealed_lower", finite(a.nll_annealed_lower)},
+      {"nll_annealed_upper_approximate", finite(a.nll_annealed_upper)},
+      {"annealing", to_json(a.annealing)},
+      {"annealing_in_data_space", a.annealing_in_data_space ? to_json(*a.annealing_in_data_space) : Json(nullptr)},
+      {"far", to_json(a.far)},
+      {"preimages", a.preimages ? to_json(*a.preimages) : Json(nullptr)},
+      {"spectrum", a.spectrum ? to_json(*a.spectrum) : Json(nullptr)},
+      {"evaluation", Json::parse(to_json(a.evaluation))}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string summary(const Audit& a) {
   const Evaluation& e = a.evaluation;
   std::string text = "Audit of " + e.data + " at step " + std::to_string(e.step) + " (" +
-                     (e.weights == Weights::average ? "averaged" : "raw") +
-                     " weights), negative log-likelihoods in nats per sample\n" + figures(a) + "Checks\n";
+                     (e.weights == Weights::average ? "averaged" : "raw") + " weights, " +
+                     std::to_string(e.test_points) +
+                     (e.test_points_are_training_rows ? " rows of the training table"
+                      : e.test_data.empty()           ? " fresh test points"
+                                                      : " rows of " + e.test_data) +
+                     "), negative log-likelihoods in nats per sample\n" + figures(a) + "Checks\n";
   for (const AuditCheck& check : a.checks) {
     const char* const mark = !check.passed ? "-" : *check.passed ? "ok" : "FAILED";
     text += formatted("  %-6s  ", mark) + check.name + ": " + check.finding + "\n";

@@ -17,6 +17,7 @@ constexpr double kLowShare = 0.99;        // of the data below low_energy
 constexpr double kNeighbourShare = 0.99;  // of the generated points within the distance that counts as typical
 constexpr double kNormalWidenings[] = {2, 4}, kBoxWidenings[] = {2, 16, 128, 1024};
 constexpr double kWidestOfChains = 4;  // of the proposals that chains start from: from further out few arrive
+constexpr double kAsLow = 1;           // nats above the end of a chain: such a point has seen the well
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 double quantile(std::vector<double> values, double share) {
@@ -122,33 +123,57 @@ std::optional<LogMeanInterval> interval_of(const std::vector<double>& log_weight
   return log_mean_interval(log_weight, confidence);
 }
 
-double share_of(double log_mass, const KnownPartition& known) {
-  return known.complete ? std::min(1.0, std::exp(log_mass - known.log_z)) : 1 / (1 + std::exp(known.log_z - log_mass));
+double share_of(double log_mass, const KnownPartition& known, double error = 0) {
+  const double log_z = known.log_z + error;
+  return known.complete ? std::min(1.0, std::exp(log_mass - log_z)) : 1 / (1 + std::exp(log_z - log_mass));
 }
 
-// Chains from the lowest broad points, half of them, and from the first ones: a well is found by the former where a
-// point fell into it, by the latter where the way down leads there.
+struct BroadPoint {
+  double energy = 0;
+  const double* x = nullptr;
+};
+
+// Chains from broad points that are not near a generated one: half of them from the lowest, the rest spread over all. A
+// well is found by the former where a point fell into it, by the latter where the way down leads there.
 std::vector<double> chain_starts(const std::vector<Draw>& draws, const std::vector<std::vector<double>>& energies,
-                                 std::size_t cols, std::int64_t chains) {
-  std::vector<std::pair<double, const double*>> points;
+                                 const Neighbours& neighbours, double near, std::size_t cols, std::int64_t chains) {
+  std::vector<BroadPoint> points;
   for (std::size_t k = 0; k < draws.size(); ++k)
     for (std::size_t i = 0; i < energies[k].size(); ++i)
       if (draws[k].widening <= kWidestOfChains && std::isfinite(energies[k][i]))
-        points.emplace_back(energies[k][i], draws[k].x.data() + i * cols);
-  const std::size_t stride =
-      std::max<std::size_t>(1, 2 * points.size() / static_cast<std::size_t>(std::max<std::int64_t>(chains, 1)));
+        points.push_back({energies[k][i], draws[k].x.data() + i * cols});
   std::vector<double> start;
-  const auto full = [&] { return start.size() >= static_cast<std::size_t>(chains) * cols; };
-  for (std::size_t i = 0; i < points.size() && start.size() < static_cast<std::size_t>(chains / 2) * cols; i += stride)
-    start.insert(start.end(), points[i].second, points[i].second + cols);
-  std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (std::size_t i = 0; i < points.size() && !full(); ++i)
-    start.insert(start.end(), points[i].second, points[i].second + cols);
+  // From `points`, `stride` apart and again from the next, until `count` chains have a start.
+  const auto take = [&](std::size_t stride, std::int64_t count) {
+    for (std::size_t first = 0; first < stride; ++first)
+      for (std::size_t i = first; i < points.size(); i += stride) {
+        if (start.size() >= static_cast<std::size_t>(count) * cols) return;
+        const std::span<const double> x(points[i].x, cols);
+        if (neighbours.distance(x, -1) > near) start.insert(start.end(), x.begin(), x.end());
+      }
+  };
+  take(std::max<std::size_t>(1, 2 * points.size() / static_cast<std::size_t>(std::max<std::int64_t>(chains, 1))),
+       chains / 2);
+  std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.energy < b.energy; });
+  take(1, chains);
   return start;
 }
 
+// Points of the proposals that cover the model, not near a generated one and as low as any end of a chain that counts.
+std::vector<BroadPoint> low_points(const std::vector<Draw>& draws, const std::vector<std::vector<double>>& energies,
+                                   const Neighbours& neighbours, const FarEnergies& far, std::size_t cols) {
+  std::vector<BroadPoint> points;
+  for (std::size_t k = 0; k < draws.size(); ++k)
+    for (std::size_t i = 0; draws[k].covers && i < energies[k].size(); ++i) {
+      const double* const x = draws[k].x.data() + i * cols;
+      if (energies[k][i] <= far.low_energy + kAsLow && neighbours.distance({x, cols}, -1) > far.near_distance)
+        points.push_back({energies[k][i], x});
+    }
+  return points;
+}
+
 void run_chains(FarEnergies& result, const NetworkPair& pair, const Neighbours& neighbours, const Columns& columns,
-                const std::vector<double>& start, const FarOptions& options) {
+                const std::vector<double>& start, const std::vector<BroadPoint>& low, const FarOptions& options) {
   const std::size_t cols = columns.mean.size();
   result.chains = static_cast<std::int64_t>(start.size() / cols);
   MalaOptions mala;
@@ -165,6 +190,16 @@ void run_chains(FarEnergies& result, const NetworkPair& pair, const Neighbours& 
       result.far_well_energy = end.potential[i];
     }
     ++result.chains_in_far_wells;
+    const auto sees = [&](const BroadPoint& point) {
+      if (point.energy > end.potential[i] + kAsLow) return false;
+      double sum = 0;
+      for (std::size_t j = 0; j < cols; ++j) {
+        const double difference = (point.x[j] - x[j]) / columns.deviation[j];
+        sum += difference * difference;
+      }
+      return sum <= result.near_distance * result.near_distance;
+    };
+    if (std::none_of(low.begin(), low.end(), sees)) ++result.chains_in_unseen_wells;
   }
 }
 
@@ -230,12 +265,17 @@ FarEnergies energies_far_away(const NetworkPair& pair, std::span<const double> d
     proposal.log_far_mass = interval_of(far, options.confidence);
     if (proposal.log_far_mass) {
       proposal.far_share = share_of(proposal.log_far_mass->estimate, known);
-      proposal.far_share_lower = share_of(proposal.log_far_mass->lower, known);
-      proposal.far_share_upper = share_of(proposal.log_far_mass->upper, known);
+      proposal.far_share_lower = share_of(proposal.log_far_mass->lower, known, known.error);
     }
+    if (proposal.log_mass)
+      proposal.far_share_upper = std::min(
+          1.0, std::max(proposal.log_far_mass ? share_of(proposal.log_far_mass->upper, known, -known.error) : 0,
+                        -std::log1p(-options.confidence) / proposal.effective_points()));
     result.proposals.push_back(std::move(proposal));
   }
-  run_chains(result, pair, neighbours, columns, chain_starts(draws, energies, cols, options.chains), options);
+  run_chains(result, pair, neighbours, columns,
+             chain_starts(draws, energies, neighbours, result.near_distance, cols, options.chains),
+             low_points(draws, energies, neighbours, result, cols), options);
   return result;
 }
 
