@@ -161,8 +161,8 @@ TEST(Coverage, OfWhatAnAuditPrints) {
   EXPECT_GE(all.forward, binomial_limit(all.runs, kConfidence, kLevel));
 }
 
-// Weights exp(s N(0, 1) - s^2 / 2), whose mean is 1 and whose effective share is exp(-s^2): an interval that is printed,
-// as enough chains are effective by the sample, and wrong. The figures beside kLeastEffectiveChains are these.
+// Weights exp(s N(0, 1) - s^2 / 2), whose mean is 1 and whose effective share is exp(-s^2): an interval that is
+// printed, as enough chains are effective by the sample, and wrong. The figures beside kLeastEffectiveChains are these.
 TEST(LogMean, GateOfEffectiveChains) {
   constexpr int kChains = 1024, kRuns = 4000;
   std::mt19937_64 engine(0);

@@ -146,8 +146,8 @@ TEST(AnnealedImportance, ScheduleFitsWhatIsAllowed) {
   EXPECT_GT(fine.temperature.size(), schedule.temperature.size());
 }
 
-// On its way, for a few calls, the pilot meets a potential whose spread leaves no step that a double can tell from none:
-// temperatures rise all the same, and between neighbouring numbers fewer fit than were asked for.
+// On its way, for a few calls, the pilot meets a potential whose spread leaves no step that a double can tell from
+// none: temperatures rise all the same, and between neighbouring numbers fewer fit than were asked for.
 TEST(AnnealedImportance, TemperaturesRiseByAtLeastOneRounding) {
   Context context;
   const GaussianBase base{{0}, {1}};

@@ -21,7 +21,7 @@ struct PartitionOptions {
 /// Fewer effective chains than these, either way, give no interval. The sample's own effective share is what can be
 /// asked, and a sample that missed the tail of its weights has a good one: no threshold makes the interval right given
 /// that it passes. It can make it rare that an interval is printed and wrong. Lognormal weights, 1,024 chains, nominal
-/// 5 %, share of samples that pass and whose interval misses Z (4,000 samples each; test LogMean.GateOfEffectiveChains):
+/// 5 %, share of samples that pass and whose interval misses Z (4,000 samples; test LogMean.GateOfEffectiveChains):
 ///   true n ess      8      28      61     102     154     205     307     512
 ///   30 or more   12.0     8.1     6.8     5.6     5.9     4.6     4.5     4.9 %
 ///   200 or more   0.0     0.0     0.3     2.7     5.3     4.2     4.4     4.9 %

@@ -3,8 +3,8 @@
 // What is proved: that L_low is a bound where the generator is certified injective (injectivity.h), its figure an
 // estimate from samples; of annealing E[log mean w] <= log Z and, at its confidence, `markov_lower`
 // (annealed_importance.h). The ends of its interval are normal theory, right if chains reach all mass. Log Z by
-// quadrature in one and two dimensions is right up to its error estimate. All else is evidence: a check that fails shows
-// a defect, checks that pass show that these tests found none.
+// quadrature in one and two dimensions is right up to its error estimate. All else is evidence: a check that fails
+// shows a defect, checks that pass show that these tests found none.
 #pragma once
 
 #include <cstdint>

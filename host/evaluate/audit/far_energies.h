@@ -68,8 +68,8 @@ struct KnownPartition {
 /// q: N(mean, (k s)^2), s the data's deviations, k = 2 and 4; uniform in the data's box widened k = 2 times, and 16,
 /// 128 and 1024 times, which an energy without a wall fills. Near is within a few times the distance that 99 % of the
 /// generated points have to their nearest neighbour: 1 + 6 / max(D, 2) times, as a tail has more room than the bulk and
-/// the less so the more dimensions share it. Chains start from points that are not near. `data` [rows, D] with `data_energy` [rows]. Waits. Throws InvalidArgument
-/// for no data or an option out of range.
+/// the less so the more dimensions share it. Chains start from points that are not near. `data` [rows, D] with
+/// `data_energy` [rows]. Waits. Throws InvalidArgument for no data or an option out of range.
 FarEnergies energies_far_away(const NetworkPair& pair, std::span<const double> data,
                               std::span<const double> data_energy, const KnownPartition& known,
                               const FarOptions& options = {});
