@@ -23,8 +23,8 @@ struct PartitionOptions {
 /// that it passes. It can make it rare that an interval is printed and wrong. Lognormal weights, 1,024 chains, nominal
 /// 5 %, share of samples that pass and whose interval misses Z (4,000 samples; test LogMean.GateOfEffectiveChains):
 ///   true n ess      8      28      61     102     154     205     307     512
-///   30 or more   12.0     8.1     6.8     5.6     5.9     4.6     4.5     4.9 %
-///   200 or more   0.0     0.0     0.3     2.7     5.3     4.2     4.4     4.9 %
+///   30 or more   12.2     8.6     6.7     5.6     4.6     5.5     4.4     4.2 %
+///   200 or more   0.0     0.0     0.4     2.9     3.8     5.0     4.4     4.2 %
 inline constexpr double kLeastEffectiveChains = 200;
 
 /// A run forward and back from one base. Both ends hold if chains reach all mass of the target: what neither base nor
