@@ -248,6 +248,16 @@ TEST(AnnealedImportance, OfNetworks) {
     EXPECT_LE(interval.lower, log_z);
     EXPECT_GE(interval.upper, log_z);
     EXPECT_LT(interval.upper - interval.lower, 0.2);
+    const GaussianBase narrow{{0, 0}, {1, 1}}, wide{{0, 0, 0, 0}, {1, 1, 1, 1}};
+    EXPECT_THROW(plan_annealing(context, narrow, target), InvalidArgument);
+    EXPECT_THROW(anneal_forward(context, wide, target, schedule, 5), InvalidArgument);
+    const Network& e = energy.network();
+    EXPECT_THROW(network_potential(context, {generator.network(), generator.parameters()}), InvalidArgument);
+    EXPECT_THROW(network_potential(context, {e, generator.parameters()}), InvalidArgument);
+    EXPECT_THROW(network_potential(context, {e, {}}), InvalidArgument);
+    EXPECT_THROW(network_potential(context, {e, energy.parameters(), &e, energy.parameters()}), InvalidArgument);
+    EXPECT_THROW(network_potential(context, {e, energy.parameters(), &generator.network(), energy.parameters()}),
+                 InvalidArgument);
     // U in latent space and its gradient, by differences.
     const PotentialFunction latent = network_potential(
         context, {energy.network(), energy.parameters(), &generator.network(), generator.parameters()});

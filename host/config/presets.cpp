@@ -289,7 +289,7 @@ TrainerConfig make_preset(const std::string& name, const Dataset& data, std::uin
   }
   if (!for_images && !any_columns && data.cols() != 2) {
     throw InvalidArgument("preset '" + name + "' is for data with 2 columns, " + text_in_quotes(data.name()) + " has " +
-                          std::to_string(data.cols()) + "; use the preset 'vectors'");
+                          std::to_string(data.cols()) + "; use the preset 'calibrated' or 'vectors'");
   }
   TrainerConfig config;
   if (for_images) config = make_image_preset(name, data.image(), data.rows(), options.width);

@@ -111,12 +111,14 @@ double jittered(double step_size, std::uint64_t seed, std::uint64_t step) {
 }
 
 PotentialFunction network_potential(Context& context, const SamplerTarget& target) {
-  require(target.energy.output_size() == 1,
-          "the energy must end in one column, got " + std::to_string(target.energy.output_size()));
+  check_target(target, "annealing");
   return [&context, target](std::span<const double> x, std::int64_t rows, std::span<double> potential,
                             std::span<double> gradient) {
     const NetworkPotential network(target);
     const std::int64_t cols = network.dimension();
+    require(static_cast<std::int64_t>(x.size()) == rows * cols,
+            std::to_string(x.size()) + " values are not " + std::to_string(rows) + " points of the network's " +
+                std::to_string(cols) + " columns; the base has other columns");
     for_row_chunks(context, rows, kRowsAtOnce, [&](Ops& ops, Arena& arena, std::int64_t first, std::int64_t count) {
       const auto at = static_cast<std::size_t>(first * cols), size = static_cast<std::size_t>(count * cols);
       const Tensor states = arena.allocate(network.dtype(), {count, cols});

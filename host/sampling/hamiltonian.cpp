@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "bracket/error.h"
 #include "host/core/host_values.h"
 
 namespace bracket {
@@ -11,6 +12,32 @@ namespace {
 constexpr std::int64_t kPassValues = std::int64_t{1} << 26;  // activations of one pass: 256 MB of floats
 
 }  // namespace
+
+void check_target(const SamplerTarget& target, const std::string& caller) {
+  const auto require = [&](bool holds, const std::string& what) {
+    if (!holds) throw InvalidArgument(caller + ": " + what);
+  };
+  const auto parameters = [&](const char* name, const Network& network, const ParameterSet& set) {
+    const auto fits = [&](const Tensor& block, std::int64_t elements) {
+      return block.size() == elements && (elements == 0 || block.dtype() == network.dtype());
+    };
+    require(fits(set.values, network.value_elements()) && fits(set.buffers, network.buffer_elements()),
+            std::string("the ") + name + "'s parameters are blocks of " + std::to_string(set.values.size()) + " and " +
+                std::to_string(set.buffers.size()) + " elements, the network has " +
+                std::to_string(network.value_elements()) + " and " + std::to_string(network.buffer_elements()) +
+                " of " + dtype_name(network.dtype()));
+  };
+  require(target.energy.output_size() == 1,
+          "the energy must end in one column, got " + std::to_string(target.energy.output_size()));
+  parameters("energy", target.energy, target.energy_parameters);
+  if (target.generator == nullptr) return;
+  require(target.generator->output_size() == target.energy.input_size() &&
+              target.generator->dtype() == target.energy.dtype(),
+          "the generator makes " + std::to_string(target.generator->output_size()) + " columns of " +
+              dtype_name(target.generator->dtype()) + ", the energy reads " +
+              std::to_string(target.energy.input_size()) + " of " + dtype_name(target.energy.dtype()));
+  parameters("generator", *target.generator, target.generator_parameters);
+}
 
 void NetworkPotential::evaluate(Ops& ops, Arena& arena, std::vector<double>& values, const Tensor& gradient,
                                 const Tensor& states) const {

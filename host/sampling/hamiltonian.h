@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "bracket/sampler.h"
@@ -27,6 +28,9 @@ class ChainPotential {
 };
 
 /// E(x), or E(G(z)), of networks in inference mode.
+/// Throws InvalidArgument, beginning with `caller`, unless the networks fit each other and their parameters them.
+void check_target(const SamplerTarget& target, const std::string& caller);
+
 class NetworkPotential final : public ChainPotential {
  public:
   explicit NetworkPotential(const SamplerTarget& target) : target_(target) {}

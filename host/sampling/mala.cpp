@@ -21,15 +21,7 @@ void require(bool holds, const std::string& what) {
 }
 
 void check(const SamplerTarget& target, std::span<const double> start, std::int64_t rows, const MalaOptions& o) {
-  require(target.energy.output_size() == 1,
-          "the energy must end in one column, got " + std::to_string(target.energy.output_size()));
-  if (target.generator != nullptr) {
-    require(target.generator->output_size() == target.energy.input_size() &&
-                target.generator->dtype() == target.energy.dtype(),
-            "the generator makes " + std::to_string(target.generator->output_size()) + " columns of " +
-                dtype_name(target.generator->dtype()) + ", the energy reads " +
-                std::to_string(target.energy.input_size()) + " of " + dtype_name(target.energy.dtype()));
-  }
+  check_target(target, "sample_mala");
   const std::int64_t cols = target.dimension();
   const auto size = static_cast<std::int64_t>(start.size());
   require(rows >= 0 && size % cols == 0 && size / cols == rows && rows <= kMostChains,

@@ -130,8 +130,8 @@ struct FourierFeaturesSpec {
 };
 
 /// Maps columns [active_first, active_first + active_count) through strictly increasing staircases whose parameters an
-/// MLP reads off the remaining columns; injective by construction. Formula: `Staircase` in kernels/README.md. Starts
-/// close to the identity with knots spread over [-2, 2].
+/// MLP reads off the remaining columns: the first or the last ones, and not all. Injective by construction. Formula:
+/// `Staircase` in kernels/README.md. Starts close to the identity with knots spread over [-2, 2].
 struct MonotoneCouplingSpec {
   std::int64_t active_first = 0;
   std::int64_t active_count = 1;

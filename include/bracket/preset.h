@@ -8,7 +8,8 @@
 
 namespace bracket {
 
-/// "calibrated-2d" (the default: likelihoods that are right in two dimensions), "toy-a", "toy-b" (the paper's settings
+/// "calibrated-2d" (the default: likelihoods that are right in two dimensions), "calibrated" (its recipe for 2 to 128
+/// columns, untuned beyond two), "toy-a", "toy-b" (the paper's settings
 /// on 2-D data), "toy-zero-gp" (its baseline), "vectors" (MLP pair for rows of any dimension); for images "cifar10-i",
 /// "cifar10-ii", "cifar10-iii" (32 x 32 pixels), "mnist", "fashion-mnist", "stacked-mnist" (28 x 28), "faces-64"
 /// (64 x 64), of any number of channels, each with its baseline "<name>-zero-gp".

@@ -122,7 +122,8 @@ void announce_plan(const Trainer& trainer, const Device& device) {
              "-dimensional image alone, not comparable with the likelihood of the data\n");
   if (!generator.injective_by_construction())
     announce(
-        "lower bounds: the generator is not certified injective, so they need not hold; bracket eval looks at it\n");
+        "lower bounds: the generator is not certified injective, so they need not hold; bracket eval and audit look at "
+        "it\n");
   const EntropyEstimator estimator = trainer.config().entropy.estimator;
   if (entropy_certificate(estimator) == std::string("optimistic"))
     warn(std::string("entropy estimator ") + entropy_estimator_name(estimator) +
